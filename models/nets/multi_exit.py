@@ -1,0 +1,44 @@
+"""The interface every multi-exit network offers to training and export."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+Features = list[Tensor]
+
+
+class MultiExitNet(nn.Module):
+    """A backbone cut into segments, with an exit head after each.
+
+    Segment 1 takes normalised images as a list of one tensor, (batch, channels, height, width);
+    every later segment takes the features of the one before it. Head k takes the features of
+    segment k and returns logits, (batch, classes).
+
+    A new architecture is one file with a function that returns one of these.
+    """
+
+    def __init__(self, segments: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not segments or len(segments) != len(heads):
+            raise ValueError(f"{len(segments)} segments need as many exit heads, not {len(heads)}")
+        self.segments = nn.ModuleList(segments)
+        self.heads = nn.ModuleList(heads)
+
+    @property
+    def num_exits(self) -> int:
+        return len(self.segments)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Logits of every exit, first to last, each (batch, classes)."""
+        features, logits = [images], []
+        for segment, head in self.split():
+            features = segment(features)
+            logits.append(head(features))
+        return logits
+
+    def split(self) -> list[tuple[nn.Module, nn.Module]]:
+        """The exportable pieces: segment and exit head of each exit."""
+        return list(zip(self.segments, self.heads, strict=True))
+

@@ -1,0 +1,112 @@
+"""Data sets by name or path, decoded once into memory, and their class-balanced splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, Image, load_dataset
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from models.bundle.image import fit_image
+from training.config import TrainConfig
+
+SplitName = Literal["train", "test"]
+
+
+class DataError(Exception):
+    """The data set cannot be used; the message says why, in one sentence."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """uint8 images (rows, height, width, channels), int64 labels (rows,), and the labels' names."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: NDArray[np.int64]) -> "LabelledImages":
+        rows = torch.from_numpy(index)
+        return LabelledImages(self.images[rows], self.labels[rows], self.names)
+
+
+def load_images(source: str, split: SplitName, image_size: int | None = None) -> LabelledImages:
+    """Loads "digits", a directory of parquet files or of image folders, or a hub name.
+
+    Images are resized to squares of `image_size`; without one they keep the first image's size.
+    """
+    if source == "digits":
+        return _digits(split)
+    rows = _open(source, split)
+    image, label = _column(rows, Image), _column(rows, ClassLabel)
+    first = rows[0][image]
+    width, height = (image_size, image_size) if image_size else first.size
+    channels = 1 if first.mode == "L" else 3
+    pixels = np.empty((len(rows), height, width, channels), dtype=np.uint8)
+    for row, example in enumerate(rows.select_columns([image])):
+        pixels[row] = fit_image(example[image], height, width, channels)
+    labels = torch.tensor(rows[label][:], dtype=torch.int64)
+    return LabelledImages(torch.from_numpy(pixels), labels, tuple(rows.features[label].names))
+
+
+def _open(source: str, split: SplitName) -> Dataset:
+    path = Path(source)
+    try:
+        if path.is_dir():
+            kind = "parquet" if any(path.rglob("*.parquet")) else "imagefolder"
+            return load_dataset(kind, data_dir=str(path), split=split)
+        return load_dataset(source, split=split)
+    except (OSError, ValueError, ConnectionError) as error:
+        raise DataError(f"cannot load the {split} split of {source!r}: {error}") from error
+
+
+def _column(rows: Dataset, feature: type) -> str:
+    """The first column of that type; CIFAR-100's fine labels come before its coarse ones."""
+    for name, kind in rows.features.items():
+        if isinstance(kind, feature):
+            return str(name)
+    raise DataError(f"no {feature.__name__} column among {', '.join(rows.column_names)}")
+
+
+def _digits(split: SplitName) -> LabelledImages:
+    """scikit-learn's 8x8 grey digits, a fixed quarter of them for testing."""
+    data = load_digits()
+    pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
+    rows = train_test_split(
+        np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=data.target
+    )[split == "test"]
+    labels = torch.from_numpy(data.target[rows].astype(np.int64))
+    return LabelledImages(torch.from_numpy(pixels[rows]), labels, tuple("0123456789"))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint row indices into one training set."""
+
+    train: NDArray[np.int64]
+    selection: NDArray[np.int64]
+    calibration: NDArray[np.int64]
+
+
+def split_rows(labels: Tensor, config: TrainConfig) -> Splits:
+    """Draws the selection, calibration and training rows of every class; equal seeds draw alike."""
+    generator = np.random.default_rng(config.seed)
+    num_selection, num_calibration = config.selection_per_class, config.calibration_per_class
+    parts: list[list[NDArray[np.int64]]] = []
+    for label in torch.unique(labels).tolist():
+        rows = generator.permutation(np.flatnonzero(labels.numpy() == label))
+        selection, calibration, train = np.split(
+            rows, [num_selection, num_selection + num_calibration]
+        )
+        if len(train) == 0:
+            raise DataError(f"class {label} has {len(rows)} images: none is left for training")
+        parts.append([train[: config.max_train_per_class], selection, calibration])
+    return Splits(*(np.sort(np.concatenate(rows)) for rows in zip(*parts, strict=True)))
