@@ -47,7 +47,7 @@ class TrainConfig(BaseModel):
 RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
     "short": {
-        "epochs": 22,
+        "epochs": 28,
         "batch_size": 128,
         "schedule": "linear",
         "warmup_epochs": 2,
