@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from models.bundle.errors import UserError
 from training.config import TrainConfig
 
 SCHEMA = 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged or of another run; the message says which."""
 
 

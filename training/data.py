@@ -12,13 +12,14 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from models.bundle.errors import UserError
 from models.bundle.image import fit_image
 from training.config import TrainConfig
 
 SplitName = Literal["train", "test"]
 
 
-class DataError(Exception):
+class DataError(UserError):
     """The data set cannot be used; the message says why, in one sentence."""
 
 

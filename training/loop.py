@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from training import checkpoint
 from training.augment import flipped, normalised, shifted
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
-from training.data import LabelledImages, load_images, split_rows
+from training.data import load_images, split_rows
 from training.losses import annealed, distillation_loss, exit_wise_loss
 from training.schedule import learning_rate
 
@@ -30,7 +29,7 @@ class Run:
         self.config, self.directory, self.device = config, directory, device
         data = load_images(config.data, "train", config.image_size)
         splits = split_rows(data.labels, config)
-        np.savez(directory / "splits.npz", **asdict(splits))
+        np.savez(directory / "splits.npz", **vars(splits))
         self.train = data.subset(splits.train)
         self.selection = data.subset(splits.selection)
         torch.manual_seed(config.seed)
@@ -80,8 +79,9 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch of shuffled, augmented batches; the last, incomplete one is dropped."""
         config = self.config
-        order = torch.randperm(len(self.train)).split(config.batch_size)
-        for rows in order[: len(self.train) // config.batch_size]:
+        order = torch.randperm(len(self.train))
+        for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+            rows = order[start : start + config.batch_size]
             images = self.train.images[rows].to(self.device, non_blocking=True)
             images = normalised(images, self.mean, self.std)
             if config.flip:
@@ -131,7 +131,8 @@ class Run:
         self.net.eval()
         correct = torch.zeros(self.net.num_exits, dtype=torch.int64)
         with torch.no_grad():
-            for rows in torch.arange(len(self.selection)).split(250):
+            for start in range(0, len(self.selection), 250):
+                rows = slice(start, start + 250)
                 images = self.selection.images[rows].to(self.device)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
                     logits = self.net(normalised(images, self.mean, self.std))
@@ -154,7 +155,7 @@ def train(config: TrainConfig, directory: Path, log: Callable[[str], None] = tqd
     if last.exists():
         run.restore(checkpoint.load(last))
         log(f"resuming {directory} after epoch {run.epoch}")
-    with SummaryWriter(directory / "tensorboard", purge_step=run.epoch) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(directory / "tensorboard", purge_step=run.epoch) as writer:
         while run.epoch < config.epochs:
             loss, accuracy = run.train_epoch()
             run.epoch += 1
@@ -178,7 +179,7 @@ def record(writer: SummaryWriter, run: Run, loss: float, shares: dict[str, list[
     for split, accuracy in shares.items():
         scalars |= {f"{split}/accuracy_exit_{k}": a for k, a in enumerate(accuracy, start=1)}
     for name, value in scalars.items():
-        writer.add_scalar(name, value, run.epoch)  # type: ignore[no-untyped-call]
+        writer.add_scalar(name, value, run.epoch)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,5 +199,6 @@ def percents(shares: list[float]) -> str:
 def git_commit() -> str:
     """The checkout's commit, "-dirty" appended where it has uncommitted changes."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

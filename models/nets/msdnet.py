@@ -18,11 +18,14 @@ from models.nets.multi_exit import Features, MultiExitNet
 class MSDNetConfig:
     """Shape of an MSDNet.
 
-    Scale s has `base` * `scale_factors[s]` channels after the first layer, and every further layer
-    adds `growth` * `scale_factors[s]`. `bottleneck` is the width of a scale's 1x1 convolution in multiples of the channels the 3x3
-    convolution after it makes. `prune` says when fine scales stop being computed: "evenly" drops
-    one after every num_layers / num_scales layers; "late" drops them in the last layers only.
-    After one and two thirds of the layers a transition keeps `reduction` of all channels.
+    Scale s has `base` * `scale_factors[s]` channels after the first layer, and every further
+    layer adds `growth` * `scale_factors[s]`. `bottleneck` is the width of a scale's 1x1
+    convolution in multiples of the channels the 3x3 convolution after it makes.
+
+    `prune` says when fine scales stop being computed: "evenly" drops one after every
+    num_layers / num_scales layers, and a transition follows each drop; "late" drops them in the
+    last layers only, with transitions after one and two thirds of all layers. A transition keeps
+    `reduction` of the channels.
     """
 
     layers: tuple[int, ...]  # of each segment
@@ -93,7 +96,8 @@ class DenseLayer(nn.Module):
         super().__init__()
         self.num_dropped = num_in - num_out
         factors, bias = config.scale_factors, config.conv_bias
-        same, finer = [], []
+        same: list[nn.Module] = []
+        finer: list[nn.Module] = []
         for scale in range(len(factors) - num_out, len(factors)):
             has_finer = scale > len(factors) - num_in
             num_new = config.growth * factors[scale] // (2 if has_finer else 1)
@@ -142,7 +146,7 @@ class Head(nn.Sequential):
         )
 
     def forward(self, features: Features) -> Tensor:
-        logits: Tensor = super().forward(features[-1])
+        logits: Tensor = super().forward(features[-1])  # type: ignore[no-untyped-call]
         return logits
 
 
@@ -174,7 +178,8 @@ def init_weights(module: nn.Module) -> None:
 def msdnet(config: MSDNetConfig) -> MultiExitNet:
     """Builds an MSDNet; features are one tensor per live scale, finest first."""
     factors = config.scale_factors
-    segments, heads = [], []
+    segments: list[nn.Module] = []
+    heads: list[nn.Module] = []
     width, layer = config.base, 0
     for num_layers in config.layers:
         modules: list[nn.Module] = [] if segments else [FirstLayer(config)]

@@ -1,9 +1,7 @@
 """The interface every multi-exit network offers to training and export."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 Features = list[Tensor]
@@ -41,4 +39,3 @@ class MultiExitNet(nn.Module):
     def split(self) -> list[tuple[nn.Module, nn.Module]]:
         """The exportable pieces: segment and exit head of each exit."""
         return list(zip(self.segments, self.heads, strict=True))
-

@@ -1,0 +1,208 @@
+"""The bundle's JSON files as types: `manifest.json`, `calibration.json` and `cost.json`.
+
+All are strict: an unknown key or a value of the wrong type is an error. Exits are numbered from 1.
+"""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+SCHEMA_VERSION: Literal[1] = 1
+MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class File(Record):
+    """A file beside the manifest; its name can never lead out of the bundle's directory."""
+
+    file: FileName
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Tensor(Record):
+    """A graph's input or output; -1 in a shape is the batch."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+
+
+class Graph(File):
+    """One ONNX graph. MACs are for one row."""
+
+    exit: PositiveInt
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    macs: int = Field(ge=0)
+    parameters: int = Field(ge=0)
+
+
+class Input(Record):
+    """What segment 1 takes: uint8 images, (-1, height, width, channels)."""
+
+    kind: Literal["image"] = "image"
+    layout: Literal["NHWC"] = "NHWC"
+    height: PositiveInt
+    width: PositiveInt
+    channels: Literal[1, 3]
+    resize: Literal["bilinear"] = "bilinear"
+
+
+class Provenance(Record):
+    """Where the weights come from."""
+
+    git_commit: str
+    data: str
+    split: str
+    seed: int
+    epochs: PositiveInt
+    config: dict[str, str | int | float | bool | list[int] | None]
+    packages: dict[str, str]
+
+
+class Manifest(Record):
+    """The bundle's index. Segment k and exit head k belong to exit k."""
+
+    schema_version: Literal[1]
+    name: ModelName
+    version: PositiveInt
+    input: Input
+    labels: tuple[str, ...] = Field(min_length=2)
+    segments: tuple[Graph, ...] = Field(min_length=1)
+    exit_heads: tuple[Graph, ...]
+    calibration: File
+    cost: File
+    provenance: Provenance
+
+    @property
+    def num_exits(self) -> int:
+        return len(self.segments)
+
+    @model_validator(mode="after")
+    def _graphs_chain(self) -> Self:
+        exits = list(range(1, self.num_exits + 1))
+        for kind, graphs in (("segments", self.segments), ("exit_heads", self.exit_heads)):
+            if [graph.exit for graph in graphs] != exits:
+                raise ValueError(f"{kind} must be numbered 1 to {self.num_exits}, in order")
+        given: tuple[Tensor, ...] = (
+            Tensor(
+                name=self.segments[0].inputs[0].name,
+                dtype="uint8",
+                shape=(-1, self.input.height, self.input.width, self.input.channels),
+            ),
+        )
+        for segment, head in zip(self.segments, self.exit_heads, strict=True):
+            if segment.inputs != given:
+                raise ValueError(
+                    f"{segment.file} takes {shapes(segment.inputs)}, gets {shapes(given)}"
+                )
+            given = segment.outputs
+            if not set(head.inputs) <= set(given):
+                raise ValueError(f"{head.file} takes {shapes(head.inputs)}, gets {shapes(given)}")
+            if [t.shape for t in head.outputs] != [(-1, len(self.labels))]:
+                raise ValueError(f"{head.file} must give one logit per label: {len(self.labels)}")
+        return self
+
+
+class ExitCalibration(Record):
+    """One exit on the calibration split, before and after its calibration temperature."""
+
+    exit: PositiveInt
+    calibration_temperature: float = Field(gt=0)
+    accuracy: Probability
+    ece_before: Probability
+    ece: Probability
+
+
+class OperatingPoint(Record):
+    """Thresholds and the exits worth consulting, with what they gave on the calibration split.
+
+    `thresholds[k - 1]` is exit k's; the last exit has none. `exit_shares` is the share of rows
+    that stopped at each exit, `mean_macs` counts the heads that ran.
+    """
+
+    thresholds: tuple[Probability | None, ...]
+    consulted: tuple[PositiveInt, ...] = Field(min_length=1)
+    accuracy: Probability
+    mean_macs: float
+    exit_shares: tuple[Probability, ...]
+
+
+class Calibration(Record):
+    """Everything fitted on the calibration split."""
+
+    schema_version: Literal[1]
+    confidence: Literal["max_probability"]
+    num_rows: PositiveInt
+    exits: tuple[ExitCalibration, ...]
+    operating_points: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], OperatingPoint] = Field(
+        min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _one_entry_per_exit(self) -> Self:
+        num_exits = len(self.exits)
+        if [e.exit for e in self.exits] != list(range(1, num_exits + 1)):
+            raise ValueError(f"exits must be numbered 1 to {num_exits}, in order")
+        for name, point in self.operating_points.items():
+            is_given = [threshold is not None for threshold in point.thresholds]
+            if is_given != [True] * (num_exits - 1) + [False]:
+                raise ValueError(f"{name} must have a threshold for every exit but the last")
+            if len(point.exit_shares) != num_exits:
+                raise ValueError(f"{name} must have an exit share for every exit")
+            consulted = sorted(set(point.consulted))
+            if list(point.consulted) != consulted or consulted[-1] != num_exits:
+                raise ValueError(f"{name} must consult exits in order, the last one last")
+        return self
+
+
+class GraphCost(Record):
+    """Measured seconds of one graph for each of the profile's batch sizes."""
+
+    exit: PositiveInt
+    median_s: tuple[Seconds, ...]
+    p95_s: tuple[Seconds, ...]
+
+
+class CostProfile(Record):
+    """Cost of every segment and exit head on one host."""
+
+    schema_version: Literal[1]
+    hardware: str
+    threads: PositiveInt
+    runs: PositiveInt
+    batch_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
+    segments: tuple[GraphCost, ...]
+    exit_heads: tuple[GraphCost, ...]
+    watts: float = Field(gt=0)
+    energy_method: Literal["estimate"]
+
+    @model_validator(mode="after")
+    def _one_entry_per_batch_size(self) -> Self:
+        if list(self.batch_sizes) != sorted(set(self.batch_sizes)):
+            raise ValueError("batch_sizes must rise")
+        for cost in (*self.segments, *self.exit_heads):
+            if {len(cost.median_s), len(cost.p95_s)} != {len(self.batch_sizes)}:
+                raise ValueError(f"exit {cost.exit} must have one cost per batch size")
+        return self
+
+
+def shapes(tensors: tuple[Tensor, ...]) -> str:
+    """Tensors as a person reads them."""
+    return ", ".join(f"{t.name}: {t.dtype} {list(t.shape)}" for t in tensors)
+
+
+def version_of(directory_name: str) -> int | None:
+    """The version a directory is named for, or None."""
+    return int(directory_name) if re.fullmatch(r"[1-9][0-9]{0,8}", directory_name) else None

@@ -1,0 +1,90 @@
+"""Running a bundle's graphs with onnxruntime, one segment or exit head at a time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.bundle.bundle import BundleError
+from models.bundle.confidence import Floats
+from models.bundle.manifest import Graph, Tensor, shapes
+
+Arrays = list[NDArray[Any]]
+
+ORT_ERRORS = 3  # onnxruntime's log level that leaves out its warnings
+DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+class SegmentRunner:
+    """One onnxruntime session per graph; calls may come from several threads at once.
+
+    Every session runs on the calling thread alone: sessions that own spinning thread pools fight
+    over the cores. Exits are numbered from 1. Raises BundleError for a graph that onnxruntime
+    refuses or whose tensors are not those of its entry.
+    """
+
+    def __init__(
+        self, segments: Sequence[Graph], heads: Sequence[Graph], content: Mapping[str, bytes]
+    ) -> None:
+        self.input_shape = segments[0].inputs[0].shape[1:]
+        self._segments = [_Session(graph, content[graph.file]) for graph in segments]
+        self._heads = [_Session(graph, content[graph.file]) for graph in heads]
+        self._head_features = [
+            [segment.outputs.index(tensor) for tensor in head.inputs]
+            for segment, head in zip(segments, heads, strict=True)
+        ]
+
+    @property
+    def num_exits(self) -> int:
+        return len(self._segments)
+
+    def run_segment(self, exit: int, features: Arrays) -> Arrays:
+        """Features of segment `exit` from those of the one before it, or from uint8 images."""
+        return self._segments[exit - 1].run(features)
+
+    def run_head(self, exit: int, features: Arrays) -> Floats:
+        """Logits, (rows, classes), from the features of segment `exit`."""
+        used = [features[i] for i in self._head_features[exit - 1]]
+        logits: Floats = self._heads[exit - 1].run(used)[0]
+        return logits
+
+
+class _Session:
+    """An onnxruntime session whose tensors are those the manifest promises."""
+
+    def __init__(self, graph: Graph, content: bytes) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = ORT_ERRORS
+        try:
+            self._session = ort.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise BundleError(f"{graph.file} cannot be run: {error}") from error
+        for promised, found in (
+            (graph.inputs, _specs(self._session.get_inputs())),
+            (graph.outputs, _specs(self._session.get_outputs())),
+        ):
+            if found != promised:
+                raise BundleError(
+                    f"{graph.file} has {shapes(found)} where the manifest says {shapes(promised)}"
+                )
+        self._names = [tensor.name for tensor in graph.inputs]
+
+    def run(self, arrays: Arrays) -> Arrays:
+        outputs: Arrays = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        return outputs
+
+
+def _specs(values: Sequence[ort.NodeArg]) -> tuple[Tensor, ...]:
+    """onnxruntime's view of a graph's inputs or outputs; a symbolic dimension is the batch."""
+    return tuple(
+        Tensor.model_construct(
+            name=value.name,
+            dtype=DTYPES.get(value.type, value.type),
+            shape=tuple(n if isinstance(n, int) else -1 for n in value.shape),
+        )
+        for value in values
+    )

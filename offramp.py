@@ -1,0 +1,116 @@
+"""The command line's front door. A room is loaded only when its command is called."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from models.bundle.errors import UserError
+
+app = typer.Typer(
+    help="Anytime inference: train multi-exit networks, export them, serve them under a budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="Directory of the training run.")]
+BundlePath = Annotated[Path, typer.Argument(help="A bundle: ZOO/NAME/VERSION.")]
+
+
+@app.command()
+def train(
+    run: Run,
+    data: Annotated[
+        str,
+        typer.Option(
+            help='"digits", a directory of parquet files or image folders, or a hub name.'
+        ),
+    ],
+    net: Annotated[str, typer.Option(help="msdnet-7, msdnet-11 or msdnet-tiny.")] = "msdnet-7",
+    recipe: Annotated[
+        str, typer.Option(help="paper (300 epochs), short (two CPU cores, two hours) or digits.")
+    ] = "paper",
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    loss: Annotated[str | None, typer.Option(help="distillation or exit-wise.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, weights and batches.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Resize images to this square.")] = None,
+    bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16.")] = None,
+    compile: Annotated[bool | None, typer.Option(help="Compile the network first.")] = None,
+) -> None:
+    """Train a multi-exit network by distillation; the same call resumes a killed run."""
+    options = {
+        "epochs": epochs,
+        "loss": loss,
+        "seed": seed,
+        "image_size": image_size,
+        "bf16": bf16,
+        "compile": compile,
+    }
+    room("training").train(run, data, net, recipe, options)
+
+
+@app.command()
+def export(
+    run: Run,
+    name: Annotated[str, typer.Option(help="The model's name.")],
+    version: Annotated[int, typer.Option(help="Its version, a positive integer.", min=1)] = 1,
+    zoo: Annotated[Path, typer.Option(help="Where bundles live.")] = Path("models/zoo"),
+) -> None:
+    """Export a training run as a bundle: graphs, calibration, cost profile, report."""
+    room("training").export(run, name, version, zoo)
+
+
+@app.command()
+def evaluate(
+    bundle: BundlePath,
+    data: Annotated[str, typer.Option(help="As for train; its test split is used.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write report.json, report.md and curves.png here.")
+    ] = None,
+) -> None:
+    """Print what a bundle's exits and operating points give on a test split."""
+    room("training").evaluate(bundle, data, out)
+
+
+@app.command()
+def profile(bundle: BundlePath) -> None:
+    """Print what every segment and exit head of a bundle costs on this host."""
+    room("server").profile(bundle)
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def serve(context: typer.Context) -> None:
+    """Serve every bundle of a directory over HTTP; `offramp serve --help` lists the options."""
+    room("server").serve(context.args)
+
+
+def room(name: str) -> ModuleType:
+    """The command-line module of a room, imported now."""
+    try:
+        return import_module(f"{name}.cli")
+    except ModuleNotFoundError as error:
+        if name == "training" and error.name in ("torch", "datasets", "sklearn", "onnx"):
+            raise UserError(f"training needs {error.name}: pip install 'offramp[train]'") from error
+        raise
+
+
+def main() -> None:
+    """Runs the command line; what a person can mend is one sentence, not a traceback."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Outcomes as clients see them."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.bundle.confidence import Floats
+from server.catalog import ServedModel
+from server.job import Budget, Outcome
+from server.metrics import ENERGY_SOURCE
+from server.schemas import (
+    BudgetReport,
+    Classification,
+    CostReport,
+    Labelled,
+    Parameters,
+    TraceEntry,
+)
+
+
+def answer(
+    model: ServedModel, parameters: Parameters, budget: Budget, arrival: float, outcome: Outcome
+) -> Classification:
+    """One image's answer; its total time ends here."""
+    manifest, last = model.manifest, outcome.answer
+    total_s = time.monotonic() - arrival
+    top = top_k(last.probabilities, manifest.labels, parameters.top_k)
+    is_in_time = budget.latency_s is None or total_s <= budget.latency_s
+    is_in_energy = budget.energy_j is None or outcome.energy_j <= budget.energy_j
+    return Classification(
+        model=manifest.name,
+        version=manifest.version,
+        label=top[0].label,
+        index=top[0].index,
+        confidence=last.confidence,
+        top_k=top,
+        exit=last.exit,
+        num_exits=manifest.num_exits,
+        stop_reason=outcome.stop_reason,
+        budget=BudgetReport(
+            latency_ms=parameters.latency_budget_ms,
+            energy_mj=parameters.energy_budget_mj,
+            met=is_in_time and is_in_energy,
+        ),
+        cost=CostReport(
+            total_ms=milli(total_s),
+            queue_ms=milli(outcome.queue_s),
+            compute_ms=milli(outcome.compute_s),
+            energy_mj=milli(outcome.energy_j),
+            energy_source=ENERGY_SOURCE,
+            macs=outcome.macs,
+        ),
+        trace=trace(outcome, manifest.labels, arrival) if parameters.trace else None,
+    )
+
+
+def top_k(probabilities: Floats, labels: Sequence[str], k: int) -> list[Labelled]:
+    """The k most probable labels, most probable first."""
+    best = np.argsort(-probabilities, kind="stable")[:k]
+    return [
+        Labelled(label=labels[i], index=i, probability=float(probabilities[i]))
+        for i in best.tolist()
+    ]
+
+
+def trace(outcome: Outcome, labels: Sequence[str], arrival: float) -> list[TraceEntry]:
+    """What every exit head that ran said."""
+    return [
+        TraceEntry(
+            exit=said.exit,
+            label=labels[int(said.probabilities.argmax())],
+            confidence=said.confidence,
+            at_ms=milli(said.at_s - arrival),
+        )
+        for said in outcome.answers
+    ]
+
+
+def server_timing(decode_s: float, outcomes: Sequence[Outcome]) -> str:
+    """A Server-Timing header in milliseconds; of several images, the longest of each step."""
+    steps = {"decode": decode_s, "queue": max(outcome.queue_s for outcome in outcomes)}
+    for outcome in outcomes:
+        for exit, seconds in enumerate(outcome.segment_s, start=1):
+            name = f"segment_{exit}"
+            steps[name] = max(seconds, steps.get(name, 0.0))
+    return ", ".join(f"{name};dur={milli(seconds)}" for name, seconds in steps.items())
+
+
+def milli(base: float) -> float:
+    """Seconds to milliseconds, joules to millijoules, without false digits."""
+    return round(1000 * base, 3)

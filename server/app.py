@@ -1,0 +1,58 @@
+"""The application, and the bundles it serves: all loaded and measured before the first request."""
+
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from models.bundle.bundle import BundleError
+from server import classify, info, problems
+from server.catalog import Catalog, bundle_paths, serve_bundle
+from server.engine import Engine
+from server.metrics import Metrics
+from server.middleware import LimitBody, Observe
+from server.scheduler import Scheduler
+from server.settings import Settings
+from server.state import State
+
+logger = logging.getLogger("offramp")
+
+
+def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
+    """The ASGI application over loaded models; its workers live as long as its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = Engine(Scheduler(settings.max_in_flight), metrics, settings.workers)
+        with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
+            app.state.offramp = State(settings, metrics, catalog, engine, decoders)
+            yield
+            engine.stop()
+
+    app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
+    app.include_router(classify.router)
+    app.include_router(info.router)
+    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observe, metrics=metrics)
+    problems.install(app)
+    return app
+
+
+def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
+    """Loads every bundle of the zoo and measures it on this host; raises BundleError."""
+    catalog = Catalog()
+    for path in bundle_paths(settings.zoo):
+        logger.info("loading %s", path)
+        try:
+            model = serve_bundle(
+                path, profile_runs=settings.profile_runs, watts=settings.watts_per_core
+            )
+        except BundleError:
+            metrics.model_refused(path.parent.name)
+            raise
+        catalog.add(model)
+        metrics.model_loaded(model)
+    return catalog

@@ -1,0 +1,92 @@
+"""The bundles this server serves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.bundle.bundle import Bundle, BundleError, load_bundle
+from models.bundle.costs import Costs
+from models.bundle.manifest import CostProfile, Manifest, OperatingPoint, version_of
+from models.bundle.profile import measure
+from models.bundle.runner import SegmentRunner
+
+DEFAULT_OPERATING_POINT = "balanced"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A loaded bundle, ready to run, with this host's cost profile."""
+
+    bundle: Bundle
+    runner: SegmentRunner
+    profile: CostProfile
+    costs: Costs
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        return self.bundle.calibration.operating_points
+
+    @property
+    def default_point(self) -> OperatingPoint:
+        """What decides where a request names neither an operating point nor a threshold."""
+        return self.operating_points[DEFAULT_OPERATING_POINT]
+
+
+def serve_bundle(path: Path, *, profile_runs: int, watts: float) -> ServedModel:
+    """Loads a bundle, runs every graph and measures its cost here; raises BundleError."""
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    if (manifest.name, str(manifest.version)) != (path.parent.name, path.name):
+        raise BundleError(
+            f"{path} holds {manifest.name} version {manifest.version}; "
+            "its directories must be named for it"
+        )
+    if DEFAULT_OPERATING_POINT not in bundle.calibration.operating_points:
+        raise BundleError(f"{path} has no operating point named {DEFAULT_OPERATING_POINT}")
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    profile = measure(runner, runs=profile_runs, watts=watts)
+    return ServedModel(bundle, runner, profile, Costs(profile))
+
+
+def bundle_paths(zoo: Path) -> list[Path]:
+    """Every NAME/VERSION directory under `zoo`; raises BundleError where there is none."""
+    found = sorted(p for p in zoo.glob("*/*") if p.is_dir() and version_of(p.name))
+    if not found:
+        raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
+    return found
+
+
+class Catalog:
+    """Served models by name and version. The default version is the highest."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[int, ServedModel]] = {}
+
+    def add(self, model: ServedModel) -> None:
+        versions = self._models.setdefault(model.manifest.name, {})
+        versions[model.manifest.version] = model
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return (model for versions in self._models.values() for model in versions.values())
+
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """Every version of a model, lowest first; empty for an unknown name."""
+        return [model for _, model in sorted(self._models.get(name, {}).items())]
+
+    def find(self, name: str | None, version: int | None) -> ServedModel | None:
+        """The model asked for, or None. Without a name there must be only one."""
+        if name is None:
+            if len(self._models) != 1:
+                return None
+            (name,) = self._models
+        for model in reversed(self.versions(name)):
+            if version in (None, model.manifest.version):
+                return model
+        return None

@@ -1,0 +1,53 @@
+"""`offramp serve` and `offramp profile`."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from models.bundle.bundle import load_bundle
+from models.bundle.profile import BATCH_SIZES, measure
+from models.bundle.runner import SegmentRunner
+from server.app import create_app, load_catalog
+from server.metrics import Metrics
+from server.settings import load_settings
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
+    settings = load_settings(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    metrics = Metrics()
+    catalog = load_catalog(settings, metrics)
+    uvicorn.run(
+        create_app(settings, catalog, metrics),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+
+
+def profile(path: Path) -> None:
+    """Measures a bundle here and prints milliseconds per graph and batch size."""
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    with Progress(transient=True) as progress:
+        task = progress.add_task("profiling", total=len(BATCH_SIZES))
+        cost = measure(runner, progress=lambda: progress.advance(task))
+    table = Table(title=f"{path}: median / p95 ms, one thread of {cost.hardware}, {cost.runs} runs")
+    table.add_column("graph")
+    for rows in cost.batch_sizes:
+        table.add_column(f"batch {rows}", justify="right")
+    for kind, graphs in (("segment", cost.segments), ("exit", cost.exit_heads)):
+        for graph in graphs:
+            pairs = zip(graph.median_s, graph.p95_s, strict=True)
+            cells = [f"{1000 * median:.2f} / {1000 * p95:.2f}" for median, p95 in pairs]
+            table.add_row(f"{kind} {graph.exit}", *cells)
+    Console().print(table)

@@ -1,0 +1,88 @@
+"""`GET /v1/models`, `/healthz`, `/readyz` and `/metrics`."""
+
+from fastapi import APIRouter, Request, Response
+
+from server.catalog import ServedModel
+from server.problems import UnknownModel
+from server.schemas import (
+    ExitInfo,
+    InputInfo,
+    ModelInfo,
+    ModelList,
+    OperatingPointInfo,
+    VersionInfo,
+)
+from server.state import state_of
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def models(request: Request) -> ModelList:
+    """Every model served."""
+    catalog = state_of(request).catalog
+    return ModelList(models=[model_info(catalog.versions(name)) for name in catalog.names()])
+
+
+@router.get("/v1/models/{name}")
+async def model(request: Request, name: str) -> ModelInfo:
+    """One model: labels, input, exits with accuracy and cost, operating points."""
+    versions = state_of(request).catalog.versions(name)
+    if not versions:
+        raise UnknownModel(f"no model named {name!r} is served")
+    return model_info(versions)
+
+
+@router.get("/healthz")
+async def healthz() -> Response:
+    """200 while the process is alive."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get("/readyz")
+async def readyz() -> Response:
+    """200 while requests are welcome; the server listens only once its models are measured."""
+    return Response("ready\n", media_type="text/plain")
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus's text format."""
+    exporter = state_of(request).metrics
+    return Response(exporter.exposition(), media_type=exporter.content_type)
+
+
+def model_info(versions: list[ServedModel]) -> ModelInfo:
+    """Versions of one model, given lowest first."""
+    return ModelInfo(
+        name=versions[0].manifest.name, versions=[version_info(v) for v in reversed(versions)]
+    )
+
+
+def version_info(model: ServedModel) -> VersionInfo:
+    manifest = model.manifest
+    macs, exits = 0, []
+    for segment, head, fitted in zip(
+        manifest.segments, manifest.exit_heads, model.bundle.calibration.exits, strict=True
+    ):
+        macs += segment.macs
+        seconds = sum(model.costs.segment_s(k, 1) for k in range(1, segment.exit + 1))
+        seconds += model.costs.head_s(segment.exit, 1)
+        exits.append(
+            ExitInfo(
+                exit=segment.exit,
+                accuracy=fitted.accuracy,
+                macs=macs + head.macs,
+                latency_ms=round(1000 * seconds, 3),
+            )
+        )
+    return VersionInfo(
+        version=manifest.version,
+        input=InputInfo.model_validate(manifest.input, from_attributes=True),
+        labels=manifest.labels,
+        exits=exits,
+        operating_points={
+            name: OperatingPointInfo.model_validate(point, from_attributes=True)
+            for name, point in model.operating_points.items()
+        },
+    )

@@ -1,0 +1,95 @@
+"""What the server remembers of one image on its way, and what became of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.confidence import Floats
+from models.bundle.policy import Policy, Spend, StopReason
+from models.bundle.runner import Arrays
+from server.catalog import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one image may spend; None where the request sets no limit."""
+
+    latency_s: float | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete prediction at one exit; `at_s` is monotonic."""
+
+    exit: int
+    probabilities: Floats
+    confidence: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended. Seconds and joules are this image's; `answers` is every head that ran."""
+
+    answer: Answer
+    stop_reason: StopReason
+    queue_s: float
+    compute_s: float
+    energy_j: float
+    macs: int
+    segment_s: tuple[float, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One admitted image. `exit` is the last segment that has run, 0 before the first.
+
+    `deadline` is arrival + latency budget on the monotonic clock, infinite without one.
+    `deliver` is called once, on the event loop, with the outcome or the error.
+    """
+
+    model: ServedModel
+    policy: Policy
+    budget: Budget
+    arrival: float
+    image: NDArray[np.uint8]
+    deliver: Callable[[Outcome | Exception], Any]
+    deadline: float = inf
+    exit: int = 0
+    features: Arrays = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    waiting_since: float = 0.0
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    energy_j: float = 0.0
+    macs: int = 0
+    segment_s: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.features = [self.image[None]]
+        if self.budget.latency_s is not None:
+            self.deadline = self.arrival + self.budget.latency_s
+
+    def left(self, now: float) -> Spend:
+        """What is left of the budget."""
+        energy_j = inf if self.budget.energy_j is None else self.budget.energy_j - self.energy_j
+        return Spend(self.deadline - now, energy_j)
+
+    def outcome(self, reason: StopReason) -> Outcome:
+        """The outcome of answering with the latest answer."""
+        return Outcome(
+            answer=self.answers[-1],
+            stop_reason=reason,
+            queue_s=self.queue_s,
+            compute_s=self.compute_s,
+            energy_j=self.energy_j,
+            macs=self.macs,
+            segment_s=tuple(self.segment_s),
+            answers=tuple(self.answers),
+        )

@@ -1,0 +1,162 @@
+"""Every metric of the server, and the only place that knows their names."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from models.bundle.policy import StopReason
+from server.catalog import ServedModel
+from server.job import Job, Outcome
+
+SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
+    0.1, 0.15, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+ENERGY_SOURCE = "estimate"
+OUTCOMES = ("answered", "failed")
+SHED_REASONS = ("overload", "infeasible")
+CANCELLED_STAGES = ("queue", "segment", "response")
+
+
+class Metrics:
+    """Metrics in a registry of their own; known series start at zero."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"offramp_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"offramp_{name}", text, labels, registry=registry)
+
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS
+        ) -> Histogram:
+            return Histogram(f"offramp_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("requests", "HTTP requests answered", "route", "code")
+        self._request_duration = histogram(
+            "request_duration_seconds", "From headers received to last byte sent", "route"
+        )
+        self._inferences = counter("inferences", "Images that were admitted", "model", "outcome")
+        self._exits = counter("exits", "Answers given at each exit", "model", "exit")
+        self._stops = counter("stops", "Answers by stop reason", "model", "reason")
+        self._queue_wait = histogram(
+            "queue_wait_seconds", "Time an image waited for a worker, all segments", "model"
+        )
+        self._segment_duration = histogram(
+            "segment_duration_seconds", "One run of a segment for a batch", "model", "exit"
+        )
+        self._decode_duration = histogram(
+            "decode_duration_seconds", "Decoding the images of one request"
+        )
+        self._batch_rows = histogram(
+            "batch_rows", "Images run through a segment together", "model", "exit", buckets=ROWS
+        )
+        self._confidence = histogram(
+            "confidence", "Confidence at each exit head that ran", "model", "exit", buckets=SHARES
+        )
+        self._budget_slack = histogram(
+            "budget_slack_seconds", "Latency budget left at the answer", "model"
+        )
+        self._budget_overrun = histogram(
+            "budget_overrun_seconds", "Time past the deadline at the answer", "model"
+        )
+        self._deadline_misses = counter(
+            "deadline_misses", "Answers that came after their deadline", "model"
+        )
+        self._shed = counter("shed", "Images refused before any work", "reason")
+        self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
+        self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
+        self._in_flight = gauge("in_flight", "Images admitted and not yet answered")
+        self._energy = counter("energy_joules", "Energy spent on answers", "model", "source")
+        self._model_info = gauge("model_info", "Models loaded; always 1", "model", "version")
+        self._load_failures = counter("model_load_failures", "Bundles refused", "model")
+        self._calibration_exit_ratio = gauge(
+            "calibration_exit_ratio",
+            "Share of the calibration split that the balanced operating point stops at each exit",
+            "model",
+            "exit",
+        )
+        for reason in SHED_REASONS:
+            self._shed.labels(reason)
+        for stage in CANCELLED_STAGES:
+            self._cancelled.labels(stage)
+
+    def model_loaded(self, model: ServedModel) -> None:
+        """Starts every series of a model at zero."""
+        name = model.manifest.name
+        self._model_info.labels(name, model.manifest.version).set(1)
+        self._load_failures.labels(name)
+        self._energy.labels(name, ENERGY_SOURCE)
+        for outcome in OUTCOMES:
+            self._inferences.labels(name, outcome)
+        for reason in StopReason:
+            self._stops.labels(name, reason)
+        for metric in (
+            self._queue_wait, self._budget_slack, self._budget_overrun, self._deadline_misses
+        ):  # fmt: skip
+            metric.labels(name)
+        point = model.default_point
+        for exit, share in enumerate(point.exit_shares, start=1):
+            self._calibration_exit_ratio.labels(name, exit).set(share)
+            for metric in (self._exits, self._segment_duration, self._batch_rows, self._confidence):
+                metric.labels(name, exit)
+
+    def model_refused(self, name: str) -> None:
+        self._load_failures.labels(name).inc()
+
+    def request_ended(self, route: str, code: int, seconds: float) -> None:
+        self._requests.labels(route, code).inc()
+        self._request_duration.labels(route).observe(seconds)
+
+    def decoded(self, seconds: float) -> None:
+        self._decode_duration.observe(seconds)
+
+    def shed(self, reason: str, images: int) -> None:
+        self._shed.labels(reason).inc(images)
+
+    def segment_ran(self, model: ServedModel, exit: int, rows: int, seconds: float) -> None:
+        self._segment_duration.labels(model.manifest.name, exit).observe(seconds)
+        self._batch_rows.labels(model.manifest.name, exit).observe(rows)
+
+    def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
+        series = self._confidence.labels(model.manifest.name, exit)
+        for value in confidences:
+            series.observe(value)
+
+    def load(self, queue_depth: int, in_flight: int) -> None:
+        self._queue_depth.set(queue_depth)
+        self._in_flight.set(in_flight)
+
+    def answered(self, job: Job, outcome: Outcome, now: float) -> None:
+        """Counts one answer: its exit, its stop reason, its budget and its energy."""
+        name = job.model.manifest.name
+        self._inferences.labels(name, "answered").inc()
+        self._exits.labels(name, outcome.answer.exit).inc()
+        self._stops.labels(name, outcome.stop_reason).inc()
+        self._queue_wait.labels(name).observe(outcome.queue_s)
+        self._energy.labels(name, ENERGY_SOURCE).inc(outcome.energy_j)
+        if job.budget.latency_s is None:
+            return
+        if now <= job.deadline:
+            self._budget_slack.labels(name).observe(job.deadline - now)
+        else:
+            self._budget_overrun.labels(name).observe(now - job.deadline)
+            self._deadline_misses.labels(name).inc()
+
+    def failed(self, job: Job) -> None:
+        self._inferences.labels(job.model.manifest.name, "failed").inc()
+
+    def exposition(self) -> bytes:
+        """The registry in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,149 @@
+"""What a classification request may say and what its answer holds."""
+
+from base64 import b64decode
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+from models.bundle.policy import StopReason
+
+
+def decoded(text: object) -> bytes:
+    """Strict base64; pydantic's own type skips characters outside the alphabet."""
+    if not isinstance(text, str):
+        raise ValueError("must be a base64 string")
+    return b64decode(text, validate=True)
+
+
+Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Parameters(BaseModel):
+    """What a client may ask of one request, as query parameters or body fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(None, description="needed where several models are served")
+    version: PositiveInt | None = Field(None, description="default: the highest")
+    latency_budget_ms: Positive | None = Field(None, description="from arrival to answer")
+    energy_budget_mj: Positive | None = None
+    operating_point: str | None = Field(None, description="default: balanced")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="confidence that every exit must exceed to answer"
+    )
+    min_exit: PositiveInt = Field(1, description="no confident answer before this exit")
+    max_exit: PositiveInt | None = Field(None, description="answer here at the latest")
+    top_k: PositiveInt = Field(1, description="labels in the answer, most probable first")
+    trace: bool = Field(False, description="add what each exit said, and when")
+    strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
+
+
+class JsonBody(Parameters):
+    """A JSON request: base64 images, and any parameter."""
+
+    images: list[Base64] = Field(min_length=1)
+
+
+class Labelled(BaseModel):
+    label: str
+    index: int
+    probability: float
+
+
+class BudgetReport(BaseModel):
+    """The request's budget; `met` is true where none was set."""
+
+    latency_ms: float | None
+    energy_mj: float | None
+    met: bool
+
+
+class CostReport(BaseModel):
+    """What one image took; `total_ms` runs from the request's arrival."""
+
+    total_ms: float
+    queue_ms: float
+    compute_ms: float
+    energy_mj: float
+    energy_source: str
+    macs: int
+
+
+class TraceEntry(BaseModel):
+    """What one exit said, `at_ms` after the request's arrival."""
+
+    exit: int
+    label: str
+    confidence: float
+    at_ms: float
+
+
+class Classification(BaseModel):
+    """The answer for one image."""
+
+    model: str
+    version: int
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Labelled]
+    exit: int
+    num_exits: int
+    stop_reason: StopReason
+    budget: BudgetReport
+    cost: CostReport
+    trace: list[TraceEntry] | None = None
+
+
+class Classifications(BaseModel):
+    """The answers for several images, in their order."""
+
+    results: list[Classification]
+
+
+class ExitInfo(BaseModel):
+    """An exit's accuracy on the calibration split and its expected cost on this host."""
+
+    exit: int
+    accuracy: float
+    macs: int
+    latency_ms: float
+
+
+class OperatingPointInfo(BaseModel):
+    """An operating point, as fitted on the calibration split."""
+
+    thresholds: tuple[float | None, ...]
+    consulted: tuple[int, ...]
+    accuracy: float
+    mean_macs: float
+    exit_shares: tuple[float, ...]
+
+
+class InputInfo(BaseModel):
+    """What the model takes; other image sizes are resized."""
+
+    kind: str
+    height: int
+    width: int
+    channels: int
+
+
+class VersionInfo(BaseModel):
+    version: int
+    input: InputInfo
+    labels: tuple[str, ...]
+    exits: list[ExitInfo]
+    operating_points: dict[str, OperatingPointInfo]
+
+
+class ModelInfo(BaseModel):
+    """A model and its versions, the default one first."""
+
+    name: str
+    versions: list[VersionInfo]
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]

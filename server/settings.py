@@ -1,0 +1,65 @@
+"""The server's settings: OFFRAMP_* variables and command-line options, checked once at start."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.bundle.errors import UserError
+
+PREFIX = "OFFRAMP_"
+
+
+class SettingsError(UserError):
+    """A setting is unknown or has a bad value; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Serve every bundle of a directory over HTTP.
+
+    Each option is also an OFFRAMP_* variable; the option wins.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="offramp serve",
+        cli_kebab_case=True,
+    )
+
+    zoo: Path = Field(Path("models/zoo"), description="directory of bundles, NAME/VERSION/")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    workers: PositiveInt = Field(
+        len(os.sched_getaffinity(0)), description="threads that run segments"
+    )
+    max_in_flight: PositiveInt = Field(
+        256, description="images admitted at once; more are refused with 503"
+    )
+    max_images: PositiveInt = Field(64, description="images in one request")
+    max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
+    max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
+    profile_runs: PositiveInt = Field(
+        20, description="timed runs per graph and batch size at start"
+    )
+    watts_per_core: PositiveFloat = Field(
+        8.0, description="active power of a core, for the energy estimate"
+    )
+    shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
+
+
+def load_settings(arguments: Sequence[str] = ()) -> Settings:
+    """Reads the environment, then command-line arguments; raises SettingsError."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            raise SettingsError(f"unknown setting {variable}; known are {', '.join(sorted(known))}")
+    try:
+        return Settings(_cli_parse_args=list(arguments))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"setting {name}: {first['msg']}, not {first['input']!r}") from error

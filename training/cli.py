@@ -1,0 +1,59 @@
+"""`offramp train`, `export` and `evaluate`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.bundle.bundle import load_bundle
+from models.bundle.errors import UserError
+from models.bundle.runner import SegmentRunner
+from models.nets.presets import MSDNETS
+from training import evaluate as evaluation
+from training import export as exporting
+from training import loop, report
+from training.config import RECIPES, TrainConfig
+from training.data import DataError, load_images
+
+
+def train(run: Path, data: str, net: str, recipe: str, options: dict[str, Any]) -> None:
+    """Trains with a recipe, changed by every option that is not None."""
+    if recipe not in RECIPES:
+        raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    if net not in MSDNETS:
+        raise UserError(f"no network {net!r}; there are {', '.join(MSDNETS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        config = TrainConfig.model_validate({"data": data, "net": net, **RECIPES[recipe], **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]}: {first['msg']}") from error
+    try:
+        best = loop.train(config, run)
+    except KeyboardInterrupt:
+        raise UserError(f"stopped; the same command goes on from {run / loop.LAST}") from None
+    print(f"trained; next: offramp export {run} --name NAME  (from {best})")
+
+
+def export(run: Path, name: str, version: int, zoo: Path) -> None:
+    path = exporting.export(run, name, version, zoo)
+    print((path / "report.md").read_text())
+    print(f"wrote {path}")
+
+
+def evaluate(path: Path, data: str, out: Path | None) -> None:
+    bundle = load_bundle(path)
+    manifest, expected = bundle.manifest, bundle.manifest.input
+    test = load_images(data, "test", expected.height)
+    if test.names != manifest.labels:
+        raise DataError(f"the labels of {data} are not those of {path}")
+    if test.images.shape[1:] != (expected.height, expected.width, expected.channels):
+        raise DataError(f"{data} has images of another shape than {path} takes")
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    logits = exporting.logits_with_progress(runner, test.images.numpy(), "evaluating")
+    results = evaluation.evaluate(
+        bundle, logits, test.labels.numpy(), data=Path(data).name, split="test"
+    )
+    print(report.markdown(results))
+    if out is not None:
+        report.write(results, out)

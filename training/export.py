@@ -1,0 +1,139 @@
+"""From a finished training run to a bundle."""
+
+import os
+import shutil
+import tempfile
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from models.bundle.bundle import load_bundle, sha256
+from models.bundle.confidence import Floats
+from models.bundle.manifest import (
+    CALIBRATION,
+    COST,
+    MANIFEST,
+    SCHEMA_VERSION,
+    CostProfile,
+    File,
+    Input,
+    Manifest,
+    Provenance,
+    Record,
+)
+from models.bundle.profile import BATCH_SIZES, measure
+from models.bundle.runner import SegmentRunner
+from models.nets.presets import build
+from training import checkpoint, report
+from training.augment import normalised
+from training.calibrate import calibrate
+from training.checkpoint import Checkpoint
+from training.data import LabelledImages, load_images
+from training.evaluate import all_logits, evaluate
+from training.graphs import ExportError, check_parity, export_graphs
+from training.loop import BEST
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+PARITY_ROWS = 32
+
+
+def export(run: Path, name: str, version: int, zoo: Path) -> Path:
+    """Writes the best checkpoint of `run` as `zoo/name/version`, and returns that path.
+
+    The bundle is built aside and renamed into place, so it exists whole or not at all. Raises
+    ExportError where it exists already or where a graph differs from torch.
+    """
+    target = zoo / name / str(version)
+    if target.exists():
+        raise ExportError(f"{target} exists; bundles are immutable, choose another version")
+    saved = checkpoint.load(run / BEST)
+    train = load_images(saved.config.data, "train", saved.config.image_size)
+    test = load_images(saved.config.data, "test", saved.config.image_size)
+    calibration = train.subset(np.load(run / "splits.npz")["calibration"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
+    try:
+        _write(aside, saved, name, version, calibration, test)
+        aside.chmod(0o755)
+        os.rename(aside, target)
+    except BaseException:
+        shutil.rmtree(aside)
+        raise
+    return target
+
+
+def _write(
+    directory: Path,
+    saved: Checkpoint,
+    name: str,
+    version: int,
+    calibration_data: LabelledImages,
+    test: LabelledImages,
+) -> None:
+    """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
+    data = Path(saved.config.data).name
+    net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
+    net.load_state_dict(saved.net)
+    images = calibration_data.images[:PARITY_ROWS]
+    mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
+    exported, exported_heads = export_graphs(net, images, mean, std)
+    segments, heads = ([graph.entry for graph in graphs] for graphs in (exported, exported_heads))
+    content = {graph.entry.file: graph.content for graph in (*exported, *exported_heads)}
+    runner = SegmentRunner(segments, heads, content)
+    with torch.no_grad():
+        expected = net(normalised(images, mean, std))
+    check_parity(expected, logits_with_progress(runner, images.numpy(), "checking parity"))
+    logits = logits_with_progress(runner, calibration_data.images.numpy(), "calibrating")
+    calibration = calibrate(logits, calibration_data.labels.numpy(), segments, heads)
+    cost = profile_with_progress(runner)
+    for file, graph in content.items():
+        (directory / file).write_bytes(graph)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        version=version,
+        input=Input(**dict(zip(("height", "width", "channels"), saved.image_shape, strict=True))),
+        labels=tuple(saved.labels),
+        segments=tuple(segments),
+        exit_heads=tuple(heads),
+        calibration=_write_record(directory, CALIBRATION, calibration),
+        cost=_write_record(directory, COST, cost),
+        provenance=Provenance(
+            git_commit=saved.git_commit,
+            data=data,
+            split="train, without its calibration and selection rows",
+            seed=saved.config.seed,
+            epochs=saved.epoch,
+            config=saved.config.model_dump(mode="json") | {"data": data},
+            packages={package: package_version(package) for package in PACKAGES},
+        ),
+    )
+    _write_record(directory, MANIFEST, manifest)
+    bundle = load_bundle(directory)
+    logits = logits_with_progress(runner, test.images.numpy(), "testing")
+    results = evaluate(bundle, logits, test.labels.numpy(), data=data, split="test")
+    report.write(results, directory)
+
+
+def _write_record(directory: Path, file: str, record: Record) -> File:
+    content = (record.model_dump_json(indent=1) + "\n").encode()
+    (directory / file).write_bytes(content)
+    return File(file=file, sha256=sha256(content))
+
+
+def logits_with_progress(
+    runner: SegmentRunner, images: NDArray[np.uint8], title: str
+) -> list[Floats]:
+    """Logits of every exit, (rows, classes) each, under a progress bar."""
+    with tqdm(total=len(images), desc=title, unit="row") as bar:
+        return all_logits(runner, images, bar.update)
+
+
+def profile_with_progress(runner: SegmentRunner) -> CostProfile:
+    """This host's cost profile, under a progress bar."""
+    with tqdm(total=len(BATCH_SIZES), desc="profiling", unit="batch size") as bar:
+        return measure(runner, progress=bar.update)
