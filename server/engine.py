@@ -7,7 +7,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,14 +30,8 @@ class SegmentFailed(Exception):
 class Engine:
     """Runs admitted jobs to their outcomes on a fixed set of threads."""
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        metrics: Metrics,
-        num_workers: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._scheduler, self._metrics, self._clock = scheduler, metrics, clock
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, num_workers: int) -> None:
+        self._scheduler, self._metrics = scheduler, metrics
         self._ready = threading.Condition()
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
@@ -51,7 +45,7 @@ class Engine:
     def submit(self, jobs: list[Job]) -> None:
         """Admits every job or none; raises Overloaded. Outcomes come through `Job.deliver`."""
         with self._ready:
-            self._scheduler.admit(jobs, self._clock())
+            self._scheduler.admit(jobs, time.monotonic())
             self._observe_load()
             self._ready.notify(len(jobs))
 
@@ -67,7 +61,7 @@ class Engine:
         while (batch := self._next_batch()) is not None:
             going_on, results = self._run(batch)
             with self._ready:
-                now = self._clock()
+                now = time.monotonic()
                 for job in going_on:
                     self._scheduler.wait(job, now)
                 self._scheduler.finish(len(results))
@@ -79,7 +73,7 @@ class Engine:
     def _next_batch(self) -> Batch | None:
         """The next batch, waiting for one; None once stopping and no job is left."""
         with self._ready:
-            while (batch := self._scheduler.next_batch(self._clock())) is None:
+            while (batch := self._scheduler.next_batch(time.monotonic())) is None:
                 if self._is_stopping and self._scheduler.in_flight == 0:
                     return None
                 self._ready.wait()
@@ -89,12 +83,12 @@ class Engine:
     def _run(self, batch: Batch) -> tuple[list[Job], list[Result]]:
         """Runs one segment for a batch; returns the jobs that go on and those that ended."""
         model, exit, jobs = batch.model, batch.exit, batch.jobs
-        start = self._clock()
+        start = time.monotonic()
         for job in jobs:
             job.queue_s += start - job.waiting_since
         try:
             outputs = model.runner.run_segment(exit, gather([job.features for job in jobs]))
-            done = self._clock()
+            done = time.monotonic()
             for row, job in enumerate(jobs):
                 job.exit = exit
                 job.features = [array[row : row + 1] for array in outputs]
@@ -111,13 +105,13 @@ class Engine:
         self, model: ServedModel, exit: int, jobs: list[Job]
     ) -> tuple[list[Job], list[Result]]:
         """The stop rule, after segment `exit`; runs the exit head for the jobs that need it."""
-        now = self._clock()
+        now = time.monotonic()
         limits = {job: self._limit(job, len(jobs), now) for job in jobs}
         answering = [job for job in jobs if runs_head(job.policy, exit, limits[job])]
         going_on = [job for job in jobs if not runs_head(job.policy, exit, limits[job])]
         if answering:
             self._answer(model, exit, answering)
-        now = self._clock()
+        now = time.monotonic()
         results: list[Result] = []
         for job in answering:
             limit = limits[job] or self._limit(job, len(jobs), now)
@@ -136,11 +130,11 @@ class Engine:
 
     def _answer(self, model: ServedModel, exit: int, jobs: list[Job]) -> None:
         """Runs exit head `exit` on the features the jobs hold, and records what it said."""
-        start = self._clock()
+        start = time.monotonic()
         logits = model.runner.run_head(exit, gather([job.features for job in jobs]))
         temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
         probabilities = calibrated_probabilities(logits, temperature)
-        now = self._clock()
+        now = time.monotonic()
         confidences = confidence(probabilities).tolist()
         for job, row, value in zip(jobs, probabilities, confidences, strict=True):
             job.answers.append(Answer(exit, row, value, now))
@@ -165,7 +159,7 @@ class Engine:
             return job, SegmentFailed(f"segment {job.exit + 1} of {name} failed")
 
     def _deliver(self, results: list[Result]) -> None:
-        now = self._clock()
+        now = time.monotonic()
         for job, result in results:
             if isinstance(result, Outcome):
                 self._metrics.answered(job, result, now)

@@ -46,7 +46,8 @@ def plot(report: Report, path: Path) -> None:
     """Accuracy against MACs, anytime and budgeted, and a reliability diagram per exit."""
     num_exits = len(report.exits)
     figure = plt.figure(figsize=(12, 7), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2)).flat
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 2))
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     anytime, budgeted = top.subplots(1, 2, sharey=True).flat
     macs = [e.macs / 1e6 for e in report.exits]
     all_heads = [e.macs_all_heads / 1e6 for e in report.exits]

@@ -1,0 +1,47 @@
+# `make serve` needs Python 3.11 alone and installs no torch; `make test` installs the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SERVE_ENV := .venv/serve
+DEV_ENV := .venv/dev
+TORCH := torch==2.13.0
+RUN := $(DEV_ENV)/bin
+
+.PHONY: serve test check format bench lock clean
+
+serve: $(SERVE_ENV)/ready
+	$(SERVE_ENV)/bin/offramp serve
+
+test: $(DEV_ENV)/ready
+	$(RUN)/pytest
+
+check: $(DEV_ENV)/ready
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+
+format: $(DEV_ENV)/ready
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+lock: $(DEV_ENV)/ready
+	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --generate-hashes -o requirements/serve.txt pyproject.toml
+	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra train --extra dev -c requirements/serve.txt \
+		--unsafe-package torch --unsafe-package pip --unsafe-package setuptools \
+		-o requirements/dev.txt pyproject.toml
+
+clean:
+	rm -rf .venv
+
+LOCK_OPTIONS := --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+$(SERVE_ENV)/ready: requirements/serve.txt
+	$(PYTHON) -m venv $(SERVE_ENV)
+	$(SERVE_ENV)/bin/pip install -q --require-hashes -r requirements/serve.txt
+	$(SERVE_ENV)/bin/pip install -q --no-deps -e .
+	touch $@
+
+$(DEV_ENV)/ready: requirements/dev.txt
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(RUN)/pip install -q $(TORCH)
+	$(RUN)/pip install -q -r requirements/dev.txt
+	$(RUN)/pip install -q --no-deps -e .
+	touch $@

@@ -1,0 +1,166 @@
+"""Bad input gets one clear problem document, and the next request is answered as before."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.conftest import Serve
+
+PNG = {"content-type": "image/png"}
+MAX_BODY_BYTES = 100_000
+MAX_PIXELS = 10_000
+
+
+def png(width: int = 8, height: int = 8, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def client(serve: Serve, digits_zoo: Path) -> Iterator[httpx.Client]:
+    limits = {"max_body_bytes": MAX_BODY_BYTES, "max_image_pixels": MAX_PIXELS, "max_images": 4}
+    with serve(digits_zoo, **limits) as server, httpx.Client(base_url=server.url) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def still_serves(client: httpx.Client) -> Iterator[None]:
+    yield
+    assert client.post("/v1/classify", content=png(), headers=PNG).status_code == 200
+
+
+def encoded(*images: bytes) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("latency_budget_ms=0", "latency_budget_ms"),
+        ("latency_budget_ms=-1", "latency_budget_ms"),
+        ("latency_budget_ms=nan", "latency_budget_ms"),
+        ("latency_budget_ms=inf", "latency_budget_ms"),
+        ("latency_budget_ms=fast", "latency_budget_ms"),
+        ("energy_budget_mj=-3", "energy_budget_mj"),
+        ("threshold=1.5", "threshold"),
+        ("threshold=nan", "threshold"),
+        ("threshold=0.5&operating_point=fast", "threshold"),
+        ("operating_point=fastest", "operating_point"),
+        ("min_exit=0", "min_exit"),
+        ("min_exit=4", "min_exit"),
+        ("max_exit=4", "max_exit"),
+        ("min_exit=3&max_exit=2", "min_exit"),
+        ("top_k=0", "top_k"),
+        ("top_k=11", "top_k"),
+        ("version=0", "version"),
+        ("trace=perhaps", "trace"),
+        ("budget=3", "budget"),
+    ],
+)
+def test_bad_parameter_is_named(client: httpx.Client, query: str, field: str) -> None:
+    said = client.post(f"/v1/classify?{query}", content=png(), headers=PNG)
+    assert said.status_code == 422
+    assert said.headers["content-type"] == "application/problem+json"
+    assert [entry["field"] for entry in said.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"images": encoded(png()), "top_k": "many"}, 422),
+        ({"images": encoded(png()), "unknown": 1}, 422),
+        ({"images": []}, 422),
+        ({"images": "AAAA"}, 422),
+        ({"images": ["not base64!"]}, 422),
+        ({"images": encoded(b"")}, 400),
+        ({"images": encoded(*[png()] * 5)}, 422),
+        ({}, 422),
+        ([], 422),
+    ],
+)
+def test_bad_json(client: httpx.Client, body: object, status: int) -> None:
+    said = client.post("/v1/classify", json=body)
+    assert said.status_code == status
+    assert said.json()["status"] == status
+
+
+def test_json_that_does_not_parse(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json"}
+    said = client.post("/v1/classify", content=b'{"images": [', headers=headers)
+    assert said.status_code == 400
+
+
+def test_parameter_given_twice(client: httpx.Client) -> None:
+    said = client.post("/v1/classify?top_k=1", json={"images": encoded(png()), "top_k": 2})
+    assert said.status_code == 422
+    assert said.json()["errors"][0]["field"] == "top_k"
+
+
+@pytest.mark.parametrize(
+    ("files", "field"),
+    [({"photo": png()}, "photo"), ({"image": png(), "top_k": b"1"}, "top_k")],
+)
+def test_form_with_other_files(client: httpx.Client, files: dict[str, bytes], field: str) -> None:
+    said = client.post("/v1/classify", files=files)
+    assert said.status_code == 422
+    assert said.json()["errors"][0]["field"] == field
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", png()[:45], png()[:30], png(kind="GIF"), png(kind="BMP")]
+)
+def test_bytes_that_are_no_image(client: httpx.Client, content: bytes) -> None:
+    said = client.post("/v1/classify", content=content, headers=PNG)
+    assert said.status_code == 400
+    assert "Traceback" not in said.text
+
+
+@pytest.mark.parametrize("media_type", ["image/gif", "text/plain", "application/octet-stream", ""])
+def test_content_type_that_is_not_served(client: httpx.Client, media_type: str) -> None:
+    said = client.post("/v1/classify", content=png(), headers={"content-type": media_type})
+    assert said.status_code == 415
+
+
+def test_image_with_too_many_pixels(client: httpx.Client) -> None:
+    assert client.post("/v1/classify", content=png(100, 100), headers=PNG).status_code == 200
+    said = client.post("/v1/classify", content=png(101, 100), headers=PNG)
+    assert said.status_code == 413
+    assert "101 x 100" in said.json()["detail"]
+
+
+def test_body_too_large(client: httpx.Client) -> None:
+    said = client.post("/v1/classify", content=b"0" * (MAX_BODY_BYTES + 1), headers=PNG)
+    assert said.status_code == 413
+    chunks = (b"0" * 1000 for _ in range(MAX_BODY_BYTES // 1000 + 1))
+    assert client.post("/v1/classify", content=chunks, headers=PNG).status_code == 413
+
+
+@pytest.mark.parametrize("query", ["model=other", "version=2", "model=../digits"])
+def test_unknown_model(client: httpx.Client, query: str) -> None:
+    said = client.post(f"/v1/classify?{query}", content=png(), headers=PNG)
+    assert said.status_code == 404
+    assert "digits version 1" in said.json()["detail"]
+
+
+def test_unknown_paths_and_methods(client: httpx.Client) -> None:
+    for said, status in (
+        (client.get("/nowhere"), 404),
+        (client.get("/v1/models/other"), 404),
+        (client.get("/v1/classify"), 405),
+    ):
+        assert said.status_code == status
+        assert said.headers["content-type"] == "application/problem+json"
+    assert client.get("/v1/classify").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_every_format_is_read(client: httpx.Client, kind: str) -> None:
+    headers = {"content-type": f"image/{kind.lower()}"}
+    said = client.post("/v1/classify", content=png(16, 16, kind), headers=headers)
+    assert said.status_code == 200

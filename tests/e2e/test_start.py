@@ -1,0 +1,88 @@
+"""A server starts with what it can serve, or says in one sentence why not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT, Serve
+from training.export import export
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    """What a server that must not start prints last."""
+    command = [sys.executable, "-m", "offramp", "serve", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", ["segment_2.onnx", "exit_1.onnx", "calibration.json", "cost.json"])
+def test_flipped_byte_is_refused_by_name(digits_zoo: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(digits_zoo, tmp_path / "zoo")
+    path = tmp_path / "zoo/digits/1" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert f"{path} is damaged" in refusal("--zoo", str(tmp_path / "zoo"))
+
+
+def test_directories_must_be_named_for_the_bundle(digits_zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_zoo / "digits/1", tmp_path / "letters/1")
+    assert "holds digits version 1" in refusal("--zoo", str(tmp_path))
+
+
+def test_empty_zoo_is_refused(tmp_path: Path) -> None:
+    assert "holds no bundle" in refusal("--zoo", str(tmp_path))
+
+
+def test_unknown_setting_is_refused(digits_zoo: Path) -> None:
+    assert "OFFRAMP_PROT" in refusal("--zoo", str(digits_zoo), OFFRAMP_PROT="1")
+    assert "--prot" in refusal("--zoo", str(digits_zoo), "--prot", "1")
+
+
+def test_bad_setting_is_refused(digits_zoo: Path) -> None:
+    assert "workers" in refusal("--zoo", str(digits_zoo), OFFRAMP_WORKERS="0")
+    assert "port" in refusal("--zoo", str(digits_zoo), "--port", "70000")
+
+
+def test_serving_never_imports_torch(digits_zoo: Path) -> None:
+    code = (
+        "import sys; from server.app import create_app, load_catalog; "
+        "from server.metrics import Metrics; from server.settings import load_settings; "
+        "metrics = Metrics(); settings = load_settings(sys.argv[1:]); "
+        "create_app(settings, load_catalog(settings, metrics), metrics); "
+        "print([m for m in ('torch', 'onnx', 'training', 'sklearn') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "--zoo", str(digits_zoo), "--profile-runs", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_two_versions_are_served_side_by_side(
+    serve: Serve, digits_run: Path, digits_zoo: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(digits_zoo, tmp_path / "zoo")
+    export(digits_run, "digits", 2, tmp_path / "zoo")
+    with serve(tmp_path / "zoo") as server:
+        listed = httpx.get(f"{server.url}/v1/models/digits").json()["versions"]
+        assert [entry["version"] for entry in listed] == [2, 1]
+
+
+def test_sigterm_ends_a_server_cleanly(serve: Serve, digits_zoo: Path) -> None:
+    with serve(digits_zoo) as server:
+        server.process.terminate()
+        assert server.process.wait(20) == 0

@@ -1,0 +1,72 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from models.bundle.manifest import Input
+from server.decode import BadImage, ImageTooLarge, decode_image
+
+COLOUR = Input(height=4, width=4, channels=3)
+GREY = Input(height=4, width=4, channels=1)
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_pixels_pass_unchanged_at_the_right_size() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    decoded = decode_image(encoded(Image.fromarray(pixels)), COLOUR, 100)
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_other_sizes_are_resized() -> None:
+    decoded = decode_image(encoded(Image.new("RGB", (9, 17), (1, 2, 3))), COLOUR, 1000)
+    assert decoded.shape == (4, 4, 3)
+    assert (decoded == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "grey", "rgb"),
+    [
+        ("L", 7, 7, (7, 7, 7)),
+        ("RGB", (10, 20, 30), 18, (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), 18, (10, 20, 30)),
+        ("1", 1, 255, (255, 255, 255)),
+    ],
+)
+def test_modes_convert(
+    mode: str, colour: int | tuple[int, ...], grey: int, rgb: tuple[int, int, int]
+) -> None:
+    content = encoded(Image.new(mode, (4, 4), colour))
+    assert (decode_image(content, GREY, 100) == grey).all()
+    assert (decode_image(content, COLOUR, 100) == rgb).all()
+
+
+def test_size_is_checked_before_decoding() -> None:
+    content = encoded(Image.new("L", (10, 10)))
+    header_only = content[:45]
+    with pytest.raises(ImageTooLarge, match="10 x 10"):
+        decode_image(header_only, GREY, 99)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(content: bytes) -> None:
+    with pytest.raises(BadImage):
+        decode_image(content, GREY, 100)
+
+
+@given(st.integers(0, 75), st.integers(0, 255))
+def test_a_damaged_image_decodes_or_is_refused(position: int, value: int) -> None:
+    content = bytearray(encoded(Image.new("L", (4, 4))))
+    content[position % len(content)] = value
+    try:
+        decoded = decode_image(bytes(content), GREY, 10_000)
+    except (BadImage, ImageTooLarge):
+        return
+    assert decoded.shape == (4, 4, 1)
