@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from models.bundle.bundle import BundleError
 from server import classify, info, problems
@@ -19,6 +20,7 @@ from server.settings import Settings
 from server.state import State
 
 logger = logging.getLogger("offramp")
+ROUTERS = (classify.router, info.router)
 
 
 def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
@@ -33,11 +35,15 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
             engine.stop()
 
     app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
-    app.include_router(classify.router)
-    app.include_router(info.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observe, metrics=metrics)
     problems.install(app)
+    for router in ROUTERS:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                metrics.route_known(route.path)
     return app
 
 

@@ -53,11 +53,12 @@ def serve_bundle(path: Path, *, profile_runs: int, watts: float) -> ServedModel:
 
 
 def bundle_paths(zoo: Path) -> list[Path]:
-    """Every NAME/VERSION directory under `zoo`; raises BundleError where there is none."""
-    found = sorted(p for p in zoo.glob("*/*") if p.is_dir() and version_of(p.name))
+    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
+    versions = {path: version_of(path.name) for path in zoo.glob("*/*") if path.is_dir()}
+    found = sorted((p.parent, version, p) for p, version in versions.items() if version)
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return found
+    return [path for _, _, path in found]
 
 
 class Catalog:

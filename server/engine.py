@@ -151,12 +151,14 @@ class Engine:
     def _fall_back(self, job: Job) -> Result:
         """After a failure: the last finished exit's answer, or the failure where there is none."""
         try:
+            if job.exit == 0:
+                return job, SegmentFailed(f"segment 1 of {job.model.manifest.name} failed")
             if not job.answers:
                 self._answer(job.model, job.exit, [job])
             return job, job.outcome(StopReason.DEGRADED)
         except Exception:
-            name = job.model.manifest.name
-            return job, SegmentFailed(f"segment {job.exit + 1} of {name} failed")
+            logger.exception("exit %d of %s failed", job.exit, job.model.manifest.name)
+            return job, SegmentFailed(f"{job.model.manifest.name} failed before any exit answered")
 
     def _deliver(self, results: list[Result]) -> None:
         now = time.monotonic()

@@ -13,6 +13,9 @@ from models.bundle.policy import Policy, Spend, StopReason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 
+DELIVERY_S = 0.0005
+"""Expected time from an answer to its response, kept free in every latency budget."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -77,9 +80,9 @@ class Job:
             self.deadline = self.arrival + self.budget.latency_s
 
     def left(self, now: float) -> Spend:
-        """What is left of the budget."""
+        """What is left of the budget for computing."""
         energy_j = inf if self.budget.energy_j is None else self.budget.energy_j - self.energy_j
-        return Spend(self.deadline - now, energy_j)
+        return Spend(self.deadline - now - DELIVERY_S, energy_j)
 
     def outcome(self, reason: StopReason) -> Outcome:
         """The outcome of answering with the latest answer."""

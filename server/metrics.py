@@ -92,6 +92,11 @@ class Metrics:
         for stage in CANCELLED_STAGES:
             self._cancelled.labels(stage)
 
+    def route_known(self, route: str) -> None:
+        """Starts a route's series at zero."""
+        self._requests.labels(route, 200)
+        self._request_duration.labels(route)
+
     def model_loaded(self, model: ServedModel) -> None:
         """Starts every series of a model at zero."""
         name = model.manifest.name

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from server.decode import BadImage, ImageTooLarge
 from server.engine import SegmentFailed
@@ -49,6 +50,7 @@ class Infeasible(Exception):
 
 
 STATUS: dict[type[Exception], HTTPStatus] = {
+    ClientDisconnect: HTTPStatus.BAD_REQUEST,  # nobody is left to read it
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
     UnknownModel: HTTPStatus.NOT_FOUND,

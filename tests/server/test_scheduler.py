@@ -24,7 +24,11 @@ def ignore(_: object) -> None:
 
 def answered(a_job: Job) -> Job:
     a_job.exit = 1
-    a_job.answers.append(Answer(1, np.ones(10, np.float32) / 10, 0.1, 0.0))
+    return answered_at(a_job, exit=1)
+
+
+def answered_at(a_job: Job, exit: int) -> Job:
+    a_job.answers.append(Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0))
     return a_job
 
 
@@ -107,8 +111,3 @@ def test_every_job_runs_its_segments_in_order_exactly_once(
                     scheduler.finish(1)
     assert scheduler.in_flight == scheduler.queue_depth == 0
     assert runs == Counter({(j, k): 1 for j, depth in wanted.items() for k in range(1, depth + 1)})
-
-
-def answered_at(a_job: Job, exit: int) -> Job:
-    a_job.answers.append(Answer(exit, np.ones(10, np.float32) / 10, 0.1, 0.0))
-    return a_job

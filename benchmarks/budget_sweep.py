@@ -1,0 +1,146 @@
+"""Accuracy, exits and met budgets over HTTP, against the segments run by hand.
+
+Starts a server on the zoo, posts test images as PNG one after another, and prints Markdown:
+
+    python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 DATA --images 500
+"""
+
+import io
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, quantiles
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import typer
+from PIL import Image
+from tqdm import tqdm
+
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.profile import hardware
+from models.bundle.runner import Arrays, SegmentRunner
+from training.data import LabelledImages, load_images
+
+BUDGETS_MS = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20)
+PNG = {"content-type": "image/png"}
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    data: str,
+    images: int = 500,
+    rounds: int = 3,
+) -> None:
+    """Prints one row per query; every query is sent `rounds` times over all images."""
+    bundle = load_bundle(path)
+    test = load_images(data, "test")
+    rows = np.random.default_rng(0).permutation(len(test))[:images]
+    chosen = test.subset(np.sort(rows))
+    last_macs = bundle.manifest.exit_heads[-1].macs + sum(s.macs for s in bundle.manifest.segments)
+    last = run_by_hand(bundle, chosen)
+    queries = [f"min_exit={bundle.manifest.num_exits}"]
+    queries += [f"operating_point={name}" for name in bundle.calibration.operating_points]
+    queries += [f"threshold=1&latency_budget_ms={budget}" for budget in BUDGETS_MS]
+    print(f"{images} test images, {rounds} rounds, one connection, {hardware()}\n")
+    print(
+        "| query | top-1 % | mean exit | mean MACs of the last exit's | p50 ms | p99 ms | met % |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    with server(path.parent.parent) as url, httpx.Client(base_url=url) as client:
+        pngs = [encode(image) for image in chosen.images.numpy()]
+        results: dict[str, list[list[Answer]]] = {query: [] for query in queries}
+        for _ in range(rounds):
+            for query in queries:
+                results[query].append(ask(client, query, pngs))
+    for query, answers in results.items():
+        print(row(query, [a for one in answers for a in one], chosen, last_macs))
+    differing = sum(a.index != label for a, label in zip(results[queries[0]][0], last, strict=True))
+    print(
+        f"\n{differing} of {images} labels at the last exit differ from the segments run by hand."
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    index: int
+    exit: int
+    macs: int
+    total_ms: float
+    met: bool
+
+
+def ask(client: httpx.Client, query: str, pngs: list[bytes]) -> list[Answer]:
+    """Posts every image once."""
+    answers = []
+    for png in tqdm(pngs, query, leave=False):
+        said: dict[str, Any] = client.post(f"/v1/classify?{query}", content=png, headers=PNG).json()
+        cost = said["cost"]
+        answers.append(
+            Answer(
+                said["index"], said["exit"], cost["macs"], cost["total_ms"], said["budget"]["met"]
+            )
+        )
+    return answers
+
+
+def row(query: str, answers: list[Answer], images: LabelledImages, last_macs: int) -> str:
+    """One query's line of the table."""
+    labels = images.labels.tolist() * (len(answers) // len(images))
+    hits = [a.index == label for a, label in zip(answers, labels, strict=True)]
+    percentiles = quantiles([a.total_ms for a in answers], n=100)
+    return (
+        f"| `{query}` | {100 * mean(hits):.1f} | {mean(a.exit for a in answers):.2f} "
+        f"| {100 * mean(a.macs for a in answers) / last_macs:.0f}% "
+        f"| {percentiles[49]:.2f} | {percentiles[98]:.2f} "
+        f"| {100 * mean(a.met for a in answers):.1f} |"
+    )
+
+
+def run_by_hand(bundle: Bundle, images: LabelledImages) -> list[int]:
+    """The last exit's label for every image."""
+    manifest = bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    features: Arrays = [images.images.numpy()]
+    for exit in range(1, manifest.num_exits + 1):
+        features = runner.run_segment(exit, features)
+    labels: list[int] = runner.run_head(manifest.num_exits, features).argmax(axis=1).tolist()
+    return labels
+
+
+def encode(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def server(zoo: Path) -> Iterator[str]:
+    """A server process on a free port, ready; ended on leaving."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while process.poll() is None:
+            try:
+                httpx.get(f"{url}/readyz").raise_for_status()
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    typer.run(main)

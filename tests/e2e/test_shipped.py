@@ -1,0 +1,133 @@
+"""The shipped bundle, served over HTTP, on real CIFAR-100 test images."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.runner import Arrays, SegmentRunner
+from tests.conftest import ROOT, Serve
+from tests.e2e.test_serving import counters
+from training.cli import evaluate
+from training.data import LabelledImages, load_images
+from training.evaluate import Report
+
+BUNDLE = ROOT / "models/zoo/cifar100-msdnet/1"
+NUM_IMAGES = 500
+ONE_ROW = 1.5e-4  # another processor may round a tie the other way
+PNG = {"content-type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(BUNDLE)
+
+
+@pytest.fixture(scope="module")
+def client(serve: Serve) -> Iterator[httpx.Client]:
+    with serve(ROOT / "models/zoo") as server, httpx.Client(base_url=server.url) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def images(cifar100: Path) -> LabelledImages:
+    test = load_images(str(cifar100), "test")
+    return test.subset(np.arange(0, len(test), len(test) // NUM_IMAGES))
+
+
+@pytest.fixture(scope="module")
+def pngs(images: LabelledImages) -> list[bytes]:
+    encoded = []
+    for image in images.images.numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+@pytest.fixture(scope="module")
+def last_labels(bundle: Bundle, images: LabelledImages) -> list[int]:
+    """The last exit's labels, from the segments run by hand."""
+    manifest = bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    features: Arrays = [images.images.numpy()]
+    for exit in range(1, manifest.num_exits + 1):
+        features = runner.run_segment(exit, features)
+    labels: list[int] = runner.run_head(manifest.num_exits, features).argmax(axis=1).tolist()
+    return labels
+
+
+def test_report_regenerates_from_the_committed_segments(cifar100: Path, tmp_path: Path) -> None:
+    evaluate(BUNDLE, str(cifar100), tmp_path)
+    committed, again = (
+        Report.model_validate_json((directory / "report.json").read_bytes())
+        for directory in (BUNDLE, tmp_path)
+    )
+    assert again.num_rows == committed.num_rows == 10_000
+    for one, other in zip(committed.exits, again.exits, strict=True):
+        assert other.top1 == pytest.approx(one.top1, abs=ONE_ROW)
+        assert other.top5 == pytest.approx(one.top5, abs=ONE_ROW)
+    for name, point in committed.operating_points.items():
+        assert again.operating_points[name].accuracy == pytest.approx(point.accuracy, abs=ONE_ROW)
+
+
+def test_last_exit_equals_the_segments_run_by_hand(
+    client: httpx.Client, pngs: list[bytes], last_labels: list[int]
+) -> None:
+    before = counters(client, "offramp_exits_total")
+    said = [client.post("/v1/classify?min_exit=7", content=p, headers=PNG).json() for p in pngs]
+    assert [answer["index"] for answer in said] == last_labels
+    sent = counters(client, "offramp_exits_total") - before
+    assert sent == Counter({("7", "cifar100-msdnet"): NUM_IMAGES})
+
+
+def test_balanced_is_as_good_as_the_last_exit_for_less(
+    client: httpx.Client,
+    bundle: Bundle,
+    images: LabelledImages,
+    pngs: list[bytes],
+    last_labels: list[int],
+) -> None:
+    said = [
+        client.post("/v1/classify?operating_point=balanced", content=png, headers=PNG).json()
+        for png in pngs
+    ]
+    labels = images.labels.tolist()
+    accuracy = mean(answer["index"] == label for answer, label in zip(said, labels, strict=True))
+    last_accuracy = mean(last == label for last, label in zip(last_labels, labels, strict=True))
+    assert accuracy >= last_accuracy - 0.01
+    manifest = bundle.manifest
+    last_macs = sum(graph.macs for graph in manifest.segments) + manifest.exit_heads[-1].macs
+    assert mean(answer["cost"]["macs"] for answer in said) <= 0.6 * last_macs
+
+
+def test_more_budget_buys_deeper_exits(client: httpx.Client, pngs: list[bytes]) -> None:
+    depths = [
+        mean(
+            client.post(
+                f"/v1/classify?threshold=1&latency_budget_ms={budget}", content=png, headers=PNG
+            ).json()["exit"]
+            for png in pngs[:50]
+        )
+        for budget in (0.1, 10_000)
+    ]
+    assert depths == [1, 7]
+
+
+def test_readme_shows_the_real_answer(client: httpx.Client) -> None:
+    text = (ROOT / "README.md").read_text()
+    answer = client.post(
+        "/v1/classify?latency_budget_ms=1000",
+        content=(ROOT / "examples/otter.png").read_bytes(),
+        headers=PNG,
+    ).json()
+    for field in ("label", "index", "exit", "num_exits", "stop_reason"):
+        assert f'"{field}": {answer[field]!r}'.replace("'", '"') in text
+    assert f'"confidence": {answer["confidence"]:.4f}'[:-1] in text

@@ -1,0 +1,93 @@
+"""The command line: help a newcomer understands, and one sentence for what they can mend."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.bundle.bundle import Bundle
+from tests.conftest import ROOT
+
+
+def offramp(*arguments: str, code: int = 0) -> str:
+    """Runs a command, checks how it ended, and returns what it printed."""
+    command = [sys.executable, "-m", "offramp", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["--data", "--recipe", "--epochs", "resumes"]),
+        ("export", ["--name", "--zoo", "bundle"]),
+        ("evaluate", ["--data", "operating points"]),
+        ("profile", ["costs on this host"]),
+        ("serve", ["--zoo", "--port", "OFFRAMP_*", "images admitted at once"]),
+    ],
+)
+def test_help(command: str, words: list[str]) -> None:
+    text = " ".join(offramp(command, "--help").split())
+    for word in words:
+        assert word in text
+
+
+def test_top_help_loads_no_room() -> None:
+    code = (
+        "import sys; sys.argv = ['offramp', '--help']\n"
+        "import offramp\n"
+        "try: offramp.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'fastapi', 'onnxruntime') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "RUN", "--data", "digits", "--recipe", "long"], "no recipe 'long'; there are"),
+        (["train", "RUN", "--data", "digits", "--net", "vgg"], "no network 'vgg'; there are"),
+        (["train", "RUN", "--data", "/nowhere"], "cannot load the train split of '/nowhere'"),
+        (["train", "RUN", "--data", "digits", "--loss", "mse"], "--loss: "),
+        (["export", "RUN", "--name", "x"], "no checkpoint at"),
+        (["evaluate", "RUN", "--data", "digits"], "is not a bundle directory"),
+        (["profile", "RUN"], "is not a bundle directory"),
+        (["serve", "--zoo", "RUN"], "holds no bundle"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    run = str(tmp_path / "run")
+    said = offramp(*[run if a == "RUN" else a for a in arguments], code=1)
+    last = said.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
+
+
+def test_damaged_checkpoint_gets_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"rubbish")
+    said = offramp("export", str(tmp_path), "--name", "x", code=1)
+    assert said.splitlines()[-1].startswith(f"error: {tmp_path / 'best.pt'} is damaged")
+
+
+def test_evaluate_prints_the_report_of_the_bundle(digits_bundle: Bundle, tmp_path: Path) -> None:
+    printed = offramp(
+        "evaluate", str(digits_bundle.path), "--data", "digits", "--out", str(tmp_path)
+    )
+    assert printed.strip() == (digits_bundle.path / "report.md").read_text().strip()
+    written = (tmp_path / "report.json").read_text()
+    assert written == (digits_bundle.path / "report.json").read_text()
+
+
+def test_profile_prints_every_graph(digits_bundle: Bundle) -> None:
+    printed = offramp("profile", str(digits_bundle.path))
+    for exit in (1, 2, 3):
+        assert f"segment {exit}" in printed
+        assert f"exit {exit}" in printed
