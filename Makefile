@@ -4,6 +4,7 @@ SERVE_ENV := .venv/serve
 DEV_ENV := .venv/dev
 TORCH := torch==2.13.0
 RUN := $(DEV_ENV)/bin
+DATA ?= data/cifar100
 
 .PHONY: serve test check format bench lock clean
 
@@ -17,6 +18,9 @@ check: $(DEV_ENV)/ready
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+bench: $(DEV_ENV)/ready
+	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 $(DATA)
 
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .

@@ -6,12 +6,6 @@ Starts a server on the zoo, posts test images as PNG one after another, and prin
 """
 
 import io
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
@@ -23,10 +17,12 @@ import typer
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.process import serving
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.profile import hardware
-from models.bundle.runner import Arrays, SegmentRunner
+from models.bundle.runner import SegmentRunner
 from training.data import LabelledImages, load_images
+from training.evaluate import all_logits
 
 BUDGETS_MS = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20)
 PNG = {"content-type": "image/png"}
@@ -53,7 +49,10 @@ def main(
         "| query | top-1 % | mean exit | mean MACs of the last exit's | p50 ms | p99 ms | met % |"
     )
     print("|---|---|---|---|---|---|---|")
-    with server(path.parent.parent) as url, httpx.Client(base_url=url) as client:
+    with (
+        serving(path.parent.parent) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
         pngs = [encode(image) for image in chosen.images.numpy()]
         results: dict[str, list[list[Answer]]] = {query: [] for query in queries}
         for _ in range(rounds):
@@ -107,10 +106,8 @@ def run_by_hand(bundle: Bundle, images: LabelledImages) -> list[int]:
     """The last exit's label for every image."""
     manifest = bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    features: Arrays = [images.images.numpy()]
-    for exit in range(1, manifest.num_exits + 1):
-        features = runner.run_segment(exit, features)
-    labels: list[int] = runner.run_head(manifest.num_exits, features).argmax(axis=1).tolist()
+    *_, last = all_logits(runner, images.images.numpy(), lambda _: None)
+    labels: list[int] = last.argmax(axis=1).tolist()
     return labels
 
 
@@ -118,28 +115,6 @@ def encode(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.squeeze()).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@contextmanager
-def server(zoo: Path) -> Iterator[str]:
-    """A server process on a free port, ready; ended on leaving."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo), "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while process.poll() is None:
-            try:
-                httpx.get(f"{url}/readyz").raise_for_status()
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 if __name__ == "__main__":

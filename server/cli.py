@@ -1,6 +1,7 @@
 """`offramp serve` and `offramp profile`."""
 
 import logging
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def serve(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
+    # uvicorn drains on SIGTERM, then raises it again; ending as asked is no failure
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings, catalog, metrics),
         host=settings.host,

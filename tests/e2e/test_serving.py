@@ -1,32 +1,32 @@
 """The whole line on digits: trained, exported, served over HTTP, compared with a run by hand."""
 
 import base64
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.policy import policy_at, policy_of_threshold
-from models.bundle.runner import Arrays, SegmentRunner
+from models.bundle.runner import SegmentRunner
 from tests.conftest import Serve, ServerProcess
+from tests.images import encoded
 from training.data import load_images
-from training.evaluate import walk
+from training.evaluate import all_logits, walk
 
 NUM_IMAGES = 60
 PNG = {"content-type": "image/png"}
 
 
 @pytest.fixture(scope="module")
-def server(serve: Serve, digits_zoo: object) -> Iterator[ServerProcess]:
+def server(serve: Serve, digits_zoo: Path) -> Iterator[ServerProcess]:
     with serve(digits_zoo) as process:
         yield process
 
@@ -62,19 +62,12 @@ def by_hand(digits_bundle: Bundle) -> ByHand:
     images = load_images("digits", "test").images.numpy()[:NUM_IMAGES]
     manifest = digits_bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs)
-    features: Arrays = [images]
-    probabilities = []
-    for fitted in digits_bundle.calibration.exits:
-        features = runner.run_segment(fitted.exit, features)
-        logits = runner.run_head(fitted.exit, features)
-        probabilities.append(calibrated_probabilities(logits, fitted.calibration_temperature))
-    return ByHand(images, [encode(image) for image in images], probabilities)
-
-
-def encode(image: NDArray[np.uint8], kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(buffer, kind)
-    return buffer.getvalue()
+    logits = all_logits(runner, images, lambda _: None)
+    probabilities = [
+        calibrated_probabilities(z, fitted.calibration_temperature)
+        for z, fitted in zip(logits, digits_bundle.calibration.exits, strict=True)
+    ]
+    return ByHand(images, [encoded(image) for image in images], probabilities)
 
 
 def counters(client: httpx.Client, name: str) -> Counter[tuple[str, ...]]:

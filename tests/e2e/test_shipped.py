@@ -1,6 +1,5 @@
 """The shipped bundle, served over HTTP, on real CIFAR-100 test images."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,12 @@ from statistics import mean
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
+from benchmarks.budget_sweep import run_by_hand
 from models.bundle.bundle import Bundle, load_bundle
-from models.bundle.runner import Arrays, SegmentRunner
 from tests.conftest import ROOT, Serve
 from tests.e2e.test_serving import counters
+from tests.images import encoded
 from training.cli import evaluate
 from training.data import LabelledImages, load_images
 from training.evaluate import Report
@@ -44,24 +43,13 @@ def images(cifar100: Path) -> LabelledImages:
 
 @pytest.fixture(scope="module")
 def pngs(images: LabelledImages) -> list[bytes]:
-    encoded = []
-    for image in images.images.numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        encoded.append(buffer.getvalue())
-    return encoded
+    return [encoded(image) for image in images.images.numpy()]
 
 
 @pytest.fixture(scope="module")
 def last_labels(bundle: Bundle, images: LabelledImages) -> list[int]:
     """The last exit's labels, from the segments run by hand."""
-    manifest = bundle.manifest
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    features: Arrays = [images.images.numpy()]
-    for exit in range(1, manifest.num_exits + 1):
-        features = runner.run_segment(exit, features)
-    labels: list[int] = runner.run_head(manifest.num_exits, features).argmax(axis=1).tolist()
-    return labels
+    return run_by_hand(bundle, images)
 
 
 def test_report_regenerates_from_the_committed_segments(cifar100: Path, tmp_path: Path) -> None:

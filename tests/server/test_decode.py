@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,20 +6,15 @@ from PIL import Image
 
 from models.bundle.manifest import Input
 from server.decode import BadImage, ImageTooLarge, decode_image
+from tests.images import encoded
 
 COLOUR = Input(height=4, width=4, channels=3)
 GREY = Input(height=4, width=4, channels=1)
 
 
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
 def test_pixels_pass_unchanged_at_the_right_size() -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    decoded = decode_image(encoded(Image.fromarray(pixels)), COLOUR, 100)
+    decoded = decode_image(encoded(pixels), COLOUR, 100)
     np.testing.assert_array_equal(decoded, pixels)
 
 

@@ -1,0 +1,71 @@
+"""A real `offramp serve` in a process of its own, for benchmarks and tests."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+START_LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that answers at `url`; everything it prints is in `log`."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+@contextmanager
+def serving(zoo: Path, **settings: object) -> Iterator[ServerProcess]:
+    """Starts a server on a free port and waits until it is ready; ends it on leaving.
+
+    `settings` are OFFRAMP_* variables in lower case, without the prefix.
+    """
+    port = free_port()
+    environment = os.environ | {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
+    command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
+    with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))
+            wait_until_ready(server)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_until_ready(server: ServerProcess) -> None:
+    """Returns once the server is ready; raises RuntimeError with its log where it never is."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and server.process.poll() is None:
+        try:
+            if httpx.get(f"{server.url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise RuntimeError(f"the server did not become ready:\n{server.log.read_text()}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,16 @@
+"""Images as clients send them."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def encoded(image: Image.Image | NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    """A file's bytes, from a Pillow image or a (height, width, channels) array."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image.squeeze())
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
