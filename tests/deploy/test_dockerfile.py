@@ -1,0 +1,45 @@
+"""The Dockerfile against what it relies on: settings, routes, and the lock file."""
+
+import re
+
+from benchmarks.process import ROOT
+from server.info import router
+from server.settings import PREFIX, Settings
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+FINAL_STAGE = DOCKERFILE.rpartition("FROM ")[2]
+
+
+def test_environment_names_only_known_settings() -> None:
+    named = set(re.findall(rf"^\s+{PREFIX}(\w+)=", FINAL_STAGE, re.MULTILINE))
+    assert named == {"ZOO", "HOST", "PORT"}
+    assert {name.lower() for name in named} <= Settings.model_fields.keys()
+
+
+def test_runs_as_a_fixed_user_that_is_not_root() -> None:
+    assert re.findall(r"^USER (.+)$", FINAL_STAGE, re.MULTILINE) == ["10001:10001"]
+
+
+def test_final_stage_runs_nothing_and_copies_only_the_environment_and_the_zoo() -> None:
+    assert "\nRUN " not in FINAL_STAGE
+    copied = re.findall(r"^COPY (.+)$", FINAL_STAGE, re.MULTILINE)
+    assert copied == ["--from=build /opt/venv /opt/venv", "models/zoo /zoo"]
+
+
+def test_asks_for_a_route_that_exists() -> None:
+    (path,) = re.findall(r"OFFRAMP_PORT\\\"\]\}(/\w+)", FINAL_STAGE)
+    assert path == "/readyz"
+    assert path in {getattr(route, "path", None) for route in router.routes}
+
+
+def test_command_is_executed_without_a_shell() -> None:
+    assert FINAL_STAGE.endswith('CMD ["offramp", "serve"]\n')
+
+
+def test_lock_file_has_hashes_and_no_torch() -> None:
+    text = (ROOT / "requirements/serve.txt").read_text()
+    locked = re.findall(r"^([\w.\[\]-]+==\S+) \\\n    --hash=sha256:", text, re.MULTILINE)
+    names = {line.partition("==")[0] for line in locked}
+    assert {"onnxruntime", "fastapi", "uvicorn"} <= names
+    assert names & {"torch", "scikit-learn", "datasets"} == set()
+    assert len(locked) == len(re.findall(r"^[^\s#]", text, re.MULTILINE))
