@@ -11,16 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
 
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """A frozen record that refuses unknown keys."""
+    """A frozen record that refuses unknown keys and converts nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class File(Record):
@@ -42,8 +44,8 @@ class Graph(File):
     """One ONNX graph. MACs are for one row."""
 
     exit: PositiveInt
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...] = Field(min_length=1)
+    outputs: tuple[Tensor, ...] = Field(min_length=1)
     macs: int = Field(ge=0)
     parameters: int = Field(ge=0)
 

@@ -1,5 +1,6 @@
 """Running a bundle's graphs with onnxruntime, one segment or exit head at a time."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from models.bundle.manifest import Graph, Tensor, shapes
 Arrays = list[NDArray[Any]]
 
 ORT_ERRORS = 3  # onnxruntime's log level that leaves out its warnings
+EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
@@ -57,6 +59,8 @@ class _Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = ORT_ERRORS
+        # a graph that points at other files must find none, neither here nor above
+        options.add_session_config_entry(EXTERNAL_DATA_FOLDER, os.devnull)
         try:
             self._session = ort.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
