@@ -15,11 +15,11 @@ from training import checkpoint
 from training.augment import flipped, normalised, shifted
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
-from training.data import load_images, split_rows
+from training.data import DataError, load_images, split_rows
 from training.losses import annealed, distillation_loss, exit_wise_loss
 from training.schedule import learning_rate
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, BEST, SPLITS = "last.pt", "best.pt", "splits.npz"
 
 
 class Run:
@@ -28,10 +28,13 @@ class Run:
     def __init__(self, config: TrainConfig, directory: Path, device: torch.device) -> None:
         self.config, self.directory, self.device = config, directory, device
         data = load_images(config.data, "train", config.image_size)
-        splits = split_rows(data.labels, config)
-        np.savez(directory / "splits.npz", **vars(splits))
-        self.train = data.subset(splits.train)
-        self.selection = data.subset(splits.selection)
+        self.splits = split_rows(data.labels, config)
+        self.train = data.subset(self.splits.train)
+        self.selection = data.subset(self.splits.selection)
+        if len(self.train) < config.batch_size:
+            raise DataError(
+                f"{len(self.train)} training images do not fill one batch of {config.batch_size}"
+            )
         torch.manual_seed(config.seed)
         *_, channels = self.image_shape = list(data.images.shape[1:])
         net = build(config.net, channels, len(data.names)).to(device)
@@ -155,6 +158,7 @@ def train(config: TrainConfig, directory: Path, log: Callable[[str], None] = tqd
     if last.exists():
         run.restore(checkpoint.load(last))
         log(f"resuming {directory} after epoch {run.epoch}")
+    np.savez(directory / SPLITS, **vars(run.splits))
     with SummaryWriter(directory / "tensorboard", purge_step=run.epoch) as writer:
         while run.epoch < config.epochs:
             loss, accuracy = run.train_epoch()
@@ -168,7 +172,8 @@ def train(config: TrainConfig, directory: Path, log: Callable[[str], None] = tqd
                 score = sum(accuracy) / len(accuracy)
             is_best = score > run.best_score
             run.best_score = max(score, run.best_score)
-            for path in (last, best) if is_best else (last,):
+            # the best one first: killed in between, the epoch is run again and saved as both
+            for path in (best, last) if is_best else (last,):
                 checkpoint.save(run.snapshot(), path)
     return best
 
