@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Image, load_dataset
+from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -17,6 +18,8 @@ from models.bundle.image import fit_image
 from training.config import TrainConfig
 
 SplitName = Literal["train", "test"]
+
+DIGIT_SIZE = 8
 
 
 class DataError(UserError):
@@ -45,17 +48,27 @@ def load_images(source: str, split: SplitName, image_size: int | None = None) ->
     Images are resized to squares of `image_size`; without one they keep the first image's size.
     """
     if source == "digits":
+        if image_size not in (None, DIGIT_SIZE):
+            raise DataError(f"digits are {DIGIT_SIZE} pixels wide and are not resized")
         return _digits(split)
     rows = _open(source, split)
     image, label = _column(rows, Image), _column(rows, ClassLabel)
-    first = rows[0][image]
+    try:
+        pixels = _pixels(rows.select_columns([image]), image, image_size)
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
+        raise DataError(f"an image of {source!r} cannot be decoded: {error}") from error
+    labels = torch.tensor(rows[label][:], dtype=torch.int64)
+    return LabelledImages(torch.from_numpy(pixels), labels, tuple(rows.features[label].names))
+
+
+def _pixels(rows: Dataset, column: str, image_size: int | None) -> NDArray[np.uint8]:
+    first = rows[0][column]
     width, height = (image_size, image_size) if image_size else first.size
     channels = 1 if first.mode == "L" else 3
     pixels = np.empty((len(rows), height, width, channels), dtype=np.uint8)
-    for row, example in enumerate(rows.select_columns([image])):
-        pixels[row] = fit_image(example[image], height, width, channels)
-    labels = torch.tensor(rows[label][:], dtype=torch.int64)
-    return LabelledImages(torch.from_numpy(pixels), labels, tuple(rows.features[label].names))
+    for row, example in enumerate(rows):
+        pixels[row] = fit_image(example[column], height, width, channels)
+    return pixels
 
 
 def _open(source: str, split: SplitName) -> Dataset:
@@ -65,7 +78,7 @@ def _open(source: str, split: SplitName) -> Dataset:
             kind = "parquet" if any(path.rglob("*.parquet")) else "imagefolder"
             return load_dataset(kind, data_dir=str(path), split=split)
         return load_dataset(source, split=split)
-    except (OSError, ValueError, ConnectionError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"cannot load the {split} split of {source!r}: {error}") from error
 
 
