@@ -1,6 +1,7 @@
 """From a finished training run to a bundle."""
 
 import os
+import re
 import shutil
 import tempfile
 from importlib.metadata import version as package_version
@@ -17,6 +18,7 @@ from models.bundle.manifest import (
     CALIBRATION,
     COST,
     MANIFEST,
+    MODEL_NAME,
     SCHEMA_VERSION,
     CostProfile,
     File,
@@ -35,7 +37,7 @@ from training.checkpoint import Checkpoint
 from training.data import LabelledImages, load_images
 from training.evaluate import all_logits, evaluate
 from training.graphs import ExportError, check_parity, export_graphs
-from training.loop import BEST
+from training.loop import BEST, SPLITS
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
@@ -45,15 +47,18 @@ def export(run: Path, name: str, version: int, zoo: Path) -> Path:
     """Writes the best checkpoint of `run` as `zoo/name/version`, and returns that path.
 
     The bundle is built aside and renamed into place, so it exists whole or not at all. Raises
-    ExportError where it exists already or where a graph differs from torch.
+    ExportError where it exists already, its name cannot be a model's, or a graph differs from
+    torch.
     """
+    if not re.fullmatch(MODEL_NAME, name):
+        raise ExportError(f"{name!r} is no model name: it takes letters, digits, '.', '_' and '-'")
     target = zoo / name / str(version)
     if target.exists():
         raise ExportError(f"{target} exists; bundles are immutable, choose another version")
     saved = checkpoint.load(run / BEST)
     train = load_images(saved.config.data, "train", saved.config.image_size)
     test = load_images(saved.config.data, "test", saved.config.image_size)
-    calibration = train.subset(np.load(run / "splits.npz")["calibration"])
+    calibration = train.subset(np.load(run / SPLITS)["calibration"])
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
     try:
@@ -78,6 +83,7 @@ def _write(
     data = Path(saved.config.data).name
     net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
     net.load_state_dict(saved.net)
+    net.eval()
     images = calibration_data.images[:PARITY_ROWS]
     mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
     exported, exported_heads = export_graphs(net, images, mean, std)
@@ -96,7 +102,9 @@ def _write(
         schema_version=SCHEMA_VERSION,
         name=name,
         version=version,
-        input=Input(**dict(zip(("height", "width", "channels"), saved.image_shape, strict=True))),
+        input=Input.model_validate(
+            dict(zip(("height", "width", "channels"), saved.image_shape, strict=True))
+        ),
         labels=tuple(saved.labels),
         segments=tuple(segments),
         exit_heads=tuple(heads),
