@@ -1,0 +1,46 @@
+import pytest
+
+from models.bundle.costs import Costs
+from models.bundle.manifest import CostProfile, GraphCost
+from models.bundle.policy import Spend
+
+PROFILE = CostProfile(
+    schema_version=1,
+    hardware="a machine",
+    threads=1,
+    runs=20,
+    batch_sizes=(1, 4, 8),
+    segments=(
+        GraphCost(exit=1, median_s=(1.0, 2.0, 3.0), p95_s=(2.0, 5.0, 9.0)),
+        GraphCost(exit=2, median_s=(0.1, 0.1, 0.1), p95_s=(4.0, 4.0, 6.0)),
+    ),
+    exit_heads=(
+        GraphCost(exit=1, median_s=(0.1, 0.1, 0.1), p95_s=(0.25, 0.5, 1.0)),
+        GraphCost(exit=2, median_s=(0.1, 0.1, 0.1), p95_s=(0.5, 1.0, 2.0)),
+    ),
+    watts=8.0,
+    energy_method="estimate",
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected_s"),
+    [(1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0), (6, 7.0), (8, 9.0), (16, 18.0), (12, 13.5)],
+)
+def test_the_p95_is_interpolated_and_beyond_the_profile_grows_in_proportion(
+    rows: int, expected_s: float
+) -> None:
+    assert Costs(PROFILE).segment_s(1, rows) == pytest.approx(expected_s)
+
+
+def test_segments_and_heads_are_looked_up_by_exit() -> None:
+    costs = Costs(PROFILE)
+    assert (costs.segment_s(2, 1), costs.head_s(1, 4), costs.head_s(2, 8)) == (4.0, 0.5, 2.0)
+
+
+def test_energy_is_busy_time_times_watts_shared_by_the_rows() -> None:
+    assert Costs(PROFILE).energy_j(3.0, 4) == pytest.approx(6.0)
+
+
+def test_the_next_answer_costs_a_segment_and_its_head() -> None:
+    assert Costs(PROFILE).next_answer(1, 4) == Spend(5.0, 10.0)

@@ -1,0 +1,32 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from models.bundle.manifest import Input, Tensor, shapes, version_of
+
+
+@given(st.integers(1, 999_999_999))
+def test_a_version_directory_is_a_plain_positive_integer(version: int) -> None:
+    assert version_of(str(version)) == version
+
+
+@pytest.mark.parametrize(
+    "name", ["0", "01", "-1", "+1", "1.0", "", "v1", " 1", "1\n", "1e3", "\u0661"]
+)
+def test_other_directories_are_no_versions(name: str) -> None:
+    assert version_of(name) is None
+
+
+def test_shapes_read_like_a_signature() -> None:
+    first = Tensor(name="x", dtype="uint8", shape=(-1, 8, 8, 1))
+    second = Tensor(name="y", dtype="float32", shape=(-1, 10))
+    assert shapes((first, second)) == "x: uint8 [-1, 8, 8, 1], y: float32 [-1, 10]"
+
+
+def test_records_are_frozen_and_convert_nothing() -> None:
+    made = Input(height=8, width=8, channels=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        made.height = 9  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="valid integer"):
+        Input.model_validate({"height": "8", "width": 8, "channels": 1})
