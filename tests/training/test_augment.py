@@ -1,0 +1,67 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.augment import flipped, normalised, shifted
+
+
+def distinct(batch: int = 4, height: int = 5, width: int = 6) -> Tensor:
+    """Images of two channels in which no two values are equal, and none is zero."""
+    return 1 + torch.arange(batch * 2 * height * width).reshape(batch, 2, height, width).float()
+
+
+def test_pixels_are_normalised_per_channel() -> None:
+    images = torch.tensor([[[[0, 51], [255, 102]]]], dtype=torch.uint8)  # one row of two pixels
+    made = normalised(images, torch.tensor([0.5, 0.2]), torch.tensor([0.25, 0.1]))
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, torch.tensor([[[[-2.0, 2.0]], [[0.0, 2.0]]]]))
+
+
+def test_the_result_is_channels_first_in_shape_and_last_in_memory() -> None:
+    made = normalised(torch.zeros(2, 5, 6, 3, dtype=torch.uint8), torch.zeros(3), torch.ones(3))
+    assert made.shape == (2, 3, 5, 6)
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+@given(st.integers(0, 2**32))
+def test_each_image_is_itself_or_its_mirror_image(seed: int) -> None:
+    torch.manual_seed(seed)
+    images = distinct()
+    for image, made in zip(images, flipped(images), strict=True):
+        assert torch.equal(made, image) or torch.equal(made, image.flip(2))
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    torch.manual_seed(0)
+    images = distinct(batch=2000, height=1, width=2)
+    is_mirrored = (flipped(images) != images).any(dim=(1, 2, 3))
+    assert is_mirrored.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4))
+def test_each_image_is_a_crop_of_itself_padded_with_zeros(seed: int, padding: int) -> None:
+    torch.manual_seed(seed)
+    images = distinct()
+    height, width = images.shape[2:]
+    for image, made in zip(images, shifted(images, padding), strict=True):
+        padded = F.pad(image, (padding,) * 4)
+        offsets = range(2 * padding + 1)
+        crops = [padded[:, y : y + height, x : x + width] for y in offsets for x in offsets]
+        assert any(torch.equal(made, crop) for crop in crops)
+
+
+def test_every_shift_occurs_and_images_shift_independently() -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(900, 1, 3, 3)
+    images[:, :, 1, 1] = 1
+    made = shifted(images, 1)
+    places = made.flatten(1).argmax(dim=1).bincount(minlength=9)
+    assert made.sum(dim=(1, 2, 3)).eq(1).all()
+    assert places.tolist() == pytest.approx([100] * 9, abs=40)
+
+
+def test_without_padding_nothing_moves() -> None:
+    assert torch.equal(shifted(distinct(), 0), distinct())

@@ -1,0 +1,101 @@
+"""What a person can get wrong on the command line is one sentence, before any work."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models.bundle.bundle import Bundle
+from models.bundle.errors import UserError
+from training import cli, loop
+from training import export as exporting
+from training.config import RECIPES, TrainConfig
+from training.data import DataError, LabelledImages, load_images
+
+
+@pytest.mark.parametrize(
+    ("net", "recipe", "options", "complaint"),
+    [
+        ("msdnet-8", "paper", {}, "no network 'msdnet-8'; there are msdnet-7, msdnet-11"),
+        ("msdnet-7", "quick", {}, "no recipe 'quick'; there are paper, short, digits"),
+        ("msdnet-7", "paper", {"epochs": 0}, "--epochs: Input should be greater than 0"),
+        ("msdnet-7", "paper", {"loss": "mse"}, "--loss: Input should be 'distillation' or"),
+        ("msdnet-7", "paper", {"colour": "red"}, "--colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_bad_option_is_named(
+    net: str, recipe: str, options: dict[str, object], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as refused:
+        cli.train(tmp_path / "run", "digits", net, recipe, options)
+    assert str(refused.value).startswith(complaint)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_change_the_recipe_and_none_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainConfig] = []
+
+    def train(config: TrainConfig, directory: Path) -> Path:
+        seen.append(config)
+        return directory / loop.BEST
+
+    monkeypatch.setattr(loop, "train", train)
+    options = {"epochs": 3, "loss": None, "seed": 5}
+    cli.train(tmp_path, "digits", "msdnet-tiny", "digits", options)
+    expected = {"data": "digits", "net": "msdnet-tiny"} | RECIPES["digits"]
+    assert seen == [TrainConfig.model_validate(expected | {"epochs": 3, "seed": 5})]
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: TrainConfig, directory: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(UserError, match=r"^stopped; the same command goes on from .*last.pt$"):
+        cli.train(tmp_path, "digits", "msdnet-tiny", "digits", {})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_is_a_valid_configuration(recipe: str) -> None:
+    made = TrainConfig.model_validate({"data": "digits", "net": "msdnet-7"} | RECIPES[recipe])
+    assert made.epochs > made.warmup_epochs
+
+
+def test_data_with_other_labels_or_shapes_is_no_test_of_a_bundle(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = load_images("digits", "test")
+
+    def load(images: LabelledImages) -> None:
+        monkeypatch.setattr(cli, "load_images", lambda *_: images)
+
+    load(LabelledImages(digits.images, digits.labels, tuple("abcdefghij")))
+    with pytest.raises(DataError, match=r"^the labels of digits are not those of "):
+        cli.evaluate(digits_bundle.path, "digits", None)
+    load(LabelledImages(digits.images.expand(-1, -1, -1, 3), digits.labels, digits.names))
+    with pytest.raises(DataError, match=r"^digits has images of another shape than "):
+        cli.evaluate(digits_bundle.path, "digits", None)
+
+
+def test_a_run_that_never_was_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no checkpoint at .*best.pt$"):
+        cli.export(tmp_path, "digits", 1, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_exporting_prints_the_report(
+    digits_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = shutil.copytree(digits_bundle.path, tmp_path / "digits" / "1")
+    monkeypatch.setattr(exporting, "export", lambda *_: Path(path))
+    cli.export(tmp_path, "digits", 1, tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.startswith("# digits version 1 on digits, test split")
+    assert printed.endswith(f"wrote {path}\n")

@@ -1,0 +1,131 @@
+"""A bundle is written whole, once, and only if it does what the network does."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from models.bundle.bundle import Bundle, sha256
+from models.bundle.manifest import CALIBRATION, COST, MANIFEST
+from training import checkpoint, cli
+from training import export as exporting
+from training.data import load_images
+from training.export import export
+from training.graphs import ExportedGraph, ExportError
+from training.loop import BEST, SPLITS
+
+Exported = tuple[list[ExportedGraph], list[ExportedGraph]]
+
+
+def exported(bundle: Bundle) -> Exported:
+    """A bundle's graphs, as if they had just been exported."""
+    segments, heads = (
+        [ExportedGraph(graph, bundle.graphs[graph.file]) for graph in graphs]
+        for graphs in (bundle.manifest.segments, bundle.manifest.exit_heads)
+    )
+    return segments, heads
+
+
+def with_another_bias(graph: ExportedGraph) -> ExportedGraph:
+    """The same head with 0.01 more in its first logit."""
+    model = onnx.load_model_from_string(graph.content)
+    (bias,) = [t for t in model.graph.initializer if list(t.dims) == [10]]
+    values = numpy_helper.to_array(bias) + np.float32(0.01) * np.eye(1, 10, dtype=np.float32)[0]
+    bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    content = model.SerializeToString()
+    return ExportedGraph(graph.entry.model_copy(update={"sha256": sha256(content)}), content)
+
+
+def test_a_bundle_holds_the_files_of_the_contract(digits_bundle: Bundle) -> None:
+    path = digits_bundle.path
+    graphs = {f"{kind}_{k}.onnx" for kind in ("segment", "exit") for k in (1, 2, 3)}
+    records = {MANIFEST, CALIBRATION, COST, "report.json", "report.md", "curves.png"}
+    assert {file.name for file in path.iterdir()} == graphs | records
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert not [entry for entry in path.parent.iterdir() if entry.name.startswith(".")]
+
+
+def test_a_bundle_says_where_it_comes_from(digits_bundle: Bundle, digits_run: Path) -> None:
+    provenance, best = digits_bundle.manifest.provenance, checkpoint.load(digits_run / BEST)
+    assert (provenance.data, provenance.seed, provenance.epochs) == ("digits", 0, best.epoch)
+    assert (provenance.config["net"], provenance.config["epochs"]) == ("msdnet-tiny", 12)
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", provenance.git_commit)
+    assert set(provenance.packages) == {"torch", "onnx", "onnxruntime", "numpy"}
+
+
+def test_calibration_comes_from_the_calibration_split(
+    digits_bundle: Bundle, digits_run: Path
+) -> None:
+    rows = np.load(digits_run / SPLITS)["calibration"]
+    assert digits_bundle.calibration.num_rows == len(rows) == 250
+
+
+def test_the_accurate_point_loses_nothing_on_the_calibration_split(digits_bundle: Bundle) -> None:
+    calibration = digits_bundle.calibration
+    last = calibration.exits[-1].accuracy
+    points = calibration.operating_points
+    assert points["accurate"].accuracy >= last > 0.9
+    assert points["balanced"].accuracy >= last - 0.005
+    assert points["fast"].accuracy >= last - 0.03
+
+
+def test_an_existing_version_is_never_overwritten(digits_bundle: Bundle, digits_run: Path) -> None:
+    path = digits_bundle.path
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(ExportError, match="exists; bundles are immutable, choose another version"):
+        export(digits_run, "digits", 1, path.parents[1])
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["", "..", "../digits", "a/b", ".hidden", "a b", "a\n", "x" * 101])
+def test_a_name_that_is_no_models_is_refused_before_any_work(
+    name: str, digits_run: Path, tmp_path: Path
+) -> None:
+    zoo = tmp_path / "zoo"
+    with pytest.raises(ExportError, match=r"is no model name"):
+        export(digits_run, name, 1, zoo)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_graphs_make_an_equal_bundle(
+    digits_bundle: Bundle, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for cost.json, which is measured."""
+    monkeypatch.setattr(exporting, "export_graphs", lambda *_: exported(digits_bundle))
+    path = export(digits_run, "digits", 1, tmp_path)
+    for name in (CALIBRATION, "report.json", "report.md", *digits_bundle.graphs):
+        assert (path / name).read_bytes() == (digits_bundle.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("exit", [1, 3])
+def test_graphs_that_differ_from_torch_make_no_bundle(
+    exit: int,
+    digits_bundle: Bundle,
+    digits_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    segments, heads = exported(digits_bundle)
+    heads[exit - 1] = with_another_bias(heads[exit - 1])
+    monkeypatch.setattr(exporting, "export_graphs", lambda *_: (segments, heads))
+    with pytest.raises(ExportError, match=rf"^exit {exit} differs from torch by 0.01 in a logit"):
+        export(digits_run, "digits", 2, tmp_path)
+    assert list((tmp_path / "digits").iterdir()) == []
+
+
+def test_evaluating_a_bundle_again_gives_its_report(
+    digits_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.evaluate(digits_bundle.path, "digits", tmp_path)
+    for name in ("report.json", "report.md"):
+        assert (tmp_path / name).read_bytes() == (digits_bundle.path / name).read_bytes()
+    assert capsys.readouterr().out.strip() == (tmp_path / "report.md").read_text().strip()
+
+
+def test_the_report_is_of_the_test_split(digits_bundle: Bundle) -> None:
+    text = (digits_bundle.path / "report.md").read_text()
+    assert text.startswith("# digits version 1 on digits, test split\n")
+    assert f"{len(load_images('digits', 'test'))} rows" in text

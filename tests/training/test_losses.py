@@ -1,0 +1,153 @@
+"""The losses against the formulas, computed here by hand with numpy in float64."""
+
+from math import exp, log
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.losses import annealed, distillation_loss, exit_wise_loss, softened
+
+LOGITS = np.array(
+    [
+        [[1.0, -2.0, 0.5], [0.0, 0.3, -0.7]],
+        [[2.0, 0.1, -1.0], [-0.4, 1.0, 0.2]],
+        [[3.0, -1.0, 0.0], [0.5, 2.0, -1.5]],
+    ]
+)
+"""(exits, rows, classes)."""
+LABELS = np.array([0, 2])
+
+
+def tensors(requires_grad: bool = False) -> list[Tensor]:
+    return [torch.tensor(z, requires_grad=requires_grad) for z in LOGITS]
+
+
+def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = np.exp(z)
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+def cross_entropy(z: NDArray[np.float64]) -> float:
+    return float(-np.log(softmax(z)[[0, 1], LABELS]).mean())
+
+
+def imitation(z: NDArray[np.float64], temperature: float) -> float:
+    """Cross-entropy of a student's softened prediction against the last exit's."""
+    teacher, student = softmax(LOGITS[-1] / temperature), softmax(z / temperature)
+    return float(-(teacher * np.log(student)).sum(axis=1).mean())
+
+
+def gradients(loss: Tensor, logits: list[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, logits))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_distillation_loss_is_the_published_formula(temperature: float) -> None:
+    classification = sum(0.5 * cross_entropy(z) for z in LOGITS)
+    distillation = sum(0.5 * temperature**2 * imitation(z, temperature) for z in LOGITS[:-1])
+    expected = 10 / 3 * (classification + distillation)
+    loss = distillation_loss(tensors(), torch.tensor(LABELS), temperature)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_exit_wise_loss_is_the_sum_of_cross_entropies() -> None:
+    expected = sum(cross_entropy(z) for z in LOGITS)
+    loss = exit_wise_loss(tensors(), torch.tensor(LABELS))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_single_exit_has_nothing_to_imitate() -> None:
+    (*_, last), labels = tensors(), torch.tensor(LABELS)
+    loss = distillation_loss([last], labels, 3.0)
+    assert loss.item() == pytest.approx(5 * cross_entropy(LOGITS[-1]), rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_gradients_of_the_students_are_those_of_the_loss(temperature: float) -> None:
+    first, second, last = tensors(requires_grad=True)
+    labels = torch.tensor(LABELS)
+
+    def loss(*students: Tensor) -> Tensor:
+        return distillation_loss([*students, last.detach()], labels, temperature)
+
+    assert torch.autograd.gradcheck(loss, (first, second))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_students_gradient_by_hand(temperature: float) -> None:
+    """10/M times half of (p - y) and half of tau (p_tau - q_tau), averaged over two rows."""
+    logits = tensors(requires_grad=True)
+    found = gradients(distillation_loss(logits, torch.tensor(LABELS), temperature), logits)
+    teacher = softmax(LOGITS[-1] / temperature)
+    for z, gradient in zip(LOGITS[:-1], found[:-1], strict=True):
+        classification = softmax(z) - np.eye(3)[LABELS]
+        distillation = temperature * (softmax(z / temperature) - teacher)
+        expected = 10 / 3 * 0.5 * (classification + distillation) / 2
+        assert gradient.numpy() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_teacher_learns_from_labels_alone(temperature: float) -> None:
+    logits = tensors(requires_grad=True)
+    found = gradients(distillation_loss(logits, torch.tensor(LABELS), temperature), logits)
+    expected = 10 / 3 * 0.5 * (softmax(LOGITS[-1]) - np.eye(3)[LABELS]) / 2
+    assert found[-1].numpy() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_step_at_rate_a_tenth_is_the_papers_at_a_half(temperature: float) -> None:
+    """The paper divides both sums by the number of exits, without weights."""
+    logits, labels = tensors(requires_grad=True), torch.tensor(LABELS)
+    ours = gradients(distillation_loss(logits, labels, temperature), logits)
+    teacher = torch.softmax(logits[-1].detach() / temperature, dim=1)
+    paper = sum((F.cross_entropy(z, labels) for z in logits), torch.zeros(()))
+    for z in logits[:-1]:
+        paper = paper + temperature**2 * F.cross_entropy(z / temperature, teacher)
+    papers = gradients(paper / 3, logits)
+    for our_step, paper_step in zip(ours, papers, strict=True):
+        torch.testing.assert_close(0.1 * our_step, 0.5 * paper_step)
+
+
+def test_softened_divides_the_logits() -> None:
+    z = torch.tensor([[log(9.0), 0.0]])
+    assert softened(z, 1.0)[0].tolist() == pytest.approx([0.9, 0.1])
+    assert softened(z, 2.0)[0].tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_temperature_over_a_recorded_run() -> None:
+    """A gap of g between two classes' logits has confidence 1 / (1 + exp(-g / temperature))."""
+    gaps_and_rises = [(0.5, 0), (2.1, 1), (2.05, 1), (2.2, 2), (2.15, 2), (2.4, 3), (0.0, 3)]
+    temperature, num_rises = 1.0, 0
+    for gap, expected in gaps_and_rises:
+        is_confident = 1 / (1 + exp(-gap / 1.05**num_rises)) > 0.88
+        assert num_rises + is_confident == expected
+        temperature = annealed(temperature, torch.tensor([[gap, 0.0]] * 4), 0.88)
+        num_rises = expected
+        assert temperature == pytest.approx(1.05**num_rises)
+
+
+def test_the_mean_over_the_batch_decides() -> None:
+    sure, unsure = [log(9.0), 0.0], [0.0, 0.0]  # 0.9 and 0.5
+    logits = torch.tensor([sure, unsure])
+    assert annealed(2.0, 2 * logits, 0.69) == pytest.approx(2.1)
+    assert annealed(2.0, 2 * logits, 0.71) == 2.0
+
+
+def test_exactly_as_confident_as_allowed_is_not_too_confident() -> None:
+    assert annealed(1.5, torch.zeros(3, 2), 0.5) == 1.5
+
+
+@given(
+    st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.floats(1, 50), st.floats(0.01, 0.99)
+)
+def test_temperature_never_falls_and_rises_by_one_factor(
+    row: list[float], temperature: float, confidence: float
+) -> None:
+    after = annealed(temperature, torch.tensor([row]), confidence)
+    assert after in (temperature, temperature * 1.05)

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from training import report
+from training.evaluate import ExitResult, PolicyResult, Report
+
+EXITS = [
+    ExitResult(
+        exit=exit,
+        macs=macs,
+        macs_all_heads=all_heads,
+        top1=top1,
+        top5=0.98761,
+        ensemble_top1=0.75,
+        ensemble_top5=1.0,
+        ece=0.0123,
+        reliability=[(0.4, 0.5, 1), (0.9, 0.75, 4)],
+    )
+    for exit, macs, all_heads, top1 in [
+        (1, 15_000_000, 15_000_000, 0.7),
+        (2, 60_000_000, 65_000_000, 0.8),
+    ]
+]
+FAST = PolicyResult(
+    accuracy=0.791,
+    mean_macs=21_250_000.0,
+    exit_shares=[0.861, 0.139],
+    stop_reasons={"confident": 5},
+)
+REPORT = Report(
+    model="cifar",
+    version=3,
+    data="cifar100",
+    split="test",
+    num_rows=5,
+    exits=EXITS,
+    operating_points={"fast": FAST},
+    curve_thresholds=[0.5],
+    curve=[FAST],
+)
+
+
+def test_the_tables_hold_the_reports_numbers() -> None:
+    lines = report.markdown(REPORT).splitlines()
+    assert lines[0] == "# cifar version 3 on cifar100, test split"
+    assert lines[2].startswith("5 rows, ")
+    assert "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 75.00 | 100.00 | 1.23 |" in lines
+    assert "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 75.00 | 100.00 | 1.23 |" in lines
+    assert "| fast | 79.10 | 21.25 | 35% | 86.1 13.9 |" in lines
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    tables = report.markdown(REPORT).split("\n\n")[2:]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.count("|") for line in table.strip().splitlines()}) == 1
+
+
+def test_a_written_report_reads_back(tmp_path: Path) -> None:
+    report.write(REPORT, tmp_path / "new")
+    text = (tmp_path / "new" / "report.json").read_text()
+    assert Report.model_validate_json(text) == REPORT
+    assert json.loads(text)["operating_points"]["fast"]["exit_shares"] == [0.861, 0.139]
+    assert (tmp_path / "new" / "report.md").read_text() == report.markdown(REPORT)
+    with Image.open(tmp_path / "new" / "curves.png") as plot:
+        assert plot.size == (1320, 770)
