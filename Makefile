@@ -6,12 +6,17 @@ TORCH := torch==2.13.0
 RUN := $(DEV_ENV)/bin
 DATA ?= data/cifar100
 
+# the monitoring tests run a real Prometheus; without one they are skipped with a reason
+INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
+	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
+
 .PHONY: serve test check format bench lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
 
 test: $(DEV_ENV)/ready
+	$(INSTALL_PROMETHEUS)
 	$(RUN)/pytest
 
 check: $(DEV_ENV)/ready

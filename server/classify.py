@@ -46,7 +46,7 @@ async def classify(
     """Classifies one image or several, each within the request's budget."""
     state = state_of(request)
     arrival: float = request.scope["arrival"]
-    contents, parameters = await read(request, query, state.settings.max_images)
+    contents, parameters = await read(request, query, state.settings)
     model = find(state, parameters)
     policy, budget = policy_of(parameters, model), budget_of(parameters)
     if parameters.strict:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,11 +22,12 @@ from server.settings import load_settings
 def serve(arguments: Sequence[str]) -> None:
     """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
     settings = load_settings(arguments)
+    # ending as asked is no failure: while models load, and when uvicorn, having drained, raises
+    # the signal again
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
-    # uvicorn drains on SIGTERM, then raises it again; ending as asked is no failure
-    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings, catalog, metrics),
         host=settings.host,
@@ -44,13 +46,15 @@ def profile(path: Path) -> None:
     with Progress(transient=True) as progress:
         task = progress.add_task("profiling", total=len(BATCH_SIZES))
         cost = measure(runner, progress=lambda: progress.advance(task))
-    table = Table(title=f"{path}: median / p95 ms, one thread of {cost.hardware}, {cost.runs} runs")
-    table.add_column("graph")
-    for rows in cost.batch_sizes:
-        table.add_column(f"batch {rows}", justify="right")
-    for kind, graphs in (("segment", cost.segments), ("exit", cost.exit_heads)):
-        for graph in graphs:
-            pairs = zip(graph.median_s, graph.p95_s, strict=True)
-            cells = [f"{1000 * median:.2f} / {1000 * p95:.2f}" for median, p95 in pairs]
-            table.add_row(f"{kind} {graph.exit}", *cells)
-    Console().print(table)
+    console = Console()
+    console.print(f"{path} on one thread of {cost.hardware}, {cost.runs} runs")
+    for name in ("median_s", "p95_s"):
+        table = Table(title=f"{name.removesuffix('_s')}, milliseconds")
+        table.add_column("batch size")
+        for rows in cost.batch_sizes:
+            table.add_column(str(rows), justify="right")
+        for kind, graphs in (("segment", cost.segments), ("exit head", cost.exit_heads)):
+            for graph in graphs:
+                seconds: tuple[float, ...] = getattr(graph, name)
+                table.add_row(f"{kind} {graph.exit}", *[f"{1000 * s:.2f}" for s in seconds])
+        console.print(table)

@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.process import ServerProcess
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.policy import policy_at, policy_of_threshold
 from models.bundle.runner import SegmentRunner
-from tests.conftest import Serve, ServerProcess
+from tests.conftest import Serve
 from tests.images import encoded
 from training.data import load_images
 from training.evaluate import all_logits, walk

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.budget_sweep import run_by_hand
+from benchmarks.process import ROOT
 from models.bundle.bundle import Bundle, load_bundle
-from tests.conftest import ROOT, Serve
+from tests.conftest import Serve
 from tests.e2e.test_serving import counters
 from tests.images import encoded
 from training.cli import evaluate

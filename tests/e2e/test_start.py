@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import ROOT, Serve
+from benchmarks.process import ROOT
+from tests.conftest import Serve
 from training.export import export
 
 
