@@ -1,0 +1,6 @@
+"""The contract between training and serving."""
+
+import os
+
+# read when onnxruntime is imported, which otherwise stores a device id and collects events
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
