@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from models.bundle.bundle import load_bundle, sha256
@@ -22,6 +23,7 @@ from models.bundle.manifest import (
     SCHEMA_VERSION,
     CostProfile,
     File,
+    Graph,
     Input,
     Manifest,
     Provenance,
@@ -80,51 +82,62 @@ def _write(
     test: LabelledImages,
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
-    data = Path(saved.config.data).name
-    net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
-    net.load_state_dict(saved.net)
-    net.eval()
-    images = calibration_data.images[:PARITY_ROWS]
-    mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
-    exported, exported_heads = export_graphs(net, images, mean, std)
-    segments, heads = ([graph.entry for graph in graphs] for graphs in (exported, exported_heads))
-    content = {graph.entry.file: graph.content for graph in (*exported, *exported_heads)}
+    segments, heads, content = _checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
     runner = SegmentRunner(segments, heads, content)
-    with torch.no_grad():
-        expected = net(normalised(images, mean, std))
-    check_parity(expected, logits_with_progress(runner, images.numpy(), "checking parity"))
     logits = logits_with_progress(runner, calibration_data.images.numpy(), "calibrating")
     calibration = calibrate(logits, calibration_data.labels.numpy(), segments, heads)
     cost = profile_with_progress(runner)
     for file, graph in content.items():
         (directory / file).write_bytes(graph)
+    height, width, channels = saved.image_shape
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         version=version,
-        input=Input.model_validate(
-            dict(zip(("height", "width", "channels"), saved.image_shape, strict=True))
-        ),
+        input=Input.model_validate({"height": height, "width": width, "channels": channels}),
         labels=tuple(saved.labels),
         segments=tuple(segments),
         exit_heads=tuple(heads),
         calibration=_write_record(directory, CALIBRATION, calibration),
         cost=_write_record(directory, COST, cost),
-        provenance=Provenance(
-            git_commit=saved.git_commit,
-            data=data,
-            split="train, without its calibration and selection rows",
-            seed=saved.config.seed,
-            epochs=saved.epoch,
-            config=saved.config.model_dump(mode="json") | {"data": data},
-            packages={package: package_version(package) for package in PACKAGES},
-        ),
+        provenance=_provenance(saved),
     )
     _write_record(directory, MANIFEST, manifest)
     bundle = load_bundle(directory)
     logits = logits_with_progress(runner, test.images.numpy(), "testing")
-    results = evaluate(bundle, logits, test.labels.numpy(), data=data, split="test")
-    report.write(results, directory)
+    data = manifest.provenance.data
+    report.write(evaluate(bundle, logits, test.labels.numpy(), data=data, split="test"), directory)
+
+
+def _checked_graphs(
+    saved: Checkpoint, images: Tensor
+) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
+    """Entries of segments and heads, and every graph by file; checked on `images`."""
+    net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
+    net.load_state_dict(saved.net)
+    net.eval()
+    mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
+    exported = export_graphs(net, images, mean, std)
+    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
+    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    runner = SegmentRunner(segments, heads, content)
+    with torch.no_grad():
+        expected = net(normalised(images, mean, std))
+    check_parity(expected, logits_with_progress(runner, images.numpy(), "checking parity"))
+    return segments, heads, content
+
+
+def _provenance(saved: Checkpoint) -> Provenance:
+    data = Path(saved.config.data).name
+    return Provenance(
+        git_commit=saved.git_commit,
+        data=data,
+        split="train, without its calibration and selection rows",
+        seed=saved.config.seed,
+        epochs=saved.epoch,
+        config=saved.config.model_dump(mode="json") | {"data": data},
+        packages={package: package_version(package) for package in PACKAGES},
+    )
 
 
 def _write_record(directory: Path, file: str, record: Record) -> File:
