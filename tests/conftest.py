@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from benchmarks.process import ROOT, ServerProcess, serving
 from models.bundle.bundle import Bundle, load_bundle
@@ -14,6 +15,9 @@ from training.config import RECIPES, TrainConfig
 from training.export import export
 
 CIFAR100 = Path(os.environ.get("CIFAR100_DIR", ROOT / "../shared/data/cifar100"))
+settings.register_profile("patient", deadline=None)  # laws hold however slow the machine is
+settings.load_profile("patient")
+
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
 
 

@@ -60,6 +60,8 @@ def export(run: Path, name: str, version: int, zoo: Path) -> Path:
     saved = checkpoint.load(run / BEST)
     train = load_images(saved.config.data, "train", saved.config.image_size)
     test = load_images(saved.config.data, "test", saved.config.image_size)
+    if not (run / SPLITS).is_file():
+        raise ExportError(f"{run / SPLITS} is missing: which rows calibrate is not known")
     calibration = train.subset(np.load(run / SPLITS)["calibration"])
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))

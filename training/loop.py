@@ -188,13 +188,16 @@ def record(writer: SummaryWriter, run: Run, loss: float, shares: dict[str, list[
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1]."""
+    """Mean and standard deviation per channel of pixels scaled to [0, 1].
+
+    The deviation is at least one grey level, so that a constant channel normalises to zero.
+    """
     flat = images.reshape(-1, images.shape[-1])
     counts = torch.stack([torch.bincount(channel, minlength=256) for channel in flat.T]).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = (counts * values).sum(1) / len(flat)
     variance = (counts * values**2).sum(1) / len(flat) - mean**2
-    return mean.float(), variance.sqrt().float()
+    return mean.float(), variance.clamp(min=(1 / 255) ** 2).sqrt().float()
 
 
 def percents(shares: list[float]) -> str:
@@ -205,5 +208,8 @@ def git_commit() -> str:
     """The checkout's commit, "-dirty" appended where it has uncommitted changes."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).parent
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return "unknown"
     return done.stdout.strip() or "unknown"

@@ -90,6 +90,13 @@ def test_a_name_that_is_no_models_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_without_its_splits_is_refused(digits_run: Path, tmp_path: Path) -> None:
+    (tmp_path / BEST).write_bytes((digits_run / BEST).read_bytes())
+    with pytest.raises(ExportError, match=r"splits.npz is missing"):
+        export(tmp_path, "digits", 1, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
 def test_equal_graphs_make_an_equal_bundle(
     digits_bundle: Bundle, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

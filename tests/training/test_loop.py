@@ -249,6 +249,13 @@ def test_channel_statistics_are_those_of_the_pixels() -> None:
     assert std.tolist() == pytest.approx(pixels.std(dim=(0, 1, 2), correction=0).tolist())
 
 
+def test_a_constant_channel_normalises_to_zero() -> None:
+    images = torch.full((2, 4, 4, 1), 77, dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    assert std.item() == pytest.approx(1 / 255)
+    assert normalised(images, mean, std).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("loss", ["distillation", "exit-wise"])
 def test_a_step_moves_every_weight_that_has_a_gradient(loss: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, loss=loss)

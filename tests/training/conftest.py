@@ -1,6 +1,0 @@
-"""Laws are checked however slow the machine is."""
-
-from hypothesis import settings
-
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
