@@ -1,6 +1,5 @@
 """Outcomes as clients see them."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from models.bundle.confidence import Floats
 from server.catalog import ServedModel
 from server.job import Budget, Outcome
-from server.metrics import ENERGY_SOURCE
 from server.schemas import (
     BudgetReport,
     Classification,
@@ -20,11 +18,15 @@ from server.schemas import (
 
 
 def answer(
-    model: ServedModel, parameters: Parameters, budget: Budget, arrival: float, outcome: Outcome
+    model: ServedModel,
+    parameters: Parameters,
+    budget: Budget,
+    outcome: Outcome,
+    arrival: float,
+    total_s: float,
 ) -> Classification:
-    """One image's answer; its total time ends here."""
+    """One image's answer, `total_s` after its arrival."""
     manifest, last = model.manifest, outcome.answer
-    total_s = time.monotonic() - arrival
     top = top_k(last.probabilities, manifest.labels, parameters.top_k)
     is_in_time = budget.latency_s is None or total_s <= budget.latency_s
     is_in_energy = budget.energy_j is None or outcome.energy_j <= budget.energy_j
@@ -48,7 +50,7 @@ def answer(
             queue_ms=milli(outcome.queue_s),
             compute_ms=milli(outcome.compute_s),
             energy_mj=milli(outcome.energy_j),
-            energy_source=ENERGY_SOURCE,
+            energy_source=model.energy_source,
             macs=outcome.macs,
         ),
         trace=trace(outcome, manifest.labels, arrival) if parameters.trace else None,

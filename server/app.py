@@ -31,8 +31,11 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
         engine = Engine(Scheduler(settings.max_in_flight), metrics, settings.workers)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             app.state.offramp = State(settings, metrics, catalog, engine, decoders)
-            yield
-            engine.stop()
+            metrics.watch(engine.queue_depth, engine.in_flight)
+            try:
+                yield
+            finally:
+                engine.stop()
 
     app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
     for router in ROUTERS:

@@ -9,6 +9,7 @@ from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, Manifest, OperatingPoint, version_of
 from models.bundle.profile import measure
 from models.bundle.runner import SegmentRunner
+from server.errors import UnknownModel
 
 DEFAULT_OPERATING_POINT = "balanced"
 
@@ -25,6 +26,11 @@ class ServedModel:
     @property
     def manifest(self) -> Manifest:
         return self.bundle.manifest
+
+    @property
+    def energy_source(self) -> str:
+        """Where every number of joules comes from."""
+        return self.profile.energy_method
 
     @property
     def operating_points(self) -> dict[str, OperatingPoint]:
@@ -47,13 +53,18 @@ def serve_bundle(path: Path, *, profile_runs: int, watts: float) -> ServedModel:
         )
     if DEFAULT_OPERATING_POINT not in bundle.calibration.operating_points:
         raise BundleError(f"{path} has no operating point named {DEFAULT_OPERATING_POINT}")
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    profile = measure(runner, runs=profile_runs, watts=watts)
+    try:
+        runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+        profile = measure(runner, runs=profile_runs, watts=watts)
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise BundleError(f"{path} cannot be run: {error}") from error
     return ServedModel(bundle, runner, profile, Costs(profile))
 
 
 def bundle_paths(zoo: Path) -> list[Path]:
     """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
+    if not zoo.is_dir():
+        raise BundleError(f"{zoo} is not a directory")
     versions = {path: version_of(path.name) for path in zoo.glob("*/*") if path.is_dir()}
     found = sorted((p.parent, version, p) for p, version in versions.items() if version)
     if not found:
@@ -81,13 +92,17 @@ class Catalog:
         """Every version of a model, lowest first; empty for an unknown name."""
         return [model for _, model in sorted(self._models.get(name, {}).items())]
 
-    def find(self, name: str | None, version: int | None) -> ServedModel | None:
-        """The model asked for, or None. Without a name there must be only one."""
+    def find(self, name: str | None, version: int | None) -> ServedModel:
+        """The model asked for; without a name there must be only one. Raises UnknownModel."""
         if name is None:
-            if len(self._models) != 1:
-                return None
+            if len(self._models) > 1:
+                raise UnknownModel(f"one of {', '.join(self.names())} must be named", "model")
             (name,) = self._models
-        for model in reversed(self.versions(name)):
+        versions = self.versions(name)
+        if not versions:
+            raise UnknownModel(f"{name!r} is none of {', '.join(self.names())}", "model")
+        for model in reversed(versions):
             if version in (None, model.manifest.version):
                 return model
-        return None
+        known = ", ".join(str(model.manifest.version) for model in versions)
+        raise UnknownModel(f"{name} has no version {version}, only {known}", "version")

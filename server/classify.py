@@ -3,6 +3,7 @@
 import asyncio
 import time
 from functools import partial
+from math import inf
 from typing import Annotated
 
 import numpy as np
@@ -10,13 +11,14 @@ from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy, policy_at, policy_of_threshold
-from server.answers import answer, server_timing
+from server.answers import answer, milli, server_timing
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
-from server.decode import MEDIA_TYPES, decode_image
-from server.job import Budget, Job, Outcome
-from server.problems import BadParameter, Infeasible, UnknownModel
+from server.decode import MEDIA_TYPES, decode_images
+from server.errors import BadParameter, Infeasible, Overloaded
+from server.job import DELIVERY_S, Budget, Job, Outcome
+from server.metrics import SHED_REASONS
+from server.problems import RESPONSES
 from server.reading import read
-from server.scheduler import Overloaded
 from server.schemas import Classification, Classifications, JsonBody, Parameters
 from server.state import State, state_of
 
@@ -39,7 +41,11 @@ REQUEST_BODY = {
 }
 
 
-@router.post("/v1/classify", openapi_extra={"requestBody": REQUEST_BODY})
+@router.post(
+    "/v1/classify",
+    responses=RESPONSES,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
 async def classify(
     request: Request, response: Response, query: Annotated[Parameters, Query()]
 ) -> Classification | Classifications:
@@ -47,19 +53,21 @@ async def classify(
     state = state_of(request)
     arrival: float = request.scope["arrival"]
     contents, parameters = await read(request, query, state.settings)
-    model = find(state, parameters)
+    model = state.catalog.find(parameters.model, parameters.version)
     policy, budget = policy_of(parameters, model), budget_of(parameters)
-    if parameters.strict:
-        check_feasible(state, model, budget, arrival, len(contents))
-    started = time.monotonic()
-    images = await asyncio.get_running_loop().run_in_executor(
-        state.decoders, decode_all, contents, model, state.settings.max_image_pixels
-    )
-    decode_s = time.monotonic() - started
-    state.metrics.decoded(decode_s)
-    outcomes = await run(state, model, policy, budget, arrival, images)
+    try:
+        if parameters.strict:
+            check_feasible(model, budget, arrival, len(contents))
+        state.engine.check_room(len(contents))
+        images, decode_s = await decode(state, model, contents)
+        results = await run(state, model, policy, budget, arrival, images)
+    except (Overloaded, Infeasible) as error:
+        state.metrics.shed(SHED_REASONS[type(error)], len(contents))
+        raise
+    total_s = time.monotonic() - arrival
+    outcomes = counted(state, model, budget, results, total_s)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
-    answers = [answer(model, parameters, budget, arrival, outcome) for outcome in outcomes]
+    answers = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
     return answers[0] if len(answers) == 1 else Classifications(results=answers)
 
 
@@ -95,34 +103,31 @@ def budget_of(parameters: Parameters) -> Budget:
     )
 
 
-def find(state: State, parameters: Parameters) -> ServedModel:
-    """The model the request names; raises UnknownModel."""
-    model = state.catalog.find(parameters.model, parameters.version)
-    if model is None:
-        served = ", ".join(f"{m.manifest.name} version {m.manifest.version}" for m in state.catalog)
-        raise UnknownModel(f"no such model; served are {served}")
-    return model
-
-
-def check_feasible(
-    state: State, model: ServedModel, budget: Budget, arrival: float, rows: int
-) -> None:
+def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int) -> None:
     """Raises Infeasible where exit 1 alone is expected to cost more than the budget."""
     cost = model.costs.next_answer(0, rows)
-    left_s = None if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
-    for name, limit, needed, unit in (
-        ("latency", left_s, cost.latency_s, "s"),
-        ("energy", budget.energy_j, cost.energy_j, "J"),
-    ):
-        if limit is not None and needed > limit:
-            state.metrics.shed("infeasible", rows)
-            raise Infeasible(f"exit 1 needs {needed:.2g} {unit} of {name}, {limit:.2g} are left")
+    needed_s = cost.latency_s + DELIVERY_S
+    left_s = inf if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
+    if needed_s > left_s:
+        raise Infeasible(
+            f"exit 1 needs {milli(needed_s)} ms, {milli(max(left_s, 0))} ms are left",
+            "latency_budget_ms",
+        )
+    if budget.energy_j is not None and cost.energy_j > budget.energy_j:
+        raise Infeasible(f"exit 1 needs {milli(cost.energy_j)} mJ", "energy_budget_mj")
 
 
-def decode_all(
-    contents: list[bytes], model: ServedModel, max_pixels: int
-) -> list[NDArray[np.uint8]]:
-    return [decode_image(content, model.manifest.input, max_pixels) for content in contents]
+async def decode(
+    state: State, model: ServedModel, contents: list[bytes]
+) -> tuple[list[NDArray[np.uint8]], float]:
+    """Decodes off the event loop."""
+    loop = asyncio.get_running_loop()
+    target, max_pixels = model.manifest.input, state.settings.max_image_pixels
+    images, seconds = await loop.run_in_executor(
+        state.decoders, decode_images, contents, target, max_pixels
+    )
+    state.metrics.decoded(seconds)
+    return images, seconds
 
 
 async def run(
@@ -132,20 +137,16 @@ async def run(
     budget: Budget,
     arrival: float,
     images: list[NDArray[np.uint8]],
-) -> list[Outcome]:
-    """Admits one job per image and waits for their outcomes, in order."""
+) -> list[Outcome | BaseException]:
+    """Admits one job per image and waits for what becomes of each, in order."""
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
     jobs = [
         Job(model, policy, budget, arrival, image, partial(settle, future))
         for image, future in zip(images, futures, strict=True)
     ]
-    try:
-        state.engine.submit(jobs)
-    except Overloaded:
-        state.metrics.shed("overload", len(jobs))
-        raise
-    return await asyncio.gather(*futures)
+    state.engine.submit(jobs)
+    return await asyncio.gather(*futures, return_exceptions=True)
 
 
 def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:
@@ -156,3 +157,25 @@ def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def counted(
+    state: State,
+    model: ServedModel,
+    budget: Budget,
+    results: list[Outcome | BaseException],
+    total_s: float,
+) -> list[Outcome]:
+    """Counts every result once; raises the first failure where there is any."""
+    outcomes: list[Outcome] = []
+    failures: list[BaseException] = []
+    for result in results:
+        if isinstance(result, Outcome):
+            outcomes.append(result)
+            state.metrics.answered(model, budget, result, total_s)
+        else:
+            failures.append(result)
+            state.metrics.failed(model)
+    if failures:
+        raise failures[0]
+    return outcomes

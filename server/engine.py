@@ -15,16 +15,13 @@ from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.policy import StopReason, limit_reason, runs_head, stop_reason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
+from server.errors import SegmentFailed
 from server.job import Answer, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler
 
 logger = logging.getLogger("offramp.engine")
 Result = tuple[Job, Outcome | Exception]
-
-
-class SegmentFailed(Exception):
-    """A segment raised, and the job had no answer to fall back on."""
 
 
 class Engine:
@@ -42,12 +39,24 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
+    def check_room(self, num_jobs: int) -> None:
+        """Raises Overloaded where `num_jobs` more would not be admitted now."""
+        with self._ready:
+            self._scheduler.check_room(num_jobs)
+
     def submit(self, jobs: list[Job]) -> None:
         """Admits every job or none; raises Overloaded. Outcomes come through `Job.deliver`."""
         with self._ready:
             self._scheduler.admit(jobs, time.monotonic())
-            self._observe_load()
             self._ready.notify(len(jobs))
+
+    def queue_depth(self) -> int:
+        with self._ready:
+            return self._scheduler.queue_depth
+
+    def in_flight(self) -> int:
+        with self._ready:
+            return self._scheduler.in_flight
 
     def stop(self) -> None:
         """Lets the workers finish every admitted job, then ends them."""
@@ -65,10 +74,9 @@ class Engine:
                 for job in going_on:
                     self._scheduler.wait(job, now)
                 self._scheduler.finish(len(results))
-                self._observe_load()
                 self._ready.notify_all()
             if results:
-                self._loop.call_soon_threadsafe(self._deliver, results)
+                self._loop.call_soon_threadsafe(_deliver, results)
 
     def _next_batch(self) -> Batch | None:
         """The next batch, waiting for one; None once stopping and no job is left."""
@@ -77,29 +85,39 @@ class Engine:
                 if self._is_stopping and self._scheduler.in_flight == 0:
                     return None
                 self._ready.wait()
-            self._observe_load()
             return batch
 
     def _run(self, batch: Batch) -> tuple[list[Job], list[Result]]:
         """Runs one segment for a batch; returns the jobs that go on and those that ended."""
         model, exit, jobs = batch.model, batch.exit, batch.jobs
+        try:
+            seconds = self._advance(batch)
+            going_on, results = self._decide(model, exit, jobs)
+        except Exception:
+            logger.exception("segment or exit head %d of %s failed", exit, model.manifest.name)
+            return [], [self._fall_back(job) for job in jobs]
+        confidences = [job.answers[-1].confidence for job in jobs if job.has_answer_at(exit)]
+        try:
+            self._metrics.segment_ran(model, exit, len(jobs), seconds, confidences)
+        except Exception:  # an answer is worth more than its count
+            logger.exception("a batch was not counted")
+        return going_on, results
+
+    def _advance(self, batch: Batch) -> float:
+        """Runs the segment and hands every job its row of the features; returns the seconds."""
+        model, exit, jobs = batch.model, batch.exit, batch.jobs
         start = time.monotonic()
         for job in jobs:
             job.queue_s += start - job.waiting_since
-        try:
-            outputs = model.runner.run_segment(exit, gather([job.features for job in jobs]))
-            done = time.monotonic()
-            for row, job in enumerate(jobs):
-                job.exit = exit
-                job.features = [array[row : row + 1] for array in outputs]
-                job.macs += model.manifest.segments[exit - 1].macs
-                job.segment_s.append(done - start)
-            self._charge(model, jobs, done - start)
-            self._metrics.segment_ran(model, exit, len(jobs), done - start)
-            return self._decide(model, exit, jobs)
-        except Exception:
-            logger.exception("segment %d of %s failed", exit, model.manifest.name)
-            return [], [self._fall_back(job) for job in jobs]
+        outputs = model.runner.run_segment(exit, gather([job.features for job in jobs]))
+        seconds = time.monotonic() - start
+        for row, job in enumerate(jobs):
+            job.exit = exit
+            job.features = [array[row : row + 1] for array in outputs]
+            job.macs += model.manifest.segments[exit - 1].macs
+            job.segment_s.append(seconds)
+        self._charge(model, jobs, seconds)
+        return seconds
 
     def _decide(
         self, model: ServedModel, exit: int, jobs: list[Job]
@@ -140,7 +158,6 @@ class Engine:
             job.answers.append(Answer(exit, row, value, now))
             job.macs += model.manifest.exit_heads[exit - 1].macs
         self._charge(model, jobs, now - start)
-        self._metrics.head_ran(model, exit, confidences)
 
     def _charge(self, model: ServedModel, jobs: list[Job], busy_s: float) -> None:
         energy_j = model.costs.energy_j(busy_s, len(jobs))
@@ -150,27 +167,16 @@ class Engine:
 
     def _fall_back(self, job: Job) -> Result:
         """After a failure: the last finished exit's answer, or the failure where there is none."""
+        name = job.model.manifest.name
+        if job.exit == 0:
+            return job, SegmentFailed(f"segment 1 of {name} failed")
         try:
-            if job.exit == 0:
-                return job, SegmentFailed(f"segment 1 of {job.model.manifest.name} failed")
             if not job.answers:
                 self._answer(job.model, job.exit, [job])
             return job, job.outcome(StopReason.DEGRADED)
         except Exception:
-            logger.exception("exit %d of %s failed", job.exit, job.model.manifest.name)
-            return job, SegmentFailed(f"{job.model.manifest.name} failed before any exit answered")
-
-    def _deliver(self, results: list[Result]) -> None:
-        now = time.monotonic()
-        for job, result in results:
-            if isinstance(result, Outcome):
-                self._metrics.answered(job, result, now)
-            else:
-                self._metrics.failed(job)
-            job.deliver(result)
-
-    def _observe_load(self) -> None:
-        self._metrics.load(self._scheduler.queue_depth, self._scheduler.in_flight)
+            logger.exception("exit head %d of %s failed", job.exit, name)
+            return job, SegmentFailed(f"{name} failed before any exit answered")
 
 
 def gather(features: Sequence[Arrays]) -> Arrays:
@@ -178,3 +184,8 @@ def gather(features: Sequence[Arrays]) -> Arrays:
     if len(features) == 1:
         return features[0]
     return [np.concatenate(parts) for parts in zip(*features, strict=True)]
+
+
+def _deliver(results: list[Result]) -> None:
+    for job, result in results:
+        job.deliver(result)

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 
 from server.catalog import ServedModel
-from server.problems import UnknownModel
 from server.schemas import (
     ExitInfo,
     InputInfo,
@@ -27,10 +26,9 @@ async def models(request: Request) -> ModelList:
 @router.get("/v1/models/{name}")
 async def model(request: Request, name: str) -> ModelInfo:
     """One model: labels, input, exits with accuracy and cost, operating points."""
-    versions = state_of(request).catalog.versions(name)
-    if not versions:
-        raise UnknownModel(f"no model named {name!r} is served")
-    return model_info(versions)
+    catalog = state_of(request).catalog
+    catalog.find(name, None)
+    return model_info(catalog.versions(name))
 
 
 @router.get("/healthz")

@@ -84,6 +84,9 @@ class Job:
         energy_j = inf if self.budget.energy_j is None else self.budget.energy_j - self.energy_j
         return Spend(self.deadline - now - DELIVERY_S, energy_j)
 
+    def has_answer_at(self, exit: int) -> bool:
+        return bool(self.answers) and self.answers[-1].exit == exit
+
     def outcome(self, reason: StopReason) -> Outcome:
         """The outcome of answering with the latest answer."""
         return Outcome(

@@ -1,6 +1,14 @@
 """Every metric of the server, and the only place that knows their names."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -8,7 +16,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
-from server.job import Job, Outcome
+from server.errors import Infeasible, Overloaded
+from server.job import Budget, Outcome
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
 
 SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
@@ -16,9 +27,8 @@ SECONDS = (
 )  # fmt: skip
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-ENERGY_SOURCE = "estimate"
 OUTCOMES = ("answered", "failed")
-SHED_REASONS = ("overload", "infeasible")
+SHED_REASONS: dict[type[Exception], str] = {Overloaded: "overload", Infeasible: "infeasible"}
 CANCELLED_STAGES = ("queue", "segment", "response")
 
 
@@ -87,7 +97,7 @@ class Metrics:
             "model",
             "exit",
         )
-        for reason in SHED_REASONS:
+        for reason in SHED_REASONS.values():
             self._shed.labels(reason)
         for stage in CANCELLED_STAGES:
             self._cancelled.labels(stage)
@@ -102,7 +112,7 @@ class Metrics:
         name = model.manifest.name
         self._model_info.labels(name, model.manifest.version).set(1)
         self._load_failures.labels(name)
-        self._energy.labels(name, ENERGY_SOURCE)
+        self._energy.labels(name, model.energy_source)
         for outcome in OUTCOMES:
             self._inferences.labels(name, outcome)
         for reason in StopReason:
@@ -130,37 +140,41 @@ class Metrics:
     def shed(self, reason: str, images: int) -> None:
         self._shed.labels(reason).inc(images)
 
-    def segment_ran(self, model: ServedModel, exit: int, rows: int, seconds: float) -> None:
-        self._segment_duration.labels(model.manifest.name, exit).observe(seconds)
-        self._batch_rows.labels(model.manifest.name, exit).observe(rows)
-
-    def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
-        series = self._confidence.labels(model.manifest.name, exit)
+    def segment_ran(
+        self, model: ServedModel, exit: int, rows: int, seconds: float, confidences: list[float]
+    ) -> None:
+        """Counts one batch; `confidences` are of those rows whose exit head ran."""
+        labels = model.manifest.name, exit
+        self._segment_duration.labels(*labels).observe(seconds)
+        self._batch_rows.labels(*labels).observe(rows)
         for value in confidences:
-            series.observe(value)
+            self._confidence.labels(*labels).observe(value)
 
-    def load(self, queue_depth: int, in_flight: int) -> None:
-        self._queue_depth.set(queue_depth)
-        self._in_flight.set(in_flight)
+    def watch(self, queue_depth: Callable[[], int], in_flight: Callable[[], int]) -> None:
+        """Reads the load at every scrape."""
+        self._queue_depth.set_function(queue_depth)
+        self._in_flight.set_function(in_flight)
 
-    def answered(self, job: Job, outcome: Outcome, now: float) -> None:
+    def answered(
+        self, model: ServedModel, budget: Budget, outcome: Outcome, total_s: float
+    ) -> None:
         """Counts one answer: its exit, its stop reason, its budget and its energy."""
-        name = job.model.manifest.name
+        name = model.manifest.name
         self._inferences.labels(name, "answered").inc()
         self._exits.labels(name, outcome.answer.exit).inc()
         self._stops.labels(name, outcome.stop_reason).inc()
         self._queue_wait.labels(name).observe(outcome.queue_s)
-        self._energy.labels(name, ENERGY_SOURCE).inc(outcome.energy_j)
-        if job.budget.latency_s is None:
+        self._energy.labels(name, model.energy_source).inc(outcome.energy_j)
+        if budget.latency_s is None:
             return
-        if now <= job.deadline:
-            self._budget_slack.labels(name).observe(job.deadline - now)
+        if total_s <= budget.latency_s:
+            self._budget_slack.labels(name).observe(budget.latency_s - total_s)
         else:
-            self._budget_overrun.labels(name).observe(now - job.deadline)
+            self._budget_overrun.labels(name).observe(total_s - budget.latency_s)
             self._deadline_misses.labels(name).inc()
 
-    def failed(self, job: Job) -> None:
-        self._inferences.labels(job.model.manifest.name, "failed").inc()
+    def failed(self, model: ServedModel) -> None:
+        self._inferences.labels(model.manifest.name, "failed").inc()
 
     def exposition(self) -> bytes:
         """The registry in Prometheus's text format."""

@@ -4,8 +4,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.errors import BodyTooLarge
 from server.metrics import Metrics
-from server.problems import BodyTooLarge
 
 UNMATCHED = "unmatched"
 

@@ -8,11 +8,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.decode import MEDIA_TYPES
-from server.problems import BadBody, BadParameter, UnsupportedMedia, complaints
+from server.errors import BadBody, BadParameter, UnsupportedMedia
 from server.schemas import JsonBody, Parameters
 from server.settings import Settings
 
 MAX_FIELDS = 50
+SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
 
 
 async def read(
@@ -23,44 +24,52 @@ async def read(
     if media_type in MEDIA_TYPES:
         return [await request.body()], query
     if media_type == "application/json":
-        contents, fields = await read_json(request)
+        name, (contents, fields) = "images", await read_json(request)
     elif media_type == "multipart/form-data":
-        contents, fields = await read_form(request, settings.max_images, settings.max_body_bytes)
+        name, (contents, fields) = "image", await read_form(request, settings)
     else:
-        served = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
-        raise UnsupportedMedia(f"content type {media_type or 'missing'!r}; served are {served}")
+        given = f"content type {media_type!r}" if media_type else "no content type"
+        raise UnsupportedMedia(f"{given}; served are {SERVED}")
     if len(contents) > settings.max_images:
-        detail = f"{len(contents)} images; at most {settings.max_images} are taken"
-        raise BadParameter("images", detail)
-    given = query.model_dump(exclude_unset=True)
-    for field in given.keys() & fields.keys():
+        raise BadParameter(name, f"at most {settings.max_images} images are taken")
+    in_query = query.model_dump(exclude_unset=True)
+    for field in in_query.keys() & fields.keys():
         raise BadParameter(field, "given both in the query and in the body")
-    return contents, parse(given | fields)
+    try:
+        return contents, Parameters.model_validate(in_query | fields)
+    except ValidationError as error:
+        raise BadParameter.of(error.errors()) from error
 
 
 async def read_json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
     try:
         body = JsonBody.model_validate_json(await request.body())
     except ValidationError as error:
-        detail, errors = complaints(error.errors())
-        if error.errors()[0]["type"] == "json_invalid":
-            raise BadBody(detail) from error
-        raise BadParameter(errors[0]["field"], errors[0]["detail"]) from error
+        first, *_ = errors = error.errors()
+        if first["type"] == "json_invalid":
+            raise BadBody(first["msg"]) from error
+        raise BadParameter.of(errors) from error
     return body.images, body.model_dump(exclude_unset=True, exclude={"images"})
 
 
-async def read_form(
-    request: Request, max_images: int, max_bytes: int
-) -> tuple[list[bytes], dict[str, Any]]:
-    contents, fields = [], {}
-    parser = MultiPartParser(
-        request.headers, request.stream(), max_files=max_images, max_fields=MAX_FIELDS
+async def read_form(request: Request, settings: Settings) -> tuple[list[bytes], dict[str, Any]]:
+    parser = WholeFormParser(
+        request.headers,
+        request.stream(),
+        max_files=settings.max_images + 1,  # one too many is told apart from a broken form
+        max_fields=MAX_FIELDS,
     )
-    parser.spool_max_size = max_bytes  # in memory, whatever the body's cap lets through
+    parser.spool_max_size = settings.max_body_bytes  # in memory: the body's cap bounds it
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise BadBody(error.message) from error
+    except UnicodeError as error:
+        raise BadBody("the form's fields are not in its charset") from error
+    if not parser.is_whole:
+        raise BadBody("the form ends before its closing boundary")
+    contents: list[bytes] = []
+    fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) != (name == "image") or name in fields:
             raise BadParameter(name, "the form takes image files and parameters, once each")
@@ -73,9 +82,11 @@ async def read_form(
     return contents, fields
 
 
-def parse(fields: dict[str, Any]) -> Parameters:
-    try:
-        return Parameters.model_validate(fields)
-    except ValidationError as error:
-        _, errors = complaints(error.errors())
-        raise BadParameter(errors[0]["field"], errors[0]["detail"]) from error
+class WholeFormParser(MultiPartParser):
+    """Knows whether it saw the closing boundary; parts after a cut would be lost silently."""
+
+    is_whole = False
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.is_whole = True

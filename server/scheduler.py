@@ -11,6 +11,7 @@ from itertools import count
 from math import inf
 
 from server.catalog import ServedModel
+from server.errors import Overloaded
 from server.job import Job
 
 DEFAULT_DEADLINE_S = 1.0
@@ -18,10 +19,6 @@ DEFAULT_DEADLINE_S = 1.0
 
 Rank = tuple[bool, float, int]
 Queue = list[tuple[Rank, Job]]
-
-
-class Overloaded(Exception):
-    """There is no slot for another job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +43,14 @@ class Scheduler:
     def queue_depth(self) -> int:
         return sum(map(len, self.queues.values()))
 
+    def check_room(self, num_jobs: int) -> None:
+        """Raises Overloaded where there are not slots enough."""
+        if self.in_flight + num_jobs > self.max_in_flight:
+            raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
+
     def admit(self, jobs: list[Job], now: float) -> None:
         """Gives every job a slot, or raises Overloaded and gives none."""
-        if self.in_flight + len(jobs) > self.max_in_flight:
-            raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
+        self.check_room(len(jobs))
         self.in_flight += len(jobs)
         for job in jobs:
             self.wait(job, now)
@@ -72,17 +73,22 @@ class Scheduler:
             return None
         _, (model, exit) = min(waiting, key=lambda entry: entry[0])
         queue = self.queues[model, exit]
-        rows = best_rows(model, exit, len(queue), slack=queue[0][1].deadline - now)
+        candidates = [job for _, job in heapq.nsmallest(model.costs.max_rows, queue)]
+        rows = best_rows(model, exit, [job.deadline - now for job in candidates])
         return Batch(model, exit, [heapq.heappop(queue)[1] for _ in range(rows)])
 
 
-def best_rows(model: ServedModel, exit: int, waiting: int, slack: float) -> int:
-    """The batch size with the most rows per second that still meets the first job's deadline."""
+def best_rows(model: ServedModel, exit: int, slacks: list[float]) -> int:
+    """How many of the most urgent jobs to run: most rows per second, every deadline kept.
+
+    `slacks` are the seconds that are left to each, most urgent first; one job always runs.
+    """
     costs = model.costs
-    best, best_rate = 1, 0.0
-    for rows in range(1, min(waiting, costs.max_rows) + 1):
+    best, best_rate, tightest = 1, 0.0, inf
+    for rows, slack in enumerate(slacks, start=1):
         seconds = costs.segment_s(exit, rows) + costs.head_s(exit, rows)
-        if rows > 1 and seconds > slack:
+        tightest = min(tightest, slack)
+        if rows > 1 and seconds > tightest:
             break
         rate = rows / seconds if seconds > 0 else inf
         if rate > best_rate:

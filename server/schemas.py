@@ -93,7 +93,7 @@ class Classification(BaseModel):
     stop_reason: StopReason
     budget: BudgetReport
     cost: CostReport
-    trace: list[TraceEntry] | None = None
+    trace: list[TraceEntry] | None = Field(None, exclude_if=lambda entries: entries is None)
 
 
 class Classifications(BaseModel):

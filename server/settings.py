@@ -3,8 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.bundle.errors import UserError
@@ -50,6 +51,12 @@ class Settings(BaseSettings):
     )
     shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
 
+    @model_validator(mode="after")
+    def _one_request_fits(self) -> Self:
+        if self.max_images > self.max_in_flight:
+            raise ValueError("max_images must not exceed max_in_flight")
+        return self
+
 
 def load_settings(arguments: Sequence[str] = ()) -> Settings:
     """Reads the environment, then command-line arguments; raises SettingsError."""
@@ -61,5 +68,7 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
         return Settings(_cli_parse_args=list(arguments))
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(f"setting {name}: {first['msg']}, not {first['input']!r}") from error

@@ -1,15 +1,22 @@
-"""From encoded bytes or a Pillow image to the uint8 array that segment 1 takes."""
+"""The resize rule: from a Pillow image to the uint8 array that segment 1 takes."""
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for each number of channels
 
 
 def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Converts and resizes to (height, width, channels); bilinear, aspect ratio not kept."""
+    """Converts and resizes to (height, width, channels).
+
+    Turned upright by its EXIF orientation; 16-bit grey keeps its high byte, transparency is
+    dropped; resized bilinearly, aspect ratio not kept.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert(MODES[channels])
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -112,8 +112,10 @@ class Manifest(Record):
             given = segment.outputs
             if not set(head.inputs) <= set(given):
                 raise ValueError(f"{head.file} takes {shapes(head.inputs)}, gets {shapes(given)}")
-            if [t.shape for t in head.outputs] != [(-1, len(self.labels))]:
+            if [(t.dtype, t.shape) for t in head.outputs] != [("float32", (-1, len(self.labels)))]:
                 raise ValueError(f"{head.file} must give one logit per label: {len(self.labels)}")
+            if any(tensor.shape[:1] != (-1,) for tensor in given):
+                raise ValueError(f"{segment.file} must give features of any batch")
         return self
 
 

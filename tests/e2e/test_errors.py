@@ -1,6 +1,8 @@
 """Bad input gets one clear problem document, and the next request is answered as before."""
 
 import base64
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,7 @@ def base64s(*images: bytes) -> list[str]:
         ("version=0", "version"),
         ("trace=perhaps", "trace"),
         ("budget=3", "budget"),
+        ("query=1", "query"),
     ],
 )
 def test_bad_parameter_is_named(client: httpx.Client, query: str, field: str) -> None:
@@ -110,14 +113,65 @@ def test_form_with_other_files(client: httpx.Client, files: dict[str, bytes], fi
     assert said.json()["errors"][0]["field"] == field
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG chunk with a right checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 GIF, BMP = (encoded(Image.new("L", (8, 8)), kind) for kind in ("GIF", "BMP"))
+LATE_PROFILE = png()[:-12] + chunk(b"iCCP", b"") + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", png()[:45], png()[:30], GIF, BMP])
+@pytest.mark.parametrize(
+    "content", [b"", b"rubbish", png()[:45], png()[:30], GIF, BMP, LATE_PROFILE]
+)
 def test_bytes_that_are_no_image(client: httpx.Client, content: bytes) -> None:
     said = client.post("/v1/classify", content=content, headers=PNG)
     assert said.status_code == 400
     assert "Traceback" not in said.text
+
+
+def test_the_damaged_image_of_several_is_named(client: httpx.Client) -> None:
+    said = client.post("/v1/classify", json={"images": base64s(png(), b"rubbish")})
+    assert said.status_code == 400
+    assert [entry["field"] for entry in said.json()["errors"]] == ["images.1"]
+
+
+def test_too_many_images_are_refused_in_every_form(client: httpx.Client) -> None:
+    by_json = client.post("/v1/classify", json={"images": base64s(*[png()] * 5)})
+    by_form = client.post("/v1/classify", files=[("image", png())] * 5)
+    for said, field in ((by_json, "images"), (by_form, "image")):
+        assert said.status_code == 422
+        assert said.json()["errors"] == [{"field": field, "detail": "at most 4 images are taken"}]
+
+
+def form(*parts: bytes, end: bytes = b"--x--\r\n") -> bytes:
+    return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + end
+
+
+IMAGE_PART = b'Content-Disposition: form-data; name="image"; filename="i"\r\n\r\n' + png()
+FIELD_PART = b'Content-Disposition: form-data; name="top_k"\r\n\r\n1'
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        (form(IMAGE_PART, IMAGE_PART, end=b""), ""),
+        (form(IMAGE_PART)[:-40], ""),
+        (form(IMAGE_PART, FIELD_PART), "; charset=undefined"),
+        (b"no form", ""),
+    ],
+)
+def test_damaged_form(client: httpx.Client, body: bytes, parameter: str) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary=x{parameter}"}
+    said = client.post("/v1/classify", content=body, headers=headers)
+    assert said.status_code == 400
+
+
+def test_hand_made_form_is_read(client: httpx.Client) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    content = form(IMAGE_PART, FIELD_PART)
+    assert client.post("/v1/classify", content=content, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("media_type", ["image/gif", "text/plain", "application/octet-stream", ""])
@@ -140,11 +194,21 @@ def test_body_too_large(client: httpx.Client) -> None:
     assert client.post("/v1/classify", content=chunks, headers=PNG).status_code == 413
 
 
-@pytest.mark.parametrize("query", ["model=other", "version=2", "model=../digits"])
-def test_unknown_model(client: httpx.Client, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("model=other", "model"), ("model=../digits", "model"), ("version=2", "version")],
+)
+def test_unknown_model(client: httpx.Client, query: str, field: str) -> None:
     said = client.post(f"/v1/classify?{query}", content=png(), headers=PNG)
     assert said.status_code == 404
-    assert "digits version 1" in said.json()["detail"]
+    assert [entry["field"] for entry in said.json()["errors"]] == [field]
+
+
+def test_infeasible_names_the_budget(client: httpx.Client) -> None:
+    for field in ("latency_budget_ms", "energy_budget_mj"):
+        said = client.post(f"/v1/classify?strict=true&{field}=0.00001", content=png(), headers=PNG)
+        assert said.status_code == 503
+        assert [entry["field"] for entry in said.json()["errors"]] == [field]
 
 
 def test_unknown_paths_and_methods(client: httpx.Client) -> None:

@@ -179,7 +179,7 @@ def test_strict_refuses_before_any_work(client: httpx.Client, by_hand: ByHand) -
     )
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
-    assert "latency" in refused.json()["detail"]
+    assert refused.json()["errors"][0]["field"] == "latency_budget_ms"
     assert counters(client, "offramp_inferences_total") == before
 
 
@@ -228,6 +228,33 @@ def test_metrics_count_exactly_what_was_sent(client: httpx.Client, by_hand: ByHa
     for name in names:
         assert counters(client, name) - before[name] == sent[name]
     assert counters(client, "offramp_in_flight") == Counter({(): 0})
+
+
+def test_an_answer_and_its_metric_agree_on_the_deadline(
+    client: httpx.Client, by_hand: ByHand
+) -> None:
+    body = {"images": [base64.b64encode(png).decode() for png in by_hand.pngs], "threshold": 1}
+    late = 0
+    before = counters(client, "offramp_deadline_misses_total")
+    for budget_ms in (2, 5, 10, 20, 40):
+        said = client.post("/v1/classify", json=body | {"latency_budget_ms": budget_ms}).json()
+        met = [answer["budget"]["met"] for answer in said["results"]]
+        assert len({answer["cost"]["total_ms"] for answer in said["results"]}) == 1
+        late += met.count(False)
+    missed = counters(client, "offramp_deadline_misses_total") - before
+    assert missed.total() == late
+
+
+def test_trace_is_there_only_when_asked_for(client: httpx.Client, by_hand: ByHand) -> None:
+    said = client.post("/v1/classify", content=by_hand.pngs[0], headers=PNG).json()
+    assert "trace" not in said
+
+
+def test_openapi_documents_problems(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    responses = document["paths"]["/v1/classify"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "404", "413", "415", "422", "500", "503"}
+    assert list(responses["422"]["content"]) == ["application/problem+json"]
 
 
 def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle) -> None:

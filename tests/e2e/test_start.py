@@ -1,5 +1,6 @@
 """A server starts with what it can serve, or says in one sentence why not."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,9 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 
 from benchmarks.process import ROOT
+from models.bundle.bundle import sha256
 from tests.conftest import Serve
 from training.export import export
 
@@ -46,6 +49,23 @@ def test_directories_must_be_named_for_the_bundle(digits_zoo: Path, tmp_path: Pa
     assert "holds digits version 1" in refusal("--zoo", str(tmp_path))
 
 
+def test_graph_that_cannot_run_is_refused(digits_zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_zoo, tmp_path / "zoo")
+    path = tmp_path / "zoo/digits/1"
+    graph = onnx.load(path / "segment_2.onnx")
+    graph.graph.node[0].op_type = "Unheard"
+    (path / "segment_2.onnx").write_bytes(graph.SerializeToString())
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["segments"][1]["sha256"] = sha256((path / "segment_2.onnx").read_bytes())
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    said = refusal("--zoo", str(tmp_path / "zoo"))
+    assert f"{path} cannot be run: segment_2.onnx" in said
+
+
+def test_missing_zoo_is_refused(tmp_path: Path) -> None:
+    assert "is not a directory" in refusal("--zoo", str(tmp_path / "nowhere"))
+
+
 def test_empty_zoo_is_refused(tmp_path: Path) -> None:
     assert "holds no bundle" in refusal("--zoo", str(tmp_path))
 
@@ -56,6 +76,7 @@ def test_unknown_setting_is_refused(digits_zoo: Path) -> None:
 
 
 def test_bad_setting_is_refused(digits_zoo: Path) -> None:
+    assert "max_images" in refusal("--zoo", str(digits_zoo), "--max-in-flight", "3")
     assert "workers" in refusal("--zoo", str(digits_zoo), OFFRAMP_WORKERS="0")
     assert "port" in refusal("--zoo", str(digits_zoo), "--port", "70000")
 

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.bundle.manifest import Input
-from server.decode import BadImage, ImageTooLarge, decode_image
+from server.decode import decode_image
+from server.errors import BadImage, ImageTooLarge
 from tests.images import encoded
 
 COLOUR = Input(height=4, width=4, channels=3)
@@ -39,6 +42,24 @@ def test_modes_convert(
     content = encoded(Image.new(mode, (4, 4), colour))
     assert (decode_image(content, GREY, 100) == grey).all()
     assert (decode_image(content, COLOUR, 100) == rgb).all()
+
+
+def test_16_bit_grey_keeps_its_high_byte() -> None:
+    pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
+    decoded = decode_image(encoded(Image.fromarray(pixels)), GREY, 100)
+    np.testing.assert_array_equal(decoded[..., 0], np.arange(16).reshape(4, 4) * 16)
+
+
+def test_exif_orientation_turns_the_image_upright() -> None:
+    image = Image.new("L", (4, 4), 255)
+    image.putpixel((0, 0), 0)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    decoded = decode_image(buffer.getvalue(), GREY, 100)
+    assert decoded[3, 3, 0] == 0
+    assert decoded[0, 0, 0] == 255
 
 
 def test_size_is_checked_before_decoding() -> None:

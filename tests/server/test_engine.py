@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from models.bundle.bundle import Bundle
+from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, StopReason, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.catalog import ServedModel
 from server.classify import settle
-from server.engine import Engine, SegmentFailed, gather
+from server.engine import Engine, gather
+from server.errors import SegmentFailed
 from server.job import Budget, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler
@@ -30,11 +32,12 @@ def outcomes(
     policy: Policy = NEVER,
     budget: Budget = Budget(),  # noqa: B008
     rows: int = 1,
+    metrics: Metrics | None = None,
 ) -> list[Outcome | BaseException]:
     """What a fresh engine makes of the first test images."""
 
     async def run() -> list[Outcome | BaseException]:
-        engine = Engine(Scheduler(64), Metrics(), num_workers=2)
+        engine = Engine(Scheduler(64), metrics or Metrics(), num_workers=2)
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
         arrival = time.monotonic()
@@ -125,6 +128,34 @@ def test_energy_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) 
     assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.ENERGY, 1)
     outcome = only(outcomes(model, budget=Budget(energy_j=17.0)))
     assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.FINAL, 3)
+
+
+class Miscounting(Metrics):
+    """Metrics that raise whenever a batch is counted."""
+
+    def segment_ran(self, *_: object) -> None:
+        raise RuntimeError("made to fail")
+
+
+def test_an_answer_outlives_its_count(model: ServedModel) -> None:
+    results = outcomes(model, rows=8, metrics=Miscounting())
+    assert [r.stop_reason for r in results if isinstance(r, Outcome)] == [StopReason.FINAL] * 8
+
+
+def test_failing_exit_head_answers_from_an_earlier_one(model: ServedModel) -> None:
+    runner = model.runner
+
+    class HeadFails(SegmentRunner):
+        def __init__(self) -> None:
+            vars(self).update(vars(runner))
+
+        def run_head(self, exit: int, features: Arrays) -> Floats:
+            if exit == 2:
+                raise RuntimeError("made to fail")
+            return super().run_head(exit, features)
+
+    outcome = only(outcomes(replace(model, runner=HeadFails())))
+    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 1)
 
 
 def test_outcome_accounts_for_what_ran(model: ServedModel) -> None:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from models.bundle.policy import policy_of_threshold
 from server.catalog import ServedModel
+from server.errors import Overloaded
 from server.job import Answer, Budget, Job
-from server.scheduler import DEFAULT_DEADLINE_S, Overloaded, Scheduler, best_rows
+from server.scheduler import DEFAULT_DEADLINE_S, Scheduler, best_rows
 
 FIXTURES_STAY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -70,10 +71,18 @@ def test_batches_never_mix_segments(model: ServedModel) -> None:
 
 
 def test_batch_grows_while_it_gains_and_meets_the_deadline(model: ServedModel) -> None:
-    assert best_rows(model, 1, waiting=9, slack=1.0) == 4, "no larger than what was profiled"
-    assert best_rows(model, 1, waiting=3, slack=1.0) == 3
-    assert best_rows(model, 1, waiting=9, slack=0.0125) == 2, "two graphs of 6 ms, not of 7 ms"
-    assert best_rows(model, 1, waiting=9, slack=-1.0) == 1
+    assert best_rows(model, 1, [1.0] * 4) == 4
+    assert best_rows(model, 1, [0.0125] * 4) == 2, "two graphs of 6 ms, not of 7 ms"
+    assert best_rows(model, 1, [1.0, 0.0125, 1.0, 1.0]) == 2, "whoever is in most of a hurry"
+    assert best_rows(model, 1, [-1.0] * 4) == 1
+
+
+def test_batch_is_no_larger_than_what_was_profiled(model: ServedModel) -> None:
+    scheduler = Scheduler(max_in_flight=10)
+    scheduler.admit([job(model) for _ in range(9)], now=0.0)
+    batch = scheduler.next_batch(now=0.0)
+    assert batch is not None
+    assert len(batch.jobs) == 4
 
 
 def test_admission_is_all_or_nothing(model: ServedModel) -> None:

@@ -1,0 +1,73 @@
+"""Why a request is refused: plain classes that know no status codes."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+Complaint = dict[str, str]
+
+
+class FieldError(Exception):
+    """A refusal that names the field at fault, where there is one."""
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class BadImage(FieldError):
+    """The bytes are no image that can be decoded."""
+
+
+class ImageTooLarge(FieldError):
+    """The image has more pixels than may be decoded."""
+
+
+class UnknownModel(FieldError):
+    """No such model or version is served."""
+
+
+class Infeasible(FieldError):
+    """A strict request whose budget is less than the first exit's expected cost."""
+
+
+class BadBody(Exception):
+    """The body is not what its content type says."""
+
+
+class BodyTooLarge(Exception):
+    """The body has more bytes than are read."""
+
+
+class UnsupportedMedia(Exception):
+    """The body's content type is none that is served."""
+
+
+class Overloaded(Exception):
+    """There is no slot for another job."""
+
+
+class SegmentFailed(Exception):
+    """A segment failed, and the job had no answer to fall back on."""
+
+
+class BadParameter(Exception):
+    """Parameters that cannot be used; `errors` names every field and what is wrong with it."""
+
+    def __init__(self, field: str, detail: str, *others: Complaint) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.errors = [{"field": field, "detail": detail}, *others]
+
+    @classmethod
+    def of(cls, errors: Sequence[Any]) -> Self:
+        """From pydantic's or FastAPI's error dictionaries."""
+        first, *others = map(complaint, errors)
+        return cls(first["field"], first["detail"], *others)
+
+
+def complaint(error: dict[str, Any]) -> Complaint:
+    """One of pydantic's errors; FastAPI puts where a parameter was before its name."""
+    loc = error["loc"]
+    if len(loc) > 1 and loc[0] in ("query", "path", "body"):
+        loc = loc[1:]
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    return {"field": ".".join(map(str, loc)) or "body", "detail": detail}
