@@ -23,7 +23,7 @@ from models.bundle.manifest import (
 Labels = NDArray[np.int64]
 
 ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.005, "accurate": 0.0}
-"""What each operating point may lose against the last exit on the calibration split."""
+"""What each operating point may lose against the last exit, estimated on the calibration split."""
 
 THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.01), 2)
 
@@ -51,57 +51,81 @@ def calibrate(
     logits: Sequence[Floats], labels: Labels, segments: Sequence[Graph], heads: Sequence[Graph]
 ) -> Calibration:
     """Fits everything the stop rule needs; `logits` has one (rows, classes) array per exit."""
-    exits, confidences, correct = [], [], []
-    for exit, z in enumerate(logits, start=1):
-        temperature = fit_temperature(z, labels)
-        raw, calibrated = (confidence(calibrated_probabilities(z, t)) for t in (1.0, temperature))
-        hits = z.argmax(axis=1) == labels
-        exits.append(
-            ExitCalibration(
-                exit=exit,
-                calibration_temperature=temperature,
-                accuracy=float(hits.mean()),
-                ece_before=expected_calibration_error(raw, hits),
-                ece=expected_calibration_error(calibrated, hits),
-            )
-        )
-        confidences.append(calibrated)
-        correct.append(hits)
+    temperatures = [fit_temperature(z, labels) for z in logits]
+    probabilities = [
+        calibrated_probabilities(z, t) for z, t in zip(logits, temperatures, strict=True)
+    ]
+    chances = chances_of_being_right(probabilities, labels)
     candidates = operating_points(
-        np.stack(confidences, axis=1),
-        np.stack(correct, axis=1),
+        np.stack([confidence(p) for p in probabilities], axis=1),
+        chances,
         np.array([graph.macs for graph in segments]),
         np.array([graph.macs for graph in heads]),
     )
+    last_accuracy = float(chances[:, -1].mean())
     return Calibration(
         schema_version=SCHEMA_VERSION,
         confidence="max_probability",
         num_rows=len(labels),
-        exits=tuple(exits),
+        exits=tuple(
+            exit_calibration(exit, z, t, labels)
+            for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
+        ),
         operating_points={
-            name: cheapest(candidates, exits[-1].accuracy - drop)
+            name: cheapest(candidates, last_accuracy - drop)
             for name, drop in ACCURACY_DROPS.items()
         },
     )
 
 
+def exit_calibration(
+    exit: int, logits: Floats, calibration_temperature: float, labels: Labels
+) -> ExitCalibration:
+    """How one exit does with and without its calibration temperature."""
+    is_right = logits.argmax(axis=1) == labels
+    ece_before, ece = (
+        expected_calibration_error(confidence(calibrated_probabilities(logits, t)), is_right)
+        for t in (1.0, calibration_temperature)
+    )
+    return ExitCalibration(
+        exit=exit,
+        calibration_temperature=calibration_temperature,
+        accuracy=float(is_right.mean()),
+        ece_before=ece_before,
+        ece=ece,
+    )
+
+
+def chances_of_being_right(probabilities: Sequence[Floats], labels: Labels) -> NDArray[np.float64]:
+    """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
+
+    Halfway between the label's verdict and what the last exit, calibrated, gives that answer. The
+    verdict alone is so noisy that the cheapest of thousands of candidates is one that was lucky;
+    the last exit's probability hardly varies, but takes every disagreement with it for an error.
+    """
+    answers = np.stack([p.argmax(axis=1) for p in probabilities], axis=1)
+    by_last_exit = np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
+    chances: NDArray[np.float64] = (by_last_exit + (answers == labels[:, None])) / 2
+    return chances
+
+
 def operating_points(
     confidences: NDArray[np.floating],
-    correct: NDArray[np.bool_],
+    chances: NDArray[np.floating] | NDArray[np.bool_],
     segment_macs: NDArray[np.int64],
     head_macs: NDArray[np.int64],
 ) -> list[OperatingPoint]:
     """Every choice of exits to consult, with every common threshold, and what it would give.
 
-    `confidences` and `correct` are (rows, exits). Includes never stopping early.
+    `confidences` and `chances` of being right are (rows, exits). Includes never stopping early.
     """
     num_exits = len(segment_macs)
-    points = [_point(confidences, correct, segment_macs, head_macs, (num_exits,), 1.0)]
+    points = [_point(confidences, chances, segment_macs, head_macs, (num_exits,), 1.0)]
     for size in range(1, num_exits):
         for early in combinations(range(1, num_exits), size):
             consulted = (*early, num_exits)
             points += [
-                _point(confidences, correct, segment_macs, head_macs, consulted, threshold)
+                _point(confidences, chances, segment_macs, head_macs, consulted, threshold)
                 for threshold in THRESHOLDS
             ]
     return points
@@ -109,7 +133,7 @@ def operating_points(
 
 def _point(
     confidences: NDArray[np.floating],
-    correct: NDArray[np.bool_],
+    chances: NDArray[np.floating] | NDArray[np.bool_],
     segment_macs: NDArray[np.int64],
     head_macs: NDArray[np.int64],
     consulted: tuple[int, ...],
@@ -125,7 +149,7 @@ def _point(
     return OperatingPoint(
         thresholds=(*[float(threshold)] * (num_exits - 1), None),
         consulted=consulted,
-        accuracy=float(correct[np.arange(len(stops)), index[stops]].mean()),
+        accuracy=float(chances[np.arange(len(stops)), index[stops]].mean()),
         mean_macs=float(macs[stops].mean()),
         exit_shares=tuple(shares.tolist()),
     )
