@@ -20,6 +20,7 @@ from training.calibrate import (
     expected_calibration_error,
     fit_temperature,
     operating_points,
+    tuned_points,
 )
 from training.evaluate import run_policy
 
@@ -94,13 +95,34 @@ def test_operating_points_promise_what_the_served_stop_rule_gives(
         assert served.exit_shares == pytest.approx(point.exit_shares)
 
 
+@settings(max_examples=5)
+@given(st.integers(20, 60), st.integers(0, 2**31))
+def test_tuned_points_promise_what_the_served_stop_rule_gives(
+    digits_bundle: Bundle, rows: int, seed: int
+) -> None:
+    confidences, correct = drawn_exits(rows, seed)
+    macs = macs_of(digits_bundle)
+    for point in tuned_points(confidences, correct, *macs)[::10]:
+        served = run_policy(digits_bundle, policy_at(point), confidences, correct)
+        assert served.accuracy == pytest.approx(point.accuracy)
+        assert served.mean_macs == pytest.approx(point.mean_macs)
+        assert served.exit_shares == pytest.approx(list(point.exit_shares))
+
+
+def test_tuned_points_buy_accuracy_dearly_or_cheaply() -> None:
+    confidences, correct = drawn_exits(300, 0)
+    points = tuned_points(confidences, correct, np.array([10, 20, 40]), np.array([1, 2, 3]))
+    assert points[0].accuracy >= points[-1].accuracy
+    assert points[0].mean_macs >= points[-1].mean_macs
+
+
 def test_one_operating_point_by_hand() -> None:
     """Segments of 10, 20 and 40 MACs with heads of 1, 2 and 3; exit 2 is not consulted."""
     confidences = np.array([[0.9, 1.0, 0.2], [0.5, 1.0, 0.2], [0.51, 0.0, 1.0], [0.1, 1.0, 0.1]])
     correct = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=bool)
     points = operating_points(confidences, correct, np.array([10, 20, 40]), np.array([1, 2, 3]))
     (point,) = [p for p in points if p.consulted == (1, 3) and p.thresholds[0] == 0.5]
-    assert point.thresholds == (0.5, 0.5, None)
+    assert point.thresholds == (0.5, 1.0, None)
     assert point.exit_shares == (0.5, 0.0, 0.5)
     assert point.accuracy == 0.5
     assert point.mean_macs == (11 + 74 + 11 + 74) / 4
