@@ -13,7 +13,7 @@ from models.bundle.policy import Policy, Spend, StopReason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 
-DELIVERY_S = 0.0005
+DELIVERY_S = 0.001
 """Expected time from an answer to its response, kept free in every latency budget."""
 
 
