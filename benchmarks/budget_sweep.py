@@ -44,7 +44,7 @@ def main(
     queries = [f"min_exit={bundle.manifest.num_exits}"]
     queries += [f"operating_point={name}" for name in bundle.calibration.operating_points]
     queries += [f"threshold=1&latency_budget_ms={budget}" for budget in BUDGETS_MS]
-    print(f"{images} test images, {rounds} rounds, one connection, {hardware()}\n")
+    print(f"{images} test images, one connection, times asked: {rounds}, {hardware()}\n")
     print(
         "| query | top-1 % | mean exit | mean MACs of the last exit's | p50 ms | p99 ms | met % |"
     )
