@@ -125,8 +125,11 @@ class Engine:
         """The stop rule, after segment `exit`; runs the exit head for the jobs that need it."""
         now = time.monotonic()
         limits = {job: self._limit(job, len(jobs), now) for job in jobs}
-        answering = [job for job in jobs if runs_head(job.policy, exit, limits[job])]
-        going_on = [job for job in jobs if not runs_head(job.policy, exit, limits[job])]
+        answering: list[Job] = []
+        going_on: list[Job] = []
+        for job in jobs:
+            needs_head = runs_head(job.policy, exit, limits[job])
+            (answering if needs_head else going_on).append(job)
         if answering:
             self._answer(model, exit, answering)
         now = time.monotonic()

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.bundle.errors import UserError
+from models.bundle.profile import RUNS, WATTS_PER_CORE
 
 PREFIX = "OFFRAMP_"
 
@@ -44,10 +45,10 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
     profile_runs: PositiveInt = Field(
-        20, description="timed runs per graph and batch size at start"
+        RUNS, description="timed runs per graph and batch size at start"
     )
     watts_per_core: PositiveFloat = Field(
-        8.0, description="active power of a core, for the energy estimate"
+        WATTS_PER_CORE, description="active power of a core, for the energy estimate"
     )
     shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
 

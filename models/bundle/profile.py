@@ -12,6 +12,7 @@ from models.bundle.manifest import SCHEMA_VERSION, CostProfile, GraphCost
 from models.bundle.runner import Arrays, SegmentRunner
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+RUNS = 20
 WATTS_PER_CORE = 8.0
 """Active power of one server core, a typical value: the estimate where no meter is read."""
 
@@ -19,7 +20,7 @@ WATTS_PER_CORE = 8.0
 def measure(
     runner: SegmentRunner,
     *,
-    runs: int = 20,
+    runs: int = RUNS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     watts: float = WATTS_PER_CORE,
     progress: Callable[[], object] = lambda: None,
