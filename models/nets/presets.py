@@ -8,6 +8,16 @@ from models.nets.multi_exit import MultiExitNet
 MSDNETS = {
     "msdnet-7": MSDNET_7,
     "msdnet-11": MSDNET_11,
+    "msdnet-5": MSDNetConfig(  # narrow: short experiments on two CPU cores
+        layers=(2, 2, 2, 2, 2),
+        base=12,
+        growth=4,
+        scale_factors=(1, 2, 4),
+        bottleneck=(1, 2, 4),
+        prune="evenly",
+        conv_bias=False,
+        head_channels=64,
+    ),
     "msdnet-tiny": MSDNetConfig(
         layers=(2, 1, 1),
         base=8,
