@@ -34,23 +34,13 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="paper (300 epochs), short (two CPU cores, two hours) or digits.")
     ] = "paper",
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    loss: Annotated[str | None, typer.Option(help="distillation or exit-wise.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of splits, weights and batches.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Resize images to this square.")] = None,
-    bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="Compile the network first.")] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, another value than the recipe's; repeatable."),
+    ] = None,
 ) -> None:
-    """Train a multi-exit network by distillation; the same call resumes a killed run."""
-    options = {
-        "epochs": epochs,
-        "loss": loss,
-        "seed": seed,
-        "image_size": image_size,
-        "bf16": bf16,
-        "compile": compile,
-    }
-    room("training").train(run, data, net, recipe, options)
+    """Train a multi-exit network by distillation; the same call resumes a stopped run."""
+    room("training").train(run, data, net, recipe, set or [])
 
 
 @app.command()

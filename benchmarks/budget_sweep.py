@@ -21,7 +21,7 @@ from benchmarks.process import serving
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.profile import hardware
 from models.bundle.runner import SegmentRunner
-from training.data import LabelledImages, load_images
+from training.data import LabelledImages, open_images
 from training.evaluate import all_logits
 
 BUDGETS_MS = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20)
@@ -36,9 +36,9 @@ def main(
 ) -> None:
     """Prints one row per query; every query is sent `rounds` times over all images."""
     bundle = load_bundle(path)
-    test = load_images(data, "test")
-    rows = np.random.default_rng(0).permutation(len(test))[:images]
-    chosen = test.subset(np.sort(rows))
+    test = open_images(data, "test")
+    rows = np.random.default_rng(0).permutation(len(test.labels))[:images]
+    chosen = test.take(np.sort(rows))
     last_macs = bundle.manifest.exit_heads[-1].macs + sum(s.macs for s in bundle.manifest.segments)
     last = run_by_hand(bundle, chosen)
     queries = [f"min_exit={bundle.manifest.num_exits}"]

@@ -24,7 +24,7 @@ def offramp(*arguments: str, code: int = 0) -> str:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("train", ["--data", "--recipe", "--epochs", "resumes"]),
+        ("train", ["--data", "--recipe", "--set", "resumes"]),
         ("export", ["--name", "--zoo", "bundle"]),
         ("evaluate", ["--data", "operating points"]),
         ("profile", ["costs on this host"]),
@@ -56,7 +56,7 @@ def test_top_help_loads_no_room() -> None:
         (["train", "RUN", "--data", "digits", "--recipe", "long"], "no recipe 'long'; there are"),
         (["train", "RUN", "--data", "digits", "--net", "vgg"], "no network 'vgg'; there are"),
         (["train", "RUN", "--data", "/nowhere"], "cannot load the train split of '/nowhere'"),
-        (["train", "RUN", "--data", "digits", "--loss", "mse"], "--loss: "),
+        (["train", "RUN", "--data", "digits", "--set", "loss=mse"], "loss: "),
         (["export", "RUN", "--name", "x"], "no checkpoint at"),
         (["evaluate", "RUN", "--data", "digits"], "is not a bundle directory"),
         (["profile", "RUN"], "is not a bundle directory"),

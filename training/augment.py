@@ -30,3 +30,16 @@ def shifted(images: Tensor, padding: int) -> Tensor:
     columns = offsets[1] + torch.arange(width, device=device)
     index = torch.arange(n, device=device)[:, None, None]
     return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1].
+
+    The deviation is at least one grey level, so that a constant channel normalises to zero.
+    """
+    flat = images.reshape(-1, images.shape[-1])
+    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in flat.T]).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum(1) / len(flat)
+    variance = (counts * values**2).sum(1) / len(flat) - mean**2
+    return mean.float(), variance.clamp(min=(1 / 255) ** 2).sqrt().float()

@@ -10,7 +10,7 @@ import torch
 from models.bundle.errors import UserError
 from training.config import TrainConfig
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CheckpointError(UserError):
@@ -19,17 +19,24 @@ class CheckpointError(UserError):
 
 @dataclass
 class Checkpoint:
-    """A run after `epoch` finished epochs.
+    """A run after `epoch` finished epochs and `step` steps of the next one.
 
-    `mean` and `std` are the training split's, per channel; `best_score` is the highest mean over
-    exits of selection accuracy so far; `git_commit` is where the run started.
+    `order` holds the rows of that epoch's batches, `loss_sum` and `num_correct` what its steps
+    gave. `average` is the weights' moving average. `mean` and `std` are the training split's, per
+    channel; `best_score` is the highest mean over exits of selection accuracy so far; `git_commit`
+    is where the run started.
     """
 
     config: TrainConfig
     epoch: int
+    step: int
+    order: torch.Tensor
+    loss_sum: torch.Tensor
+    num_correct: torch.Tensor
     distillation_temperature: float
     best_score: float
     net: dict[str, Any]
+    average: dict[str, Any] | None
     optimizer: dict[str, Any]
     random_state: dict[str, torch.Tensor]
     labels: list[str]
@@ -37,6 +44,14 @@ class Checkpoint:
     mean: list[float]
     std: list[float]
     git_commit: str
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The network's state to judge and export: the average, where there is one."""
+        if self.average is None:
+            return self.net
+        prefix = "module."
+        return {k.removeprefix(prefix): v for k, v in self.average.items() if k.startswith(prefix)}
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -1,7 +1,7 @@
 """`offramp train`, `export` and `evaluate`."""
 
+import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,23 +16,30 @@ from training.config import RECIPES, TrainConfig
 from training.data import DataError, load_images
 
 
-def train(run: Path, data: str, net: str, recipe: str, options: dict[str, Any]) -> None:
-    """Trains with a recipe, changed by every option that is not None."""
+def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> None:
+    """Trains with a recipe, changed by every "name=value" of `settings`."""
     if recipe not in RECIPES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
     if net not in MSDNETS:
         raise UserError(f"no network {net!r}; there are {', '.join(MSDNETS)}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    values = {name: json_or_text(value) for name, value in given.items()}
     try:
-        config = TrainConfig.model_validate({"data": data, "net": net, **RECIPES[recipe], **given})
+        config = TrainConfig.model_validate({"data": data, "net": net, **RECIPES[recipe], **values})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]}: {first['msg']}") from error
-    try:
-        best = loop.train(config, run)
-    except KeyboardInterrupt:
-        raise UserError(f"stopped; the same command goes on from {run / loop.LAST}") from None
+        name = "".join(f"{part}: " for part in first["loc"])
+        raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
+    best = loop.train(config, run)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
+
+
+def json_or_text(value: str) -> object:
+    """What a setting means: a number, a list, true, null; else the text itself."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def export(run: Path, name: str, version: int, zoo: Path) -> None:

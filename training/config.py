@@ -1,18 +1,32 @@
 """Everything that decides a training run, as one frozen record that travels with its checkpoint."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 LossName = Literal["distillation", "exit-wise"]
+Teachers = Literal["last", "all-later"]
 
 
 class TrainConfig(BaseModel):
     """A training run. Two runs with equal configs on one machine give equal weights.
 
-    `data` is "digits", a directory of parquet files or of image folders, or a hub name.
-    `distillation_confidence` is µ of Phuong & Lampert (2019): the distillation temperature rises
-    while the last exit's softened predictions are more confident than this on average.
+    `data` is "digits", a directory of parquet files or of image folders, or a hub name. `net` is a
+    preset or the function of a user's own network, "file.py:function".
+
+    `teachers` are the exits that every exit learns to imitate. `distillation_temperature` is
+    constant where given; else it is annealed from 1, rising while the last exit's softened
+    predictions are more confident than `distillation_confidence` on average: µ of Phuong &
+    Lampert (2019).
+
+    Of every class, `images_per_class` rows are used, all if None; they include
+    `selection_per_class` rows that choose the best epoch. Apart from them, `calibration_per_class`
+    rows are kept for export, and up to `unlabelled_per_class` more are learned from without their
+    labels: half of each batch, if there are any.
+
+    `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
+    every process of a distributed run takes the same number of parts. `ema_decay` is that of the
+    weights' exponential moving average, which is then what is selected and exported.
     `decay_epochs` are where the "step" schedule divides the learning rate by ten.
     """
 
@@ -21,31 +35,62 @@ class TrainConfig(BaseModel):
     data: str
     net: str
     image_size: PositiveInt | None = None
+
     loss: LossName = "distillation"
+    teachers: Teachers = "last"
+    distillation_temperature: float | None = Field(None, ge=1)
     distillation_confidence: float = Field(0.5, gt=0, lt=1)
+
+    images_per_class: PositiveInt | None = None
+    selection_per_class: NonNegativeInt = 50
+    calibration_per_class: NonNegativeInt = 25
+    unlabelled_per_class: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
 
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 64
+    micro_batches: PositiveInt = 1
     schedule: Literal["step", "linear"] = "step"
     decay_epochs: tuple[int, ...] = (150, 225)
     warmup_epochs: float = Field(0, ge=0)
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    selection_interval: PositiveInt = 1
 
     flip: bool = True
-    crop_padding: int = Field(4, ge=0)
-    calibration_per_class: PositiveInt = 25
-    selection_per_class: int = Field(50, ge=0)
-    max_train_per_class: PositiveInt | None = None
-    seed: int = 0
+    crop_padding: NonNegativeInt = 4
 
     bf16: bool = False
     compile: bool = False
 
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        parts = self.micro_batches * (2 if self.unlabelled_per_class else 1)
+        if self.batch_size % parts:
+            raise ValueError(f"a batch of {self.batch_size} cannot be cut into {parts} equal parts")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_uses_its_options(self) -> Self:
+        if self.loss == "exit-wise":
+            if self.unlabelled_per_class:
+                raise ValueError("the exit-wise loss learns nothing from unlabelled images")
+            if self.teachers != "last" or self.distillation_temperature is not None:
+                raise ValueError("the exit-wise loss has neither teachers nor a temperature")
+        return self
+
 
 RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
+    "paper-imagenet": {
+        "image_size": 224,
+        "distillation_confidence": 0.1,
+        "epochs": 90,
+        "batch_size": 256,
+        "decay_epochs": (30, 60),
+    },
     "short": {
         "epochs": 28,
         "batch_size": 128,
@@ -65,5 +110,5 @@ RECIPES: dict[str, dict[str, object]] = {
         "selection_per_class": 10,
     },
 }
-"""`paper` is Phuong & Lampert's. `short` fits two CPU cores in two hours and selects no epoch:
-its learning rate ends at zero. `digits` trains in seconds."""
+"""`paper` and `paper-imagenet` are Phuong & Lampert's. `short` fits two CPU cores in two hours and
+selects no epoch: its learning rate ends at zero. `digits` trains in seconds."""

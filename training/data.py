@@ -1,5 +1,6 @@
 """Data sets by name or path, decoded once into memory, and their class-balanced splits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,13 +38,29 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, index: NDArray[np.int64]) -> "LabelledImages":
-        rows = torch.from_numpy(index)
-        return LabelledImages(self.images[rows], self.labels[rows], self.names)
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A split whose labels are known and whose images are decoded on demand."""
+
+    labels: Tensor
+    names: tuple[str, ...]
+    decode: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+
+    def take(self, rows: NDArray[np.int64]) -> LabelledImages:
+        """Decodes these rows into memory, in their order."""
+        images = torch.from_numpy(self.decode(rows))
+        return LabelledImages(images, self.labels[torch.from_numpy(rows)], self.names)
 
 
 def load_images(source: str, split: SplitName, image_size: int | None = None) -> LabelledImages:
-    """Loads "digits", a directory of parquet files or of image folders, or a hub name.
+    """Every image of `open_images`, decoded."""
+    images = open_images(source, split, image_size)
+    return images.take(np.arange(len(images.labels)))
+
+
+def open_images(source: str, split: SplitName, image_size: int | None = None) -> ImageSource:
+    """Opens "digits", a directory of parquet files or of image folders, or a hub name.
 
     Images are resized to squares of `image_size`; without one they keep the first image's size.
     """
@@ -53,20 +70,25 @@ def load_images(source: str, split: SplitName, image_size: int | None = None) ->
         return _digits(split)
     rows = _open(source, split)
     image, label = _column(rows, Image), _column(rows, ClassLabel)
-    try:
-        pixels = _pixels(rows.select_columns([image]), image, image_size)
-    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
-        raise DataError(f"an image of {source!r} cannot be decoded: {error}") from error
+
+    def decode(index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        try:
+            return _pixels(rows.select_columns([image]), image, image_size, index)
+        except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
+            raise DataError(f"an image of {source!r} cannot be decoded: {error}") from error
+
     labels = torch.tensor(rows[label][:], dtype=torch.int64)
-    return LabelledImages(torch.from_numpy(pixels), labels, tuple(rows.features[label].names))
+    return ImageSource(labels, tuple(rows.features[label].names), decode)
 
 
-def _pixels(rows: Dataset, column: str, image_size: int | None) -> NDArray[np.uint8]:
+def _pixels(
+    rows: Dataset, column: str, image_size: int | None, index: NDArray[np.int64]
+) -> NDArray[np.uint8]:
     first = rows[0][column]
     width, height = (image_size, image_size) if image_size else first.size
     channels = 1 if first.mode == "L" else 3
-    pixels = np.empty((len(rows), height, width, channels), dtype=np.uint8)
-    for row, example in enumerate(rows):
+    pixels = np.empty((len(index), height, width, channels), dtype=np.uint8)
+    for row, example in enumerate(rows.select(index)):
         pixels[row] = fit_image(example[column], height, width, channels)
     return pixels
 
@@ -90,7 +112,7 @@ def _column(rows: Dataset, feature: type) -> str:
     raise DataError(f"no {feature.__name__} column among {', '.join(rows.column_names)}")
 
 
-def _digits(split: SplitName) -> LabelledImages:
+def _digits(split: SplitName) -> ImageSource:
     """scikit-learn's 8x8 grey digits, a fixed quarter of them for testing."""
     data = load_digits()
     pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -98,29 +120,39 @@ def _digits(split: SplitName) -> LabelledImages:
         np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=data.target
     )[split == "test"]
     labels = torch.from_numpy(data.target[rows].astype(np.int64))
-    return LabelledImages(torch.from_numpy(pixels[rows]), labels, tuple("0123456789"))
+    return ImageSource(labels, tuple("0123456789"), pixels[rows].__getitem__)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Disjoint row indices into one training set."""
+    """Disjoint row indices into one training set; `unlabelled` rows lend their images only."""
 
     train: NDArray[np.int64]
     selection: NDArray[np.int64]
     calibration: NDArray[np.int64]
+    unlabelled: NDArray[np.int64]
 
 
 def split_rows(labels: Tensor, config: TrainConfig) -> Splits:
-    """Draws the selection, calibration and training rows of every class; equal seeds draw alike."""
+    """Draws the rows of every class for each use, as many as `config` asks; equal seeds draw alike.
+
+    Raises DataError for a class with too few rows; only unlabelled ones may run short.
+    """
     generator = np.random.default_rng(config.seed)
-    num_selection, num_calibration = config.selection_per_class, config.calibration_per_class
+    num_held = config.selection_per_class + config.calibration_per_class
     parts: list[list[NDArray[np.int64]]] = []
     for label in torch.unique(labels).tolist():
         rows = generator.permutation(np.flatnonzero(labels.numpy() == label))
-        selection, calibration, train = np.split(
-            rows, [num_selection, num_selection + num_calibration]
-        )
-        if len(train) == 0:
-            raise DataError(f"class {label} has {len(rows)} images: none is left for training")
-        parts.append([train[: config.max_train_per_class], selection, calibration])
+        num_used = len(rows)
+        if config.images_per_class is not None:
+            num_used = config.images_per_class + config.calibration_per_class
+        if not num_held < num_used <= len(rows):
+            raise DataError(
+                f"class {label} has {len(rows)} images, too few for {config.selection_per_class} to"
+                f" select with, {config.calibration_per_class} to calibrate with and "
+                f"{max(1, num_used - num_held)} to train on"
+            )
+        cuts = [config.selection_per_class, num_held, num_used]
+        selection, calibration, train, spare = np.split(rows, cuts)
+        parts.append([train, selection, calibration, spare[: config.unlabelled_per_class]])
     return Splits(*(np.sort(np.concatenate(rows)) for rows in zip(*parts, strict=True)))

@@ -36,10 +36,10 @@ from training import checkpoint, report
 from training.augment import normalised
 from training.calibrate import calibrate
 from training.checkpoint import Checkpoint
-from training.data import LabelledImages, load_images
+from training.data import LabelledImages, load_images, open_images
 from training.evaluate import all_logits, evaluate
 from training.graphs import ExportError, check_parity, export_graphs
-from training.loop import BEST, SPLITS
+from training.run import BEST, SPLITS
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
@@ -58,11 +58,14 @@ def export(run: Path, name: str, version: int, zoo: Path) -> Path:
     if target.exists():
         raise ExportError(f"{target} exists; bundles are immutable, choose another version")
     saved = checkpoint.load(run / BEST)
-    train = load_images(saved.config.data, "train", saved.config.image_size)
+    train = open_images(saved.config.data, "train", saved.config.image_size)
     test = load_images(saved.config.data, "test", saved.config.image_size)
     if not (run / SPLITS).is_file():
         raise ExportError(f"{run / SPLITS} is missing: which rows calibrate is not known")
-    calibration = train.subset(np.load(run / SPLITS)["calibration"])
+    rows = np.load(run / SPLITS)["calibration"]
+    if len(rows) < PARITY_ROWS:
+        raise ExportError(f"{run} kept {len(rows)} rows for calibration; {PARITY_ROWS} are needed")
+    calibration = train.take(rows)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
     try:
@@ -116,7 +119,7 @@ def _checked_graphs(
 ) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
     """Entries of segments and heads, and every graph by file; checked on `images`."""
     net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
-    net.load_state_dict(saved.net)
+    net.load_state_dict(saved.weights)
     net.eval()
     mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
     exported = export_graphs(net, images, mean, std)

@@ -1,56 +1,75 @@
 """Losses over the logits of all exits: pure functions of tensors.
 
-Conventions are those of the code published with Phuong & Lampert (ICCV 2019); logits are a
-sequence of (batch, classes) tensors, first exit to last, and labels are (batch,) class indices.
+Logits are a sequence of (batch, classes) tensors, first exit to last; labels are (batch,) class
+indices, `UNLABELLED` where a row has none. Each cross-entropy is a mean over its rows.
+
+Two scales of the same loss are in use. Phuong & Lampert (ICCV 2019) write a mean over exits, CE
+plus imitation, and train it at learning rate 0.5. Their published code halves both terms, sums
+over exits and multiplies by 10 / exits, which is five times the paper's, and trains at 0.1: the
+same gradient step, but weight decay then acts at a fifth of the rate. Ours is the code's, since
+it made the published numbers. The code's baseline is the plain sum of the exits' cross-entropies,
+also at 0.1.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Teachers = Literal["last", "all-later"]
+
+UNLABELLED = -100
 DISTILLATION_WEIGHT = 0.5
 LOSS_SCALE = 10.0
-"""At learning rate 0.1 the scaled loss takes the step of the paper's mean over exits at 0.5."""
 
 
 def exit_wise_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """The baseline: the sum over exits of their cross-entropy."""
+    """The baseline: the sum over exits of their cross-entropy on the labelled rows."""
     return torch.stack([F.cross_entropy(z, labels) for z in logits]).sum()
 
 
 def distillation_loss(
-    logits: Sequence[Tensor], labels: Tensor, distillation_temperature: float
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    distillation_temperature: Tensor | float,
+    teachers: Teachers = "last",
 ) -> Tensor:
-    """Cross-entropy at every exit, and of every earlier exit against the detached last one.
+    """Cross-entropy at every exit, and of every earlier exit against its detached teachers.
 
-    With M exits and weight 1/2: 10 / M * (sum of CE_m / 2 + sum over m < M of tau^2 / 2 * H_m),
-    where H_m is the cross-entropy of exit m's prediction against the last exit's, both softened
-    by the distillation temperature tau.
+    With M exits and weight 1/2: 10 / M * (sum of CE_m / 2 + sum over m < M of tau^2 / 2 * H_m).
+    CE_m is over labelled rows; H_m, over all rows, is the cross-entropy of exit m's prediction
+    against the last exit's, or its mean over all later exits', all softened by the distillation
+    temperature tau. Rows without a label make this the paper's semi-supervised loss.
     """
-    teacher = softened(logits[-1].detach(), distillation_temperature)
-    scale = distillation_temperature**2
+    targets = [softened(z.detach(), distillation_temperature) for z in logits]
+    imitation = torch.zeros((), device=labels.device)
+    for m, z in enumerate(logits[:-1]):
+        target = targets[-1] if teachers == "last" else torch.stack(targets[m + 1 :]).mean(dim=0)
+        imitation = imitation + F.cross_entropy(z / distillation_temperature, target)
     total = (1 - DISTILLATION_WEIGHT) * exit_wise_loss(logits, labels)
-    for z in logits[:-1]:
-        imitation = F.cross_entropy(z / distillation_temperature, teacher)
-        total = total + DISTILLATION_WEIGHT * scale * imitation
+    total = total + DISTILLATION_WEIGHT * distillation_temperature**2 * imitation
     return LOSS_SCALE / len(logits) * total
 
 
-def softened(logits: Tensor, distillation_temperature: float) -> Tensor:
+def softened(logits: Tensor, distillation_temperature: Tensor | float) -> Tensor:
     """Probabilities after dividing the logits by the distillation temperature."""
     return torch.softmax(logits / distillation_temperature, dim=1)
 
 
+def mean_confidence(logits: Tensor, distillation_temperature: Tensor | float) -> Tensor:
+    """The batch mean of the largest softened probability, a scalar."""
+    return softened(logits.detach(), distillation_temperature).amax(dim=1).mean()
+
+
 def annealed(
-    distillation_temperature: float, last_logits: Tensor, confidence: float, factor: float = 1.05
-) -> float:
+    distillation_temperature: Tensor, confidence: Tensor, target: float, factor: float = 1.05
+) -> Tensor:
     """The temperature for the next batch: raised while the last exit is too confident.
 
-    Rises by `factor` when the batch mean of the largest softened probability exceeds `confidence`;
-    never falls.
+    `confidence` is the last exit's `mean_confidence` on a training batch at this temperature.
+    Above `target` the temperature is multiplied by `factor`; it never falls.
     """
-    largest = softened(last_logits.detach(), distillation_temperature).amax(dim=1)
-    is_confident = largest.mean().item() > confidence
-    return distillation_temperature * factor if is_confident else distillation_temperature
+    raised = distillation_temperature * factor
+    return torch.where(confidence > target, raised, distillation_temperature)

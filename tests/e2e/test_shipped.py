@@ -16,7 +16,7 @@ from tests.conftest import Serve
 from tests.e2e.test_serving import counters
 from tests.images import encoded
 from training.cli import evaluate
-from training.data import LabelledImages, load_images
+from training.data import LabelledImages, open_images
 from training.evaluate import Report
 
 BUNDLE = ROOT / "models/zoo/cifar100-msdnet/1"
@@ -38,8 +38,9 @@ def client(serve: Serve) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def images(cifar100: Path) -> LabelledImages:
-    test = load_images(str(cifar100), "test")
-    return test.subset(np.arange(0, len(test), len(test) // NUM_IMAGES))
+    test = open_images(str(cifar100), "test")
+    num_rows = len(test.labels)
+    return test.take(np.arange(0, num_rows, num_rows // NUM_IMAGES))
 
 
 @pytest.fixture(scope="module")

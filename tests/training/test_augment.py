@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.augment import flipped, normalised, shifted
+from training.augment import channel_statistics, flipped, normalised, shifted
 
 
 def distinct(batch: int = 4, height: int = 5, width: int = 6) -> Tensor:
@@ -65,3 +65,18 @@ def test_every_shift_occurs_and_images_shift_independently() -> None:
 
 def test_without_padding_nothing_moves() -> None:
     assert torch.equal(shifted(distinct(), 0), distinct())
+
+
+def test_channel_statistics_are_those_of_the_pixels() -> None:
+    images = torch.randint(0, 256, (20, 4, 4, 3), dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    pixels = images.double() / 255
+    assert mean.tolist() == pytest.approx(pixels.mean(dim=(0, 1, 2)).tolist())
+    assert std.tolist() == pytest.approx(pixels.std(dim=(0, 1, 2), correction=0).tolist())
+
+
+def test_a_constant_channel_normalises_to_zero() -> None:
+    images = torch.full((2, 4, 4, 1), 77, dtype=torch.uint8)
+    mean, std = channel_statistics(images)
+    assert std.item() == pytest.approx(1 / 255)
+    assert normalised(images, mean, std).abs().max() < 1e-4

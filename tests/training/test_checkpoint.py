@@ -26,9 +26,14 @@ def saved() -> Checkpoint:
     return Checkpoint(
         config=TrainConfig(data="digits", net="msdnet-tiny", decay_epochs=(3, 5), seed=7),
         epoch=2,
+        step=3,
+        order=torch.tensor([2, 0, 1]),
+        loss_sum=torch.tensor(1.5),
+        num_correct=torch.tensor([4, 5]),
         distillation_temperature=1.05**3,
         best_score=0.1 + 0.2,
         net={"weight": torch.tensor([1.0, float("nan"), 1e-45])},
+        average=None,
         optimizer={"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
         random_state=checkpoint.random_state(),
         labels=["ant", "bee"],
@@ -47,8 +52,18 @@ def test_what_was_saved_is_loaded(saved: Checkpoint, tmp_path: Path) -> None:
     assert loaded.optimizer["state"][0]["momentum_buffer"].tolist() == [1, 1]
     assert loaded.optimizer["param_groups"] == [{"lr": 0.1}]
     assert torch.equal(loaded.random_state["cpu"], saved.random_state["cpu"])
-    tensors = {"net": None, "optimizer": None, "random_state": None}
+    for name in ("order", "loss_sum", "num_correct"):
+        assert torch.equal(getattr(loaded, name), getattr(saved, name))
+    tensors = dict.fromkeys(
+        ("net", "optimizer", "random_state", "order", "loss_sum", "num_correct")
+    )
     assert vars(loaded) | tensors == vars(saved) | tensors
+
+
+def test_the_weights_are_the_average_where_there_is_one(saved: Checkpoint) -> None:
+    assert saved.weights is saved.net
+    average = {"module.weight": torch.ones(1), "n_averaged": torch.tensor(3)}
+    assert replace(saved, average=average).weights == {"weight": torch.ones(1)}
 
 
 def test_the_random_state_goes_on_where_it_was() -> None:
@@ -95,7 +110,9 @@ def test_a_truncated_file(saved: Checkpoint, tmp_path: Path, kept: float) -> Non
         checkpoint.load(path)
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], torch.ones(1), {"schema": 1, "epoch": 1}])
+@pytest.mark.parametrize(
+    "content", [{}, [1, 2], torch.ones(1), {"schema": checkpoint.SCHEMA, "epoch": 1}]
+)
 def test_a_file_of_something_else(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match=r"last.pt is damaged or no checkpoint: "):
@@ -105,7 +122,7 @@ def test_a_file_of_something_else(content: object, tmp_path: Path) -> None:
 def test_another_schema_is_another_version(saved: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     checkpoint.save(saved, path)
-    torch.save(torch.load(path, weights_only=True) | {"schema": 2}, path)
+    torch.save(torch.load(path, weights_only=True) | {"schema": checkpoint.SCHEMA + 1}, path)
     with pytest.raises(CheckpointError, match=r"last.pt was written by another version"):
         checkpoint.load(path)
 

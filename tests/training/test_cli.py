@@ -11,52 +11,54 @@ from training import cli, loop
 from training import export as exporting
 from training.config import RECIPES, TrainConfig
 from training.data import DataError, LabelledImages, load_images
+from training.run import BEST
 
 
 @pytest.mark.parametrize(
-    ("net", "recipe", "options", "complaint"),
+    ("net", "recipe", "settings", "complaint"),
     [
-        ("msdnet-8", "paper", {}, "no network 'msdnet-8'; there are msdnet-7, msdnet-11"),
-        ("msdnet-7", "quick", {}, "no recipe 'quick'; there are paper, short, digits"),
-        ("msdnet-7", "paper", {"epochs": 0}, "--epochs: Input should be greater than 0"),
-        ("msdnet-7", "paper", {"loss": "mse"}, "--loss: Input should be 'distillation' or"),
-        ("msdnet-7", "paper", {"colour": "red"}, "--colour: Extra inputs are not permitted"),
+        ("msdnet-8", "paper", [], "no network 'msdnet-8'; there are msdnet-7, msdnet-11"),
+        ("msdnet-7", "quick", [], "no recipe 'quick'; there are paper, paper-imagenet, short"),
+        ("msdnet-7", "paper", ["epochs=0"], "epochs: Input should be greater than 0"),
+        ("msdnet-7", "paper", ["loss=mse"], "loss: Input should be 'distillation' or"),
+        ("msdnet-7", "paper", ["colour=red"], "colour: Extra inputs are not permitted"),
+        ("msdnet-7", "paper", ["epochs"], "epochs: Input should be a valid integer"),
+        (
+            "msdnet-7",
+            "paper",
+            ["micro_batches=3"],
+            "a batch of 64 cannot be cut into 3 equal parts",
+        ),
+        (
+            "msdnet-7",
+            "paper",
+            ["loss=exit-wise", "unlabelled_per_class=1"],
+            "the exit-wise loss learns nothing from unlabelled images",
+        ),
     ],
 )
 def test_a_bad_option_is_named(
-    net: str, recipe: str, options: dict[str, object], complaint: str, tmp_path: Path
+    net: str, recipe: str, settings: list[str], complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as refused:
-        cli.train(tmp_path / "run", "digits", net, recipe, options)
+        cli.train(tmp_path / "run", "digits", net, recipe, settings)
     assert str(refused.value).startswith(complaint)
     assert not (tmp_path / "run").exists()
 
 
-def test_options_change_the_recipe_and_none_leaves_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_change_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TrainConfig] = []
 
     def train(config: TrainConfig, directory: Path) -> Path:
         seen.append(config)
-        return directory / loop.BEST
+        return directory / BEST
 
     monkeypatch.setattr(loop, "train", train)
-    options = {"epochs": 3, "loss": None, "seed": 5}
-    cli.train(tmp_path, "digits", "msdnet-tiny", "digits", options)
+    settings = ["epochs=3", "weight_decay=5e-4", "bf16=true", "decay_epochs=[1, 2]"]
+    cli.train(tmp_path, "digits", "msdnet-tiny", "digits", settings)
     expected = {"data": "digits", "net": "msdnet-tiny"} | RECIPES["digits"]
-    assert seen == [TrainConfig.model_validate(expected | {"epochs": 3, "seed": 5})]
-
-
-def test_an_interrupted_run_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def train(config: TrainConfig, directory: Path) -> Path:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "train", train)
-    with pytest.raises(UserError, match=r"^stopped; the same command goes on from .*last.pt$"):
-        cli.train(tmp_path, "digits", "msdnet-tiny", "digits", {})
+    changes = {"epochs": 3, "weight_decay": 5e-4, "bf16": True, "decay_epochs": (1, 2)}
+    assert seen == [TrainConfig.model_validate(expected | changes)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

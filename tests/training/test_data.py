@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from training.config import TrainConfig
-from training.data import DataError, Splits, load_images, split_rows
+from training.data import DataError, Splits, load_images, open_images, split_rows
 
 ANIMALS = ["ant", "bee", "cat"]
 
@@ -89,6 +89,19 @@ def test_a_directory_of_parquet_files(tmp_path: Path) -> None:
         [40],
     ]
     assert test.images.eq(50).all()
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_only_the_rows_taken_are_decoded(tmp_path: Path) -> None:
+    images = [grey(10), grey(20), {"bytes": b"no image", "path": None}, grey(40)]
+    write_parquet(tmp_path, images, ClassLabel(names=ANIMALS))
+    source = open_images(str(tmp_path), "train")
+    assert source.labels.tolist() == [0, 1, 2, 0]
+    taken = source.take(np.array([3, 0]))
+    assert taken.images[:, 0, 0, 0].tolist() == [40, 10]
+    assert taken.labels.tolist() == [0, 0]
+    with pytest.raises(DataError, match="cannot be decoded"):
+        source.take(np.array([2]))
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -169,18 +182,21 @@ def test_cifar_100_is_whole(cifar100: Path) -> None:
         assert len(set(images.names)) == 100
 
 
-def config(train: int | None, selection: int, calibration: int, seed: int = 0) -> TrainConfig:
+def config(
+    images: int | None, selection: int, calibration: int, unlabelled: int = 0, seed: int = 0
+) -> TrainConfig:
     return TrainConfig(
         data="digits",
         net="msdnet-tiny",
-        max_train_per_class=train,
+        images_per_class=images,
         selection_per_class=selection,
         calibration_per_class=calibration,
+        unlabelled_per_class=unlabelled,
         seed=seed,
     )
 
 
-class_sizes = st.lists(st.integers(20, 30), min_size=2, max_size=5)
+class_sizes = st.lists(st.integers(30, 40), min_size=2, max_size=5)
 
 
 def shuffled_labels(sizes: list[int], seed: int = 0) -> torch.Tensor:
@@ -189,43 +205,70 @@ def shuffled_labels(sizes: list[int], seed: int = 0) -> torch.Tensor:
 
 
 def parts(splits: Splits) -> list[list[int]]:
-    return [rows.tolist() for rows in (splits.train, splits.selection, splits.calibration)]
+    return [
+        rows.tolist()
+        for rows in (splits.train, splits.selection, splits.calibration, splits.unlabelled)
+    ]
 
 
 @given(
     class_sizes,
-    st.none() | st.integers(1, 12),
+    st.none() | st.integers(10, 21),
     st.integers(0, 9),
-    st.integers(1, 9),
+    st.integers(0, 9),
+    st.integers(0, 12),
     st.integers(0, 2**31),
 )
 def test_splits_are_disjoint_balanced_and_drawn_by_the_seed(
-    sizes: list[int], limit: int | None, selection: int, calibration: int, seed: int
+    sizes: list[int],
+    images: int | None,
+    selection: int,
+    calibration: int,
+    unlabelled: int,
+    seed: int,
 ) -> None:
     labels = shuffled_labels(sizes)
-    made = config(limit, selection, calibration, seed)
+    made = config(images, selection, calibration, unlabelled, seed)
     splits = split_rows(labels, made)
     assert parts(splits) == parts(split_rows(labels, made))
     everything = [row for rows in parts(splits) for row in rows]
     assert len(set(everything)) == len(everything)
-    num_train = [min(limit or size, size - selection - calibration) for size in sizes]
+    num_used = [size if images is None else images + calibration for size in sizes]
     for rows, expected in (
-        (splits.train, num_train),
+        (splits.train, [used - selection - calibration for used in num_used]),
         (splits.selection, [selection] * len(sizes)),
         (splits.calibration, [calibration] * len(sizes)),
+        (
+            splits.unlabelled,
+            [min(unlabelled, size - used) for size, used in zip(sizes, num_used, strict=True)],
+        ),
     ):
         assert labels[torch.from_numpy(rows)].bincount(minlength=len(sizes)).tolist() == expected
 
 
+@pytest.mark.parametrize("images_per_class", [80, 150, 250, 350, 500])
+def test_the_papers_splits_of_cifar_100(images_per_class: int) -> None:
+    """X images per class, 50 of them to select with; all others lend their images."""
+    labels = shuffled_labels([500] * 100)
+    splits = split_rows(labels, config(images_per_class, 50, 0, unlabelled=500))
+    sizes = {name: len(rows) / 100 for name, rows in vars(splits).items()}
+    assert sizes == {
+        "train": images_per_class - 50,
+        "selection": 50,
+        "calibration": 0,
+        "unlabelled": 500 - images_per_class,
+    }
+
+
 def test_another_seed_draws_another_split() -> None:
     labels = shuffled_labels([50, 50])
-    first, second = (split_rows(labels, config(None, 10, 10, seed)) for seed in (0, 1))
-    assert all(a != b for a, b in zip(parts(first), parts(second), strict=True))
+    first, second = (split_rows(labels, config(None, 10, 10, seed=seed)) for seed in (0, 1))
+    assert all(a != b for a, b in zip(parts(first)[:3], parts(second)[:3], strict=True))
 
 
-def test_less_training_data_keeps_selection_and_calibration() -> None:
+def test_fewer_images_keep_selection_and_calibration() -> None:
     labels = shuffled_labels([50, 50])
-    few, all_rows = (split_rows(labels, config(limit, 10, 10)) for limit in (5, None))
+    few, all_rows = (split_rows(labels, config(images, 10, 10)) for images in (15, None))
     assert parts(few)[1:] == parts(all_rows)[1:]
     assert set(parts(few)[0]) < set(parts(all_rows)[0])
 
@@ -235,4 +278,13 @@ def test_a_class_too_small_to_train_is_refused(size: int) -> None:
     labels = shuffled_labels([40, size])
     with pytest.raises(DataError) as refused:
         split_rows(labels, config(None, 10, 10))
-    assert str(refused.value) == f"class 1 has {size} images: none is left for training"
+    assert str(refused.value) == (
+        f"class 1 has {size} images, too few for 10 to select with, 10 to calibrate with and "
+        "1 to train on"
+    )
+
+
+def test_more_images_than_a_class_has_are_refused() -> None:
+    labels = shuffled_labels([40, 30])
+    with pytest.raises(DataError, match=r"^class 1 has 30 images, too few for .* 21 to train on$"):
+        split_rows(labels, config(31, 10, 0))

@@ -16,7 +16,7 @@ from training.calibrate import ACCURACY_DROPS
 from training.data import load_images
 from training.export import export
 from training.graphs import ExportedGraph, ExportError
-from training.loop import BEST, SPLITS
+from training.run import BEST, SPLITS
 
 Exported = tuple[list[ExportedGraph], list[ExportedGraph]]
 

@@ -20,7 +20,7 @@ from training.augment import normalised
 from training.data import load_images
 from training.evaluate import all_logits
 from training.graphs import PARITY_TOLERANCE, ExportError, check_parity
-from training.loop import BEST
+from training.run import BEST
 
 
 @pytest.fixture(scope="module")

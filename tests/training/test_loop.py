@@ -1,5 +1,6 @@
 """A run can be killed at any moment and ends as if it had not been."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from training import checkpoint, loop
+from training import checkpoint
+from training import run as run_module
 from training.augment import normalised
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, load_images, split_rows
-from training.loop import BEST, LAST, SPLITS, Run, channel_statistics, train
-from training.losses import annealed
+from training.distributed import World
+from training.loop import train
+from training.losses import UNLABELLED, annealed
+from training.run import BEST, LAST, SPLITS, Run, Stopped
 
 CONFIG = TrainConfig(
     data="digits",
@@ -30,10 +34,11 @@ CONFIG = TrainConfig(
     crop_padding=1,
     calibration_per_class=5,
     selection_per_class=10,
-    max_train_per_class=13,
+    images_per_class=23,
 )
 """Four batches an epoch with two rows left over; every batch raises the temperature."""
 
+CPU = World(torch.device("cpu"))
 
 Result = TypeVar("Result")
 
@@ -48,7 +53,7 @@ def silent(_: str) -> None:
 
 def run_of(directory: Path, **changes: object) -> Run:
     directory.mkdir(exist_ok=True)
-    return Run(CONFIG.model_copy(update=changes), directory, torch.device("cpu"))
+    return Run(CONFIG.model_copy(update=changes), directory, CPU)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,10 +121,10 @@ def test_killed_after_any_save_a_run_ends_with_the_same_bits(
 def test_killed_amid_an_epoch_a_run_ends_with_the_same_bits(
     uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "annealed", dying(annealed, 4 + 2))
+    monkeypatch.setattr(run_module, "annealed", dying(annealed, 4 + 2))
     with pytest.raises(Killed):
         train(CONFIG, tmp_path, silent)
-    monkeypatch.setattr(loop, "annealed", annealed)
+    monkeypatch.setattr(run_module, "annealed", annealed)
     assert checkpoint.load(tmp_path / LAST).epoch == 1
     train(CONFIG, tmp_path, silent)
     assert_same_end(tmp_path, uninterrupted)
@@ -134,7 +139,7 @@ from training.config import TrainConfig
 
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json(sys.argv[1])
-die = lambda line: line.startswith("epoch 3") and os.kill(os.getpid(), signal.SIGKILL)
+die = lambda line: line.startswith("epoch 2") and os.kill(os.getpid(), signal.SIGKILL)
 loop.train(config, Path(sys.argv[2]), die)
 """
 
@@ -148,7 +153,7 @@ def test_a_killed_process_leaves_a_run_that_another_ends_with_the_same_bits(
     assert checkpoint.load(tmp_path / LAST).epoch == 2
     lines: list[str] = []
     train(CONFIG, tmp_path, lines.append)
-    assert lines[0] == f"resuming {tmp_path} after epoch 2"
+    assert lines[0] == f"resuming {tmp_path} after epoch 2, step 0"
     assert_same_end(tmp_path, uninterrupted)
 
 
@@ -227,7 +232,9 @@ def test_selection_accuracy_is_of_the_selection_split(tmp_path: Path) -> None:
 
 def test_an_epoch_visits_rows_once_and_drops_the_incomplete_batch(tmp_path: Path) -> None:
     run = run_of(tmp_path, flip=False, crop_padding=0)
-    batches = list(run.batches())
+    order = run.draw_order()
+    assert run.steps_per_epoch == 4
+    batches = [run.batch(order[start : start + 32]) for start in range(0, 128, 32)]
     assert [tuple(images.shape) for images, _ in batches] == [(32, 1, 8, 8)] * 4
     known = normalised(run.train.images, run.mean, run.std).flatten(1)
     seen = torch.cat([images.flatten(1) for images, _ in batches])
@@ -241,33 +248,117 @@ def test_a_training_split_smaller_than_a_batch_is_refused(tmp_path: Path) -> Non
         run_of(tmp_path, batch_size=131)
 
 
-def test_channel_statistics_are_those_of_the_pixels() -> None:
-    images = torch.randint(0, 256, (20, 4, 4, 3), dtype=torch.uint8)
-    mean, std = channel_statistics(images)
-    pixels = images.double() / 255
-    assert mean.tolist() == pytest.approx(pixels.mean(dim=(0, 1, 2)).tolist())
-    assert std.tolist() == pytest.approx(pixels.std(dim=(0, 1, 2), correction=0).tolist())
-
-
-def test_a_constant_channel_normalises_to_zero() -> None:
-    images = torch.full((2, 4, 4, 1), 77, dtype=torch.uint8)
-    mean, std = channel_statistics(images)
-    assert std.item() == pytest.approx(1 / 255)
-    assert normalised(images, mean, std).abs().max() < 1e-4
-
-
 @pytest.mark.parametrize("loss", ["distillation", "exit-wise"])
 def test_a_step_moves_every_weight_that_has_a_gradient(loss: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, loss=loss)
     before = {name: p.clone() for name, p in run.net.named_parameters()}
-    images, labels = next(iter(run.batches()))
     run.net.train()
-    value, correct = run.step(images, labels)
-    assert value.item() > 0
-    assert correct.shape == (3,)
-    assert all(0 <= hits <= 32 for hits in correct.tolist())
+    run.order, run.epoch = run.draw_order(), 1  # the warm-up is over
+    run.train_step()
+    mean_loss, accuracy = run.epoch_means()
+    assert mean_loss > 0
+    assert len(accuracy) == 3
+    assert all(0 <= share <= 1 for share in accuracy)
     has_gradient = {n for n, p in run.net.named_parameters() if p.grad is not None and p.grad.any()}
     has_moved = {n for n, p in run.net.named_parameters() if not torch.equal(p, before[n])}
     assert has_gradient
     assert has_gradient <= has_moved
-    assert (run.distillation_temperature > 1) == (loss == "distillation")
+    assert (run.distillation_temperature.item() > 1) == (loss == "distillation")
+
+
+def test_asked_to_stop_a_run_saves_and_ends_with_the_same_bits(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def train_step(run: Run) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 4 + 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(run)
+
+    original = Run.train_step
+    monkeypatch.setattr(Run, "train_step", train_step)
+    with pytest.raises(Stopped) as stopped:
+        train(CONFIG, tmp_path, silent)
+    assert str(stopped.value) == (
+        f"stopped in epoch 2; the same command goes on from {tmp_path / LAST}"
+    )
+    saved = checkpoint.load(tmp_path / LAST)
+    assert (saved.epoch, saved.step) == (1, 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(CONFIG, tmp_path, silent)
+    assert steps == 12
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_a_batch_in_two_parts_takes_the_mean_of_their_gradients(tmp_path: Path) -> None:
+    runs = []
+    for parts in (1, 2):
+        run = run_of(tmp_path / str(parts), micro_batches=parts)
+        run.net.eval()  # normalisation by fixed statistics does not see the parts
+        run.order = run.draw_order()
+        run.train_step()
+        runs.append(run)
+    whole, halves = runs
+    assert torch.equal(whole.order, halves.order)
+    for one, other in zip(whole.net.parameters(), halves.net.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)  # some features no exit reads
+        if one.grad is not None and other.grad is not None:
+            assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert halves.epoch_means()[0] == pytest.approx(whole.epoch_means()[0], rel=1e-5)
+    assert halves.num_correct.tolist() == whole.num_correct.tolist()
+    assert halves.distillation_temperature.item() == whole.distillation_temperature.item() == 1.05
+
+
+def test_every_second_row_of_a_batch_is_unlabelled(tmp_path: Path) -> None:
+    run = run_of(tmp_path, unlabelled_per_class=6)
+    num_labelled, num_unlabelled = len(run.splits.train), len(run.splits.unlabelled)
+    assert (num_labelled, num_unlabelled, run.steps_per_epoch) == (130, 60, 8)
+    order = run.draw_order()
+    assert sorted(order[0::2].tolist()) == list(range(num_labelled))
+    counts = order[1::2].bincount(minlength=num_labelled + num_unlabelled)[num_labelled:]
+    assert counts.sum() == num_labelled
+    assert set(counts.tolist()) == {2, 3}  # 130 draws from 60 rows, all before any comes again
+    _, labels = run.batch(order[:32])
+    assert labels[1::2].eq(UNLABELLED).all()
+    assert labels[0::2].ge(0).all()
+    run.train_epoch()
+    assert all(0.05 < share <= 1 for share in run.epoch_means()[1])
+
+
+def test_the_moving_average_of_the_weights_is_judged_and_saved(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ema_decay=0.5, epochs=1)
+    run.net.train()
+    run.order = run.draw_order()
+    weights = []
+    for _ in range(3):
+        run.train_step()
+        weights.append(run.net.heads[0][0][0].weight.detach().clone())
+    expected = 0.5 * (0.5 * weights[0] + 0.5 * weights[1]) + 0.5 * weights[2]
+    found = run.snapshot().weights["heads.0.0.0.weight"]
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert run.average is not None
+    for p in run.average.parameters():
+        p.data.zero_()
+    assert run.selection_accuracy() == [pytest.approx(0.1)] * 3  # all logits are equal
+
+
+def test_a_resumed_average_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"ema_decay": 0.9, "epochs": 2})
+    train(config, tmp_path / "whole", silent)
+    monkeypatch.setattr(run_module, "annealed", dying(annealed, 4 + 2))
+    with pytest.raises(Killed):
+        train(config, tmp_path / "killed", silent)
+    monkeypatch.setattr(run_module, "annealed", annealed)
+    train(config, tmp_path / "killed", silent)
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_only_every_nth_epoch_and_the_last_are_judged(tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(CONFIG.model_copy(update={"selection_interval": 2}), tmp_path, lines.append)
+    assert [line.split(":")[0] for line in lines] == ["epoch 2", "epoch 3"]

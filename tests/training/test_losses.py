@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.losses import annealed, distillation_loss, exit_wise_loss, softened
+from training.losses import (
+    UNLABELLED,
+    annealed,
+    distillation_loss,
+    exit_wise_loss,
+    mean_confidence,
+    softened,
+)
 
 LOGITS = np.array(
     [
@@ -120,34 +127,83 @@ def test_softened_divides_the_logits() -> None:
     assert softened(z, 2.0)[0].tolist() == pytest.approx([0.75, 0.25])
 
 
+def test_all_later_exits_teach_with_their_mean() -> None:
+    """The cross-entropy against the mean of the teachers is the mean over the teachers."""
+    temperature = 2.0
+    first, second, last = (softmax(z / temperature) for z in LOGITS)
+    of_first = sum(-(t * np.log(first)).sum(axis=1).mean() for t in (second, last)) / 2
+    of_second = -(last * np.log(second)).sum(axis=1).mean()
+    classification = sum(0.5 * cross_entropy(z) for z in LOGITS)
+    expected = 10 / 3 * (classification + 0.5 * temperature**2 * (of_first + of_second))
+    loss = distillation_loss(tensors(), torch.tensor(LABELS), temperature, "all-later")
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_no_teacher_learns_from_its_students() -> None:
+    logits = tensors(requires_grad=True)
+    for teachers, expected in (("last", [True, True, False]), ("all-later", [True, True, False])):
+        imitation = distillation_loss(logits, torch.tensor(LABELS), 2.0, teachers)  # type: ignore[arg-type]
+        imitation = imitation - 5 / 3 * exit_wise_loss(logits, torch.tensor(LABELS))
+        moves = [bool(g.abs().max() > 1e-12) for g in gradients(imitation, logits)]
+        assert moves == expected
+    first, second, _ = logits
+    second_alone = distillation_loss([second, logits[-1]], torch.tensor(LABELS), 2.0)
+    with_student = distillation_loss([first, second, logits[-1]], torch.tensor(LABELS), 2.0)
+    scale = (10 / 2) / (10 / 3)
+    (alone,), (beside,) = (
+        torch.autograd.grad(loss, [second]) for loss in (second_alone, with_student)
+    )
+    assert torch.allclose(alone, scale * beside)
+
+
+def test_unlabelled_rows_are_imitated_but_not_classified() -> None:
+    temperature = 2.0
+    labels = torch.tensor([LABELS[0], UNLABELLED])
+    classification = sum(-0.5 * np.log(softmax(z)[0, LABELS[0]]) for z in LOGITS)
+    distillation = sum(0.5 * temperature**2 * imitation(z, temperature) for z in LOGITS[:-1])
+    loss = distillation_loss(tensors(), labels, temperature)
+    assert loss.item() == pytest.approx(10 / 3 * (classification + distillation), rel=1e-12)
+    logits = tensors(requires_grad=True)
+    *students, last = gradients(distillation_loss(logits, labels, temperature), logits)
+    assert all(student[1].abs().max() > 1e-3 for student in students)
+    assert last[1].abs().max() == 0
+
+
+def test_the_scaled_loss_takes_the_papers_step() -> None:
+    """Learning rate 0.1 on our scale is 0.5 on the paper's mean over exits of CE plus imitation."""
+    temperature, labels, logits = 2.0, torch.tensor(LABELS), tensors(requires_grad=True)
+    teacher = softened(logits[-1].detach(), temperature)
+    terms = [F.cross_entropy(z, labels) for z in logits]
+    terms += [temperature**2 * F.cross_entropy(z / temperature, teacher) for z in logits[:-1]]
+    paper = torch.stack(terms).sum() / len(logits)
+    ours = distillation_loss(logits, labels, temperature)
+    steps = zip(gradients(paper, logits), gradients(ours, logits), strict=True)
+    assert all(torch.allclose(0.5 * paper_step, 0.1 * our_step) for paper_step, our_step in steps)
+
+
 def test_temperature_over_a_recorded_run() -> None:
     """A gap of g between two classes' logits has confidence 1 / (1 + exp(-g / temperature))."""
     gaps_and_rises = [(0.5, 0), (2.1, 1), (2.05, 1), (2.2, 2), (2.15, 2), (2.4, 3), (0.0, 3)]
-    temperature, num_rises = 1.0, 0
+    temperature, num_rises = torch.tensor(1.0, dtype=torch.float64), 0
     for gap, expected in gaps_and_rises:
         is_confident = 1 / (1 + exp(-gap / 1.05**num_rises)) > 0.88
         assert num_rises + is_confident == expected
-        temperature = annealed(temperature, torch.tensor([[gap, 0.0]] * 4), 0.88)
+        confidence = mean_confidence(torch.tensor([[gap, 0.0]] * 4), temperature)
+        temperature = annealed(temperature, confidence, 0.88)
         num_rises = expected
-        assert temperature == pytest.approx(1.05**num_rises)
+        assert temperature.item() == pytest.approx(1.05**num_rises)
 
 
-def test_the_mean_over_the_batch_decides() -> None:
+def test_confidence_is_the_mean_over_the_batch() -> None:
     sure, unsure = [log(9.0), 0.0], [0.0, 0.0]  # 0.9 and 0.5
-    logits = torch.tensor([sure, unsure])
-    assert annealed(2.0, 2 * logits, 0.69) == pytest.approx(2.1)
-    assert annealed(2.0, 2 * logits, 0.71) == 2.0
+    logits = 2 * torch.tensor([sure, unsure])
+    assert mean_confidence(logits, 2.0).item() == pytest.approx(0.7)
 
 
-def test_exactly_as_confident_as_allowed_is_not_too_confident() -> None:
-    assert annealed(1.5, torch.zeros(3, 2), 0.5) == 1.5
-
-
-@given(
-    st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.floats(1, 50), st.floats(0.01, 0.99)
-)
-def test_temperature_never_falls_and_rises_by_one_factor(
-    row: list[float], temperature: float, confidence: float
+@given(st.floats(1, 50), st.floats(0, 1), st.floats(0.01, 0.99))
+def test_temperature_rises_by_one_factor_above_the_target_and_never_falls(
+    temperature: float, confidence: float, target: float
 ) -> None:
-    after = annealed(temperature, torch.tensor([row]), confidence)
-    assert after in (temperature, temperature * 1.05)
+    before = torch.tensor(temperature, dtype=torch.float64)
+    after = annealed(before, torch.tensor(confidence, dtype=torch.float64), target)
+    assert after.item() == (temperature * 1.05 if confidence > target else temperature)
