@@ -67,6 +67,28 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="cifar100-150, -250, -350, -500, semi-supervised, temperature, teachers, overhead."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="CIFAR-100, as for train.")],
+    recipe: Annotated[
+        str, typer.Option(help="paper (300 epochs, 11 exits) or short (two CPU cores, hours).")
+    ] = "paper",
+    seeds: Annotated[int, typer.Option(help="Runs of each method.", min=1)] = 3,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at once; one per GPU or core by default.", min=1)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where runs and tables go.")] = Path("runs/reproduce"),
+) -> None:
+    """Repeat an experiment of the paper, beside its numbers; the same call goes on."""
+    room("training").reproduce(name, data, recipe, seeds, jobs, out)
+
+
+@app.command()
 def profile(bundle: BundlePath) -> None:
     """Print what every segment and exit head of a bundle costs on this host."""
     room("server").profile(bundle)

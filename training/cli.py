@@ -1,19 +1,24 @@
 """`offramp train`, `export` and `evaluate`."""
 
 import json
+import os
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
 from models.bundle.bundle import load_bundle
 from models.bundle.errors import UserError
+from models.bundle.profile import hardware
 from models.bundle.runner import SegmentRunner
 from models.nets.presets import MSDNETS
+from training import comparison, loop, overhead, report
 from training import evaluate as evaluation
 from training import export as exporting
-from training import loop, report
 from training.config import RECIPES, TrainConfig
 from training.data import DataError, load_images
+from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
+from training.reproduce import reproduce as run_experiment
 
 
 def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> None:
@@ -32,6 +37,31 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
         raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
     best = loop.train(config, run)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
+
+
+def reproduce(
+    name: str, data: str, recipe: str, num_seeds: int, num_jobs: int | None, out: Path
+) -> None:
+    """Runs one of the paper's experiments and writes its tables, figure and raw results."""
+    if name == "overhead":
+        print(overhead.markdown(overhead.measure(data, recipe)))
+        return
+    if name not in EXPERIMENTS:
+        raise UserError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, overhead")
+    if recipe not in RECIPE_CHANGES:
+        raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPE_CHANGES)}")
+    jobs = num_jobs or torch.cuda.device_count() or os.cpu_count() or 1
+    try:
+        results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    tables = comparison.markdown(name, recipe, hardware(), results)
+    stem = out / f"{name}-{recipe}"
+    stem.with_suffix(".md").write_text(tables)
+    rows = [result.model_dump() for result in results]
+    stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    comparison.plot(name, recipe, results, stem.with_suffix(".png"))
+    print(tables)
 
 
 def json_or_text(value: str) -> object:

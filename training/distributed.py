@@ -27,7 +27,7 @@ class World:
         if self.size == 1:
             return net
         # an MSDNet's last layers make features that no exit reads
-        return DistributedDataParallel(net, find_unused_parameters=True)
+        return DistributedDataParallel(net, find_unused_parameters=True, broadcast_buffers=False)
 
     def any(self, flag: bool) -> bool:
         """Whether it holds for any process."""
@@ -36,7 +36,7 @@ class World:
         return self.mean(torch.tensor(float(flag), device=self.device)).item() > 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """The mean over all processes, in place."""
         if self.size > 1:
             distributed.all_reduce(value)
             value /= self.size

@@ -87,7 +87,7 @@ def _write(
     test: LabelledImages,
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
-    segments, heads, content = _checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
+    segments, heads, content = checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
     runner = SegmentRunner(segments, heads, content)
     logits = logits_with_progress(runner, calibration_data.images.numpy(), "calibrating")
     calibration = calibrate(logits, calibration_data.labels.numpy(), segments, heads)
@@ -114,7 +114,7 @@ def _write(
     report.write(evaluate(bundle, logits, test.labels.numpy(), data=data, split="test"), directory)
 
 
-def _checked_graphs(
+def checked_graphs(
     saved: Checkpoint, images: Tensor
 ) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
     """Entries of segments and heads, and every graph by file; checked on `images`."""

@@ -85,7 +85,7 @@ class Run:
         )
         self.epoch, self.step, self.order = 0, 0, torch.empty(0, dtype=torch.int64)
         self.loss_sum = torch.zeros((), device=device)
-        self.num_correct = torch.zeros(self.net.num_exits, dtype=torch.int64, device=device)
+        self.num_correct = torch.zeros(self.net.num_exits, dtype=torch.float64, device=device)
         self.best_score, self.is_asked_to_stop = -1.0, False
         self.git_commit = git_commit()
 
@@ -209,7 +209,7 @@ class Run:
             desc=title,
             unit="batch",
             mininterval=1,
-            disable=not self.world.is_main,
+            disable=None if self.world.is_main else True,  # no bar where no terminal is
         ) as bar:
             while self.step < self.steps_per_epoch:
                 self.train_step()
@@ -264,7 +264,13 @@ class Run:
         return (correct / len(self.selection)).tolist()
 
     def finish_epoch(self) -> dict[str, float]:
-        """Counts the epoch, judges it if its turn has come, and saves; returns what to record."""
+        """Counts the epoch, judges it if its turn has come, and saves; returns what to record.
+
+        What the processes saw of their own parts is averaged first.
+        """
+        for seen in (self.loss_sum, self.num_correct, *self.net.buffers()):
+            if seen.is_floating_point():
+                self.world.mean(seen)
         loss, accuracy = self.epoch_means()
         self.epoch, self.step = self.epoch + 1, 0
         if not self.world.is_main:

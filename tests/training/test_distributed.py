@@ -1,0 +1,88 @@
+"""Processes of torchrun take the steps that one process takes on the same batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+    event_accumulator,
+)
+
+from training import checkpoint, loop
+from training.config import TrainConfig
+from training.run import BEST, LAST
+
+CONFIG = TrainConfig(
+    data="digits",
+    net="msdnet-tiny",
+    epochs=3,
+    batch_size=32,
+    micro_batches=2,
+    schedule="linear",
+    learning_rate=0.02,
+    distillation_confidence=0.3,
+    crop_padding=1,
+    selection_per_class=10,
+    images_per_class=42,
+)
+TRAIN = """
+import sys
+from pathlib import Path
+import torch
+from training import loop
+from training.config import TrainConfig
+torch.set_num_threads(1)
+loop.train(TrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), print)
+"""
+
+
+def torchrun(config: TrainConfig, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine."""
+    script = directory.parent / "train.py"
+    script.write_text(TRAIN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*command, str(script), config.model_dump_json(), str(directory)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def losses(directory: Path) -> list[float]:
+    """The mean training loss of every epoch."""
+    events = event_accumulator.EventAccumulator(str(directory / "tensorboard")).Reload()
+    return [event.value for event in events.Scalars("loss")]
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    loop.train(CONFIG, tmp_path / "one", lambda _: None)
+    torch.set_num_threads(threads)
+    done = torchrun(CONFIG, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    curve = losses(tmp_path / "one")
+    assert len(curve) == 3
+    assert curve[2] < curve[0] - 1  # it learns
+    assert losses(tmp_path / "two") == pytest.approx(curve, rel=1e-4)
+    one, two = (checkpoint.load(tmp_path / name / LAST) for name in ("one", "two"))
+    assert one.distillation_temperature == pytest.approx(two.distillation_temperature, rel=1e-9)
+    assert one.distillation_temperature > 1.05
+    for name, weight in one.net.items():
+        is_statistic = "running_" in name  # updated by every part, or by one part in each process
+        if weight.is_floating_point() and not is_statistic:
+            assert torch.allclose(weight, two.net[name], rtol=1e-3, atol=1e-4), name
+    assert checkpoint.load(tmp_path / "two" / BEST).best_score > 0.3
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    done = torchrun(CONFIG.model_copy(update={"micro_batches": 1}), tmp_path / "run")
+    assert done.returncode != 0
+    assert "1 micro-batches cannot be shared by 2 processes; try --set micro_batches=2" in (
+        done.stderr
+    )

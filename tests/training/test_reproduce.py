@@ -1,0 +1,119 @@
+"""An experiment of the paper, whole but tiny: real runs in processes of their own."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.bundle.errors import UserError
+from training import cli, reproduce
+from training.config import TrainConfig
+from training.reproduce import (
+    EXPERIMENTS,
+    LOG,
+    METHODS,
+    PLAN,
+    RECIPE_CHANGES,
+    RESULT,
+    Experiment,
+    Plan,
+    config_of,
+)
+from training.run import LAST
+
+TINY: dict[str, object] = {
+    "net": "msdnet-tiny",
+    "epochs": 1,
+    "schedule": "linear",
+    "batch_size": 32,
+    "selection_per_class": 10,
+    "flip": False,
+    "crop_padding": 1,
+}
+EXPERIMENT = Experiment(50, ("exit-wise", "semi-supervised"))
+
+
+@pytest.fixture(autouse=True)
+def _tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPE_CHANGES, "tiny", TINY)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "short"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: str) -> None:
+    experiment = EXPERIMENTS[name]
+    assert set(experiment.methods) <= set(METHODS)
+    configs = [config_of(experiment, m, 3, recipe, "cifar") for m in experiment.methods]
+    assert len({c.model_dump_json() for c in configs}) == len(experiment.methods)
+    for config in configs:
+        assert (config.seed, config.data, config.selection_per_class) == (3, "cifar", 50)
+        assert (config.learning_rate, config.weight_decay, config.batch_size) == (0.1, 1e-4, 64)
+        decays = [epoch / config.epochs for epoch in config.decay_epochs]
+        assert (config.schedule, decays) == ("step", [0.5, 0.75])
+
+
+def test_an_experiment_runs_once_and_writes_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "digits-50", EXPERIMENT)
+    for _ in range(2):
+        cli.reproduce("digits-50", "digits", "tiny", 1, 2, tmp_path)
+    table = (tmp_path / "digits-50-tiny.md").read_text()
+    assert table in capsys.readouterr().out
+    assert (
+        "| exit | M MACs | exit-wise | semi-supervised | semi-supervised over exit-wise |" in table
+    )
+    assert len(json.loads((tmp_path / "digits-50-tiny.json").read_text())) == 2
+    assert (tmp_path / "digits-50-tiny.png").stat().st_size > 10_000
+    runs = tmp_path / "tiny" / "cifar100-50"
+    assert sorted(d.name for d in runs.iterdir()) == ["exit-wise-seed0", "semi-supervised-seed0"]
+    for directory in runs.iterdir():
+        log = (directory / LOG).read_text()
+        assert log.count("epoch 1: selection accuracy") == 1  # the second call trained nothing
+        result = json.loads((directory / RESULT).read_text())
+        assert (result["best_epoch"], len(result["exits"])) == (1, 3)
+        for e in result["exits"]:
+            assert 0.1 < e["top1"] < e["top5"] <= 1
+            assert e["macs"] <= e["macs_all_heads"]
+
+
+def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as failed:
+        reproduce.reproduce(Experiment(50, ("exit-wise",)), "tiny", "/nowhere", 1, 1, tmp_path)
+    directory = tmp_path / "tiny" / "cifar100-50" / "exit-wise-seed0"
+    assert str(failed.value) == (
+        f"{directory} stopped: see {directory / LOG}; the same command goes on"
+    )
+    assert "cannot load the train split of '/nowhere'" in (directory / LOG).read_text()
+
+
+def test_a_stopped_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"data": "digits", **TINY, "epochs": 1000})
+    (tmp_path / PLAN).write_text(Plan(method="distillation", config=config).model_dump_json())
+    command = [sys.executable, "-m", "training.reproduce", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1: selection accuracy")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].endswith(f"the same command goes on from {tmp_path / LAST}")
+    assert (tmp_path / LAST).is_file()
+    assert not (tmp_path / RESULT).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "complaint"),
+    [
+        ("imagenet", "paper", "no experiment 'imagenet'; there are cifar100-150, "),
+        ("teachers", "long", "no recipe 'long'; there are paper, short"),
+    ],
+)
+def test_an_unknown_name_is_refused(name: str, recipe: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        cli.reproduce(name, "digits", recipe, 1, 1, tmp_path)
+    assert str(refused.value).startswith(complaint)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,152 @@
+"""What the paper's experiments gave, beside what the paper reports: Markdown and plots."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+
+from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, nearest_exit
+from training.reproduce import RunResult
+
+Values = NDArray[np.float64]
+
+
+def budget_mode_top5(result: RunResult) -> list[float]:
+    """Test top-5 where each exit's cost is the budget, in percent.
+
+    The answer is that of the exit with the best selection accuracy among those that fit, as in
+    the paper's Table 2.
+    """
+    validated = np.array([e.selection_top1 for e in result.exits])
+    chosen = [int(validated[: k + 1].argmax()) for k in range(len(validated))]
+    return [100 * result.exits[k].top5 for k in chosen]
+
+
+def anytime_mode_top5(result: RunResult) -> list[float]:
+    """Test top-5 of the ensemble of the exits so far, in percent, as in the paper's Table 6."""
+    return [100 * e.ensemble_top5 for e in result.exits]
+
+
+def exit_top1(result: RunResult) -> list[float]:
+    """Test top-1 of each exit alone, in percent; the paper reports none."""
+    return [100 * e.top1 for e in result.exits]
+
+
+def mean_and_interval(values: Values) -> tuple[Values, Values]:
+    """Mean over runs, the first axis, and 1.96 standard errors of it; zero for a single run."""
+    num_runs = len(values)
+    if num_runs == 1:
+        return values[0], np.zeros_like(values[0])
+    return values.mean(axis=0), 1.96 * values.std(axis=0, ddof=1) / num_runs**0.5
+
+
+def by_method(
+    results: Sequence[RunResult], measure: Callable[[RunResult], list[float]]
+) -> dict[str, Values]:
+    """(runs, exits) of a measure for every method, runs in the order of their seeds."""
+    methods = dict.fromkeys(r.method for r in results)
+    return {
+        method: np.array([measure(r) for r in results if r.method == method]) for method in methods
+    }
+
+
+def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]) -> str:
+    """The tables of one experiment."""
+    first = results[0]
+    seeds = {method: len(v) for method, v in by_method(results, exit_top1).items()}
+    commits = ", ".join(sorted({r.git_commit[:12] for r in results}))
+    lines = [
+        f"# {name}, {recipe} recipe",
+        "",
+        f"CIFAR100({first.images_per_class}): {first.images_per_class - 50} images per class to "
+        f"train on and 50 to select the best epoch with. {first.net}, {first.epochs} epochs; runs: "
+        + ", ".join(f"{method} {n}" for method, n in seeds.items())
+        + f". Trained on {hardware} at commit {commits}. Test split, exported segments; means over "
+        "runs ± 1.96 standard errors.",
+        "",
+    ]
+    if recipe != "paper":
+        lines += [
+            f"**A {recipe} recipe**: not the paper's network (msdnet-11) nor its 300 epochs, so "
+            "levels are not comparable; the direction and size of the differences are. The "
+            "paper's numbers are those of its exit with the nearest share of the last exit's MACs.",
+            "",
+        ]
+    published = first.images_per_class
+    for title, measure, paper in (
+        ("Top-5 %, budget mode (the paper's Table 2)", budget_mode_top5, BUDGET_MODE),
+        ("Top-5 %, anytime mode (the paper's Table 6)", anytime_mode_top5, ANYTIME_MODE),
+        ("Top-1 % of each exit alone", exit_top1, {}),
+    ):
+        lines += [f"## {title}", "", *table(results, measure, paper, published), ""]
+    return "\n".join(lines)
+
+
+def table(
+    results: Sequence[RunResult],
+    measure: Callable[[RunResult], list[float]],
+    paper: PublishedTable,
+    images_per_class: int,
+) -> list[str]:
+    """One row per exit; every method with the paper's number, and its gain over the first one.
+
+    Gains are paired by seed: methods share their images, not their intervals.
+    """
+    values = by_method(results, measure)
+    published = paper.get(images_per_class, {})
+    baseline, *others = values
+    head = ["exit", "M MACs"]
+    for method in values:
+        head += [method, "paper"] if method in published else [method]
+    head += [f"{method} over {baseline}" for method in others]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    statistics = {method: mean_and_interval(v) for method, v in values.items()}
+    for i, exit in enumerate(results[0].exits):
+        cells = [str(i + 1), f"{exit.macs / 1e6:.2f}"]
+        its_exit = nearest_exit(exit.macs / results[0].exits[-1].macs)
+        for method, (mean, interval) in statistics.items():
+            cells.append(f"{mean[i]:.2f} ± {interval[i]:.2f}")
+            if method in published:
+                cells.append(f"{published[method][its_exit - 1]:.1f}")
+        for method in others:
+            num_pairs = min(len(values[method]), len(values[baseline]))
+            gain, interval = mean_and_interval(
+                values[method][:num_pairs] - values[baseline][:num_pairs]
+            )
+            cells.append(f"{gain[i]:+.2f} ± {interval[i]:.2f}")
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> None:
+    """Top-5 accuracy against MACs with intervals, as in the paper's figures."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    exits = results[0].exits
+    for axes, title, measure, macs in (
+        (panels[0], "Budget mode", budget_mode_top5, [e.macs for e in exits]),
+        (
+            panels[1],
+            "Anytime mode (ensemble)",
+            anytime_mode_top5,
+            [e.macs_all_heads for e in exits],
+        ),
+    ):
+        for method, values in by_method(results, measure).items():
+            mean, interval = mean_and_interval(values)
+            label = f"{method} ({len(values)} runs)"
+            axes.errorbar(np.array(macs) / 1e6, mean, interval, marker="o", capsize=3, label=label)
+        axes.set(title=title, xlabel="M MACs per image")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_ylabel("top-5 accuracy (%)")
+    net, epochs = results[0].net, results[0].epochs
+    figure.suptitle(
+        f"{name}: CIFAR100({results[0].images_per_class}), {recipe} recipe ({net}, {epochs} epochs)"
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,236 @@
+"""The paper's experiments: training methods times seeds, each a run that resumes where it was."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from scipy.special import softmax
+from tqdm import tqdm
+
+from models.bundle.errors import UserError
+from models.bundle.manifest import Graph, Record
+from models.bundle.runner import SegmentRunner
+from training import checkpoint, loop
+from training.config import RECIPES, TrainConfig
+from training.data import LabelledImages, load_images, open_images
+from training.evaluate import all_logits, top_k_accuracy
+from training.export import checked_graphs
+from training.run import SPLITS, Stopped
+
+PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
+NUM_PARITY_ROWS = 32
+
+METHODS: dict[str, dict[str, object]] = {
+    "exit-wise": {"loss": "exit-wise"},
+    "distillation": {},
+    "semi-supervised": {"unlabelled_per_class": 500},
+    "temperature 1": {"distillation_temperature": 1.0},
+    "temperature 2": {"distillation_temperature": 2.0},
+    "temperature 3": {"distillation_temperature": 3.0},
+    "temperature 4": {"distillation_temperature": 4.0},
+    "all later teach": {"teachers": "all-later"},
+}
+"""What each method changes in the configuration. Without labels go all rows that are left."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Methods to compare on CIFAR100(X): X images per class, 50 of them for model selection."""
+
+    images_per_class: int
+    methods: tuple[str, ...]
+
+
+EXPERIMENTS = {
+    "cifar100-150": Experiment(150, ("exit-wise", "distillation", "semi-supervised")),
+    "cifar100-250": Experiment(250, ("exit-wise", "distillation", "semi-supervised")),
+    "cifar100-350": Experiment(350, ("exit-wise", "distillation", "semi-supervised")),
+    "cifar100-500": Experiment(500, ("exit-wise", "distillation")),
+    "semi-supervised": Experiment(80, ("exit-wise", "distillation", "semi-supervised")),
+    "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
+    "teachers": Experiment(150, ("distillation", "all later teach")),
+}
+
+RECIPE_CHANGES: dict[str, dict[str, object]] = {
+    "paper": {"net": "msdnet-11", "bf16": torch.cuda.is_available()},
+    "short": {
+        "net": "msdnet-5",
+        "epochs": 60,
+        "decay_epochs": (30, 45),
+        "selection_interval": 5,
+        "bf16": True,
+    },
+}
+"""`paper` is the paper's network and 300 epochs. `short` keeps its batch, learning rate and weight
+decay, and divides the learning rate at the same halves and quarters of 60 epochs of a narrow
+network with 5 exits."""
+
+
+class Plan(Record):
+    """One run to make."""
+
+    method: str
+    config: TrainConfig
+
+
+class ExitAccuracy(Record):
+    """One exit of one run: accuracies as shares of rows, on the selection and the test split."""
+
+    macs: int
+    macs_all_heads: int
+    selection_top1: float
+    top1: float
+    top5: float
+    ensemble_top1: float
+    ensemble_top5: float
+
+
+class RunResult(Record):
+    """What one run gave, at its best epoch."""
+
+    method: str
+    seed: int
+    git_commit: str
+    net: str
+    images_per_class: PositiveInt
+    epochs: PositiveInt
+    best_epoch: PositiveInt
+    distillation_temperature: float
+    parameters: int
+    exits: list[ExitAccuracy]
+
+
+def reproduce(
+    experiment: Experiment, recipe: str, data: str, num_seeds: int, num_jobs: int, out: Path
+) -> list[RunResult]:
+    """Trains and evaluates every method with seeds 0, 1, ..., at most `num_jobs` at once.
+
+    Runs live in `out`/`recipe`; those that finished are not run again, others go on.
+    """
+    runs = out / recipe / f"cifar100-{experiment.images_per_class}"
+    slots: Queue[int] = Queue()
+    for slot in range(num_jobs):
+        slots.put(slot)
+
+    def run(seed: int, method: str) -> RunResult:
+        directory = runs / f"{method.replace(' ', '-')}-seed{seed}"
+        if not (directory / RESULT).is_file():
+            plan = Plan(method=method, config=config_of(experiment, method, seed, recipe, data))
+            start(plan, directory, slots, num_jobs)
+        return RunResult.model_validate_json((directory / RESULT).read_bytes())
+
+    pairs = [(seed, method) for seed in range(num_seeds) for method in experiment.methods]
+    pool = ThreadPoolExecutor(num_jobs)
+    try:
+        futures = [pool.submit(run, *pair) for pair in pairs]
+        done = tqdm(as_completed(futures), "runs", total=len(futures), unit="run")
+        results = [future.result() for future in done]
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return sorted(results, key=lambda r: (experiment.methods.index(r.method), r.seed))
+
+
+def start(plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int) -> None:
+    """Runs a plan in a process of its own, on its share of the cores or one GPU."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
+    slot = slots.get()
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
+    if torch.cuda.is_available():
+        environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    command = [sys.executable, "-m", "training.reproduce", str(directory)]
+    try:
+        with (directory / LOG).open("a") as log:
+            done = subprocess.run(
+                command, env=os.environ | environment, stdout=log, stderr=log, check=False
+            )
+    finally:
+        slots.put(slot)
+    if done.returncode:
+        raise UserError(f"{directory} stopped: see {directory / LOG}; the same command goes on")
+
+
+def config_of(
+    experiment: Experiment, method: str, seed: int, recipe: str, data: str
+) -> TrainConfig:
+    """The configuration of one run."""
+    return TrainConfig.model_validate(
+        {
+            **RECIPES["paper"],
+            **RECIPE_CHANGES[recipe],
+            **METHODS[method],
+            "data": data,
+            "images_per_class": experiment.images_per_class,
+            "calibration_per_class": 0,
+            "seed": seed,
+        }
+    )
+
+
+def run_plan(directory: Path) -> None:
+    """Trains the planned run, or what is left of it, and evaluates it on exported segments."""
+    plan = Plan.model_validate_json((directory / PLAN).read_bytes())
+    config = plan.config
+    best = checkpoint.load(loop.train(config, directory, print))
+    source = open_images(config.data, "train", config.image_size)
+    selection = source.take(np.load(directory / SPLITS)["selection"])
+    test = load_images(config.data, "test", config.image_size)
+    segments, heads, content = checked_graphs(best, selection.images[:NUM_PARITY_ROWS])
+    runner = SegmentRunner(segments, heads, content)
+    result = RunResult(
+        method=plan.method,
+        seed=config.seed,
+        git_commit=best.git_commit,
+        net=config.net,
+        images_per_class=config.images_per_class or 0,
+        epochs=config.epochs,
+        best_epoch=best.epoch,
+        distillation_temperature=best.distillation_temperature,
+        parameters=sum(g.parameters for g in (*segments, *heads)),
+        exits=judge(runner, segments, heads, selection, test),
+    )
+    (directory / RESULT).write_text(result.model_dump_json(indent=1) + "\n")
+
+
+def judge(
+    runner: SegmentRunner,
+    segments: Sequence[Graph],
+    heads: Sequence[Graph],
+    selection: LabelledImages,
+    test: LabelledImages,
+) -> list[ExitAccuracy]:
+    """Every exit, alone and in the ensemble of the exits so far: the mean of their softmaxes."""
+    validated = all_logits(runner, selection.images.numpy(), lambda _: None)
+    tested = all_logits(runner, test.images.numpy(), lambda _: None)
+    labels = test.labels.numpy()
+    trunk_macs, head_macs = (np.cumsum([g.macs for g in graphs]) for graphs in (segments, heads))
+    exits, ensemble = [], np.zeros_like(tested[0])
+    for i, (z_selection, z) in enumerate(zip(validated, tested, strict=True)):
+        ensemble = ensemble + softmax(z, axis=1)
+        exits.append(
+            ExitAccuracy(
+                macs=int(trunk_macs[i] + heads[i].macs),
+                macs_all_heads=int(trunk_macs[i] + head_macs[i]),
+                selection_top1=top_k_accuracy(z_selection, selection.labels.numpy(), 1),
+                top1=top_k_accuracy(z, labels, 1),
+                top5=top_k_accuracy(z, labels, 5),
+                ensemble_top1=top_k_accuracy(ensemble, labels, 1),
+                ensemble_top5=top_k_accuracy(ensemble, labels, 5),
+            )
+        )
+    return exits
+
+
+if __name__ == "__main__":
+    try:
+        run_plan(Path(sys.argv[1]))
+    except Stopped as stopped:
+        sys.exit(str(stopped))
