@@ -28,7 +28,7 @@ from training.config import RECIPES, TrainConfig
 from training.distributed import World
 from training.losses import distillation_loss
 from training.overhead import time_steps
-from training.run import Run
+from training.run import Run, draw_order
 
 ARMS = ("plain", "trainer")
 NET, BATCH_SIZE = "msdnet-7", 128
@@ -72,7 +72,7 @@ def measure(arm: str, data: str, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         run = Run(config, Path(directory), World(torch.device("cpu")))
     run.net.train()
-    run.order = run.draw_order().repeat(2)
+    run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled)).repeat(2)
     time = plain_steps(run, steps) if is_plain else trainer_steps(run, steps)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run.net.eval()(torch.zeros(1, 3, 32, 32))

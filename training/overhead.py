@@ -12,7 +12,7 @@ from models.bundle.profile import hardware
 from training.config import TrainConfig
 from training.distributed import World
 from training.reproduce import EXPERIMENTS, config_of
-from training.run import Run
+from training.run import Run, draw_order
 
 ROUNDS, STEPS, WARM_UP = 12, 10, 3
 METHODS = ("exit-wise", "distillation")
@@ -43,7 +43,7 @@ def measure(data: str, recipe: str) -> Overhead:
         runs = {m: Run(config, Path(directory), World(device)) for m, config in configs.items()}
     for run in runs.values():
         run.net.train()
-        run.order = run.draw_order()
+        run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
         time_steps(run, WARM_UP)
     steps_s: dict[str, list[list[float]]] = {method: [] for method in METHODS}
     for _ in range(ROUNDS):

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from models.bundle.errors import UserError
+from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
 from training.augment import channel_statistics, flipped, normalised, shifted
@@ -67,18 +68,8 @@ class Run:
         if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self.forward = torch.compile(self.replica, mode=mode)
-        self.average = None
-        if config.ema_decay is not None:
-            average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.net, multi_avg_fn=average, use_buffers=True)
-        self.optimizer = torch.optim.SGD(
-            self.net.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-            fused=True,
-        )
+        self.average = None if config.ema_decay is None else averaged(self.net, config.ema_decay)
+        self.optimizer = sgd(self.net, config)
         self.mean, self.std = (x.to(device) for x in channel_statistics(train.images))
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
@@ -198,7 +189,7 @@ class Run:
         """
         self.net.train()
         if self.step == 0:
-            self.order = self.draw_order()
+            self.order = draw_order(len(self.splits.train), len(self.splits.unlabelled))
             self.loss_sum.zero_()
             self.num_correct.zero_()
         saved_at = monotonic()
@@ -227,20 +218,6 @@ class Run:
                     loss, shares = self.epoch_means()
                     bar.set_postfix_str(f"loss {loss:.3f} {percents(shares)}")
         return self.epoch_means()
-
-    def draw_order(self) -> Tensor:
-        """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
-
-        Unlabelled rows are drawn without replacement until none is left, and then again.
-        """
-        num_unlabelled = len(self.splits.unlabelled)
-        labelled = torch.randperm(len(self.splits.train))
-        if num_unlabelled == 0:
-            return labelled
-        rounds = -(-len(labelled) // num_unlabelled)
-        unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
-        pairs = [labelled, len(labelled) + unlabelled[: len(labelled)]]
-        return torch.stack(pairs, dim=1).flatten()
 
     def epoch_means(self) -> tuple[float, list[float]]:
         """Mean loss, and training accuracy per exit, of this process's rows of the epoch so far."""
@@ -290,6 +267,39 @@ class Run:
         # the best one first: killed in between, the epoch is run again and saved as both
         self.save(*names)
         return scalars
+
+
+def sgd(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:
+    """The optimiser, fused into one kernel."""
+    return torch.optim.SGD(
+        net.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+        fused=True,
+    )
+
+
+def averaged(net: MultiExitNet, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights and of the normalisation statistics."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+
+
+def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
+    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
+
+    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
+    none is left, and then again.
+    """
+    labelled = torch.randperm(num_labelled)
+    if num_unlabelled == 0:
+        return labelled
+    rounds = -(-num_labelled // num_unlabelled)
+    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
+    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
+    return torch.stack(pairs, dim=1).flatten()
 
 
 def by_exit(split: str, accuracy: list[float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from training.data import DataError, load_images, split_rows
 from training.distributed import World
 from training.loop import train
 from training.losses import UNLABELLED, annealed
-from training.run import BEST, LAST, SPLITS, Run, Stopped
+from training.run import BEST, LAST, SPLITS, Run, Stopped, draw_order
 
 CONFIG = TrainConfig(
     data="digits",
@@ -232,7 +232,7 @@ def test_selection_accuracy_is_of_the_selection_split(tmp_path: Path) -> None:
 
 def test_an_epoch_visits_rows_once_and_drops_the_incomplete_batch(tmp_path: Path) -> None:
     run = run_of(tmp_path, flip=False, crop_padding=0)
-    order = run.draw_order()
+    order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
     assert run.steps_per_epoch == 4
     batches = [run.batch(order[start : start + 32]) for start in range(0, 128, 32)]
     assert [tuple(images.shape) for images, _ in batches] == [(32, 1, 8, 8)] * 4
@@ -253,7 +253,10 @@ def test_a_step_moves_every_weight_that_has_a_gradient(loss: str, tmp_path: Path
     run = run_of(tmp_path, loss=loss)
     before = {name: p.clone() for name, p in run.net.named_parameters()}
     run.net.train()
-    run.order, run.epoch = run.draw_order(), 1  # the warm-up is over
+    run.order, run.epoch = (
+        draw_order(len(run.splits.train), len(run.splits.unlabelled)),
+        1,
+    )  # the warm-up is over
     run.train_step()
     mean_loss, accuracy = run.epoch_means()
     assert mean_loss > 0
@@ -298,7 +301,7 @@ def test_a_batch_in_two_parts_takes_the_mean_of_their_gradients(tmp_path: Path) 
     for parts in (1, 2):
         run = run_of(tmp_path / str(parts), micro_batches=parts)
         run.net.eval()  # normalisation by fixed statistics does not see the parts
-        run.order = run.draw_order()
+        run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
         run.train_step()
         runs.append(run)
     whole, halves = runs
@@ -316,7 +319,7 @@ def test_every_second_row_of_a_batch_is_unlabelled(tmp_path: Path) -> None:
     run = run_of(tmp_path, unlabelled_per_class=6)
     num_labelled, num_unlabelled = len(run.splits.train), len(run.splits.unlabelled)
     assert (num_labelled, num_unlabelled, run.steps_per_epoch) == (130, 60, 8)
-    order = run.draw_order()
+    order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
     assert sorted(order[0::2].tolist()) == list(range(num_labelled))
     counts = order[1::2].bincount(minlength=num_labelled + num_unlabelled)[num_labelled:]
     assert counts.sum() == num_labelled
@@ -331,7 +334,7 @@ def test_every_second_row_of_a_batch_is_unlabelled(tmp_path: Path) -> None:
 def test_the_moving_average_of_the_weights_is_judged_and_saved(tmp_path: Path) -> None:
     run = run_of(tmp_path, ema_decay=0.5, epochs=1)
     run.net.train()
-    run.order = run.draw_order()
+    run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
     weights = []
     for _ in range(3):
         run.train_step()
