@@ -118,7 +118,7 @@ def checked_graphs(
     saved: Checkpoint, images: Tensor
 ) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
     """Entries of segments and heads, and every graph by file; checked on `images`."""
-    net = build(saved.config.net, saved.image_shape[-1], len(saved.labels))
+    net = build(saved.config.net, saved.image_shape, len(saved.labels))
     net.load_state_dict(saved.weights)
     net.eval()
     mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)

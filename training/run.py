@@ -60,8 +60,8 @@ class Run:
             )
         torch.manual_seed(config.seed)
         device = world.device
-        *_, channels = self.image_shape = list(train.images.shape[1:])
-        net = build(config.net, channels, len(train.names)).to(device)
+        self.image_shape = list(train.images.shape[1:])
+        net = build(config.net, self.image_shape, len(train.names)).to(device)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.replica = world.wrap(self.net)
         self.forward: Callable[[Tensor], list[Tensor]] = self.replica

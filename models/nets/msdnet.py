@@ -5,12 +5,15 @@ computed from the same scale and, half of them, from the next finer one by a str
 The exit heads read the coarsest scale.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from models.nets.layers import ConvBNReLU, ConvHead, LargeImageStem, init_weights
 from models.nets.multi_exit import Features, MultiExitNet
 
 
@@ -35,23 +38,9 @@ class MSDNetConfig:
     bottleneck: tuple[int, ...]
     prune: Literal["evenly", "late"]
     conv_bias: bool
-    in_channels: int = 3
-    num_classes: int = 100
     reduction: float = 0.5
-    head_channels: int = 128
-
-
-class ConvBNReLU(nn.Sequential):
-    """Convolution, batch normalisation, ReLU; padded so that only the stride changes the size."""
-
-    def __init__(
-        self, num_in: int, num_out: int, kernel: int, stride: int = 1, *, bias: bool
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(num_in, num_out, kernel, stride, padding=kernel // 2, bias=bias),
-            nn.BatchNorm2d(num_out),
-            nn.ReLU(inplace=True),
-        )
+    head_channels: int | None = 128  # None: as many as the head is given
+    large_images: bool = False  # begins by quartering their size
 
 
 class Bottleneck(nn.Sequential):
@@ -68,14 +57,14 @@ class Bottleneck(nn.Sequential):
 class FirstLayer(nn.Module):
     """Images to features: one 3x3 convolution per scale, each fed by the next finer scale."""
 
-    def __init__(self, config: MSDNetConfig) -> None:
+    def __init__(self, config: MSDNetConfig, in_channels: int) -> None:
         super().__init__()
-        widths = [config.base * factor for factor in config.scale_factors]
-        num_in = [config.in_channels, *widths[:-1]]
-        self.scales = nn.ModuleList(
-            ConvBNReLU(n_in, n_out, 3, 1 if i == 0 else 2, bias=config.conv_bias)
-            for i, (n_in, n_out) in enumerate(zip(num_in, widths, strict=True))
-        )
+        bias = config.conv_bias
+        first, *others = widths = [config.base * factor for factor in config.scale_factors]
+        stem = LargeImageStem if config.large_images else partial(ConvBNReLU, kernel=3)
+        self.scales = nn.ModuleList([stem(in_channels, first, bias=bias)])
+        for num_in, num_out in zip(widths, others, strict=False):
+            self.scales.append(ConvBNReLU(num_in, num_out, 3, 2, bias=bias))
 
     def forward(self, features: Features) -> Features:
         (x,) = features
@@ -132,24 +121,6 @@ class Transition(nn.Module):
         return [scale(x) for scale, x in zip(self.scales, features, strict=True)]
 
 
-class Head(nn.Sequential):
-    """Logits from the coarsest scale."""
-
-    def __init__(self, num_in: int, config: MSDNetConfig) -> None:
-        width, bias = config.head_channels, config.conv_bias
-        super().__init__(
-            ConvBNReLU(num_in, width, 3, 2, bias=bias),
-            ConvBNReLU(width, width, 3, 2, bias=bias),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(width, config.num_classes),
-        )
-
-    def forward(self, features: Features) -> Tensor:
-        logits: Tensor = super().forward(features[-1])  # type: ignore[no-untyped-call]
-        return logits
-
-
 def num_scales(config: MSDNetConfig, layer: int) -> int:
     """Scales that exist after `layer`; layer 0 is the first, undense one."""
     total, scales = sum(config.layers), len(config.scale_factors)
@@ -167,22 +138,13 @@ def has_transition(config: MSDNetConfig, layer: int) -> bool:
     return layer in (total // 3, 2 * total // 3)
 
 
-def init_weights(module: nn.Module) -> None:
-    """He initialisation by fan-out for convolutions, as both papers' code has it."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-def msdnet(config: MSDNetConfig) -> MultiExitNet:
+def msdnet(config: MSDNetConfig, image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
     """Builds an MSDNet; features are one tensor per live scale, finest first."""
-    factors = config.scale_factors
     segments: list[nn.Module] = []
     heads: list[nn.Module] = []
     width, layer = config.base, 0
     for num_layers in config.layers:
-        modules: list[nn.Module] = [] if segments else [FirstLayer(config)]
+        modules: list[nn.Module] = [] if segments else [FirstLayer(config, image_shape[-1])]
         for _ in range(num_layers):
             layer += 1
             num_in, num_out = num_scales(config, layer - 1), num_scales(config, layer)
@@ -192,7 +154,9 @@ def msdnet(config: MSDNetConfig) -> MultiExitNet:
                 modules.append(Transition(config, width, num_out))
                 width = int(width * config.reduction)
         segments.append(nn.Sequential(*modules))
-        heads.append(Head(width * factors[-1], config))
+        num_in = width * config.scale_factors[-1]
+        head_width = config.head_channels or num_in
+        heads.append(ConvHead(num_in, head_width, num_classes, bias=config.conv_bias))
     net = MultiExitNet(segments, heads)
     net.apply(init_weights)
     return net
@@ -219,3 +183,22 @@ MSDNET_11 = MSDNetConfig(
     conv_bias=True,
 )
 """The 11-exit CIFAR MSDNet of Phuong & Lampert (2019)."""
+
+MSDNET_IMAGENET = MSDNetConfig(
+    layers=(10, 7, 7, 7, 7),
+    base=32,
+    growth=16,
+    scale_factors=(1, 2, 4, 4),
+    bottleneck=(1, 2, 4, 4),
+    prune="evenly",
+    conv_bias=True,
+    head_channels=None,
+    large_images=True,
+)
+"""The 5-exit ImageNet MSDNet of Phuong & Lampert (2019), for 224 pixels.
+
+Their paper says 4 scales, 38 layers and exits after every seventh layer from the tenth; their code
+has this first layer, biases, and heads as wide as what they are given. Neither says the widths:
+these are the original ImageNet MSDNet's (kalviny/MSDNet-PyTorch, `run_imagenet.sh`), which their
+code's default first width is, too. That net has 35 layers, seven to each exit.
+"""

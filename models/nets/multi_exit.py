@@ -7,6 +7,10 @@ from torch import Tensor, nn
 Features = list[Tensor]
 
 
+class NetError(ValueError):
+    """The network cannot be built; the message says why, in one sentence."""
+
+
 class MultiExitNet(nn.Module):
     """A backbone cut into segments, with an exit head after each.
 
@@ -20,7 +24,7 @@ class MultiExitNet(nn.Module):
     def __init__(self, segments: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
         super().__init__()
         if not segments or len(segments) != len(heads):
-            raise ValueError(f"{len(segments)} segments need as many exit heads, not {len(heads)}")
+            raise NetError(f"{len(segments)} segments need as many exit heads, not {len(heads)}")
         self.segments = nn.ModuleList(segments)
         self.heads = nn.ModuleList(heads)
 

@@ -1,13 +1,15 @@
 """Networks by the name a configuration gives them."""
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNetConfig, msdnet
-from models.nets.multi_exit import MultiExitNet
+from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNET_IMAGENET, MSDNetConfig, msdnet
+from models.nets.multi_exit import MultiExitNet, NetError
 
 MSDNETS = {
     "msdnet-7": MSDNET_7,
     "msdnet-11": MSDNET_11,
+    "msdnet-imagenet": MSDNET_IMAGENET,
     "msdnet-5": MSDNetConfig(  # narrow: short experiments on two CPU cores
         layers=(2, 2, 2, 2, 2),
         base=12,
@@ -30,7 +32,18 @@ MSDNETS = {
     ),
 }
 
+Builder = Callable[[Sequence[int], int], MultiExitNet]
 
-def build(name: str, in_channels: int, num_classes: int) -> MultiExitNet:
-    """A freshly initialised network; raises KeyError for a name that is no preset."""
-    return msdnet(replace(MSDNETS[name], in_channels=in_channels, num_classes=num_classes))
+PRESETS: dict[str, Builder] = {
+    **{name: partial(msdnet, config) for name, config in MSDNETS.items()},
+}
+
+
+def build(name: str, image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
+    """A freshly initialised network for images of (height, width, channels).
+
+    Raises NetError for a name that is no preset.
+    """
+    if name not in PRESETS:
+        raise NetError(f"no network {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name](image_shape, num_classes)

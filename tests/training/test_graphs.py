@@ -27,7 +27,7 @@ from training.run import BEST
 def trained(digits_run: Path) -> MultiExitNet:
     """The network of the run's best checkpoint, ready to predict."""
     saved = checkpoint.load(digits_run / BEST)
-    net = build(saved.config.net, 1, 10)
+    net = build(saved.config.net, (8, 8, 1), 10)
     net.load_state_dict(saved.net)
     return net.eval()
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -7,6 +8,7 @@ from torch import nn
 from models.nets.msdnet import (
     MSDNET_7,
     MSDNET_11,
+    MSDNET_IMAGENET,
     DenseLayer,
     FirstLayer,
     MSDNetConfig,
@@ -32,7 +34,7 @@ def test_features_of_the_7_exit_net_follow_from_its_growth_and_transitions() -> 
     features = [torch.zeros(1, 3, 32, 32)]
     found = []
     with torch.no_grad():
-        for segment, _ in msdnet(MSDNET_7).eval().split():
+        for segment, _ in msdnet(MSDNET_7, (32, 32, 3), 100).eval().split():
             features = segment(features)
             assert all(x.shape[2] == x.shape[3] for x in features)
             found.append([(x.shape[1], x.shape[2]) for x in features])
@@ -54,12 +56,38 @@ def test_the_7_exit_net_drops_a_scale_after_every_third_of_its_layers() -> None:
 
 
 def test_the_first_layer_halves_the_size_at_every_scale() -> None:
-    outputs = FirstLayer(MSDNET_11)([torch.zeros(2, 3, 32, 32)])
+    outputs = FirstLayer(MSDNET_11, 3)([torch.zeros(2, 3, 32, 32)])
     assert [tuple(x.shape) for x in outputs] == [(2, 6, 32, 32), (2, 12, 16, 16), (2, 24, 8, 8)]
 
 
+def test_the_imagenet_net_has_the_papers_shape() -> None:
+    """Four scales and 38 layers, an exit after every seventh from the tenth."""
+    assert list(accumulate(MSDNET_IMAGENET.layers)) == [10, 17, 24, 31, 38]
+    layers = range(1, 39)
+    scales = [num_scales(MSDNET_IMAGENET, layer) for layer in layers]
+    assert scales == [4] * 10 + [3] * 10 + [2] * 10 + [1] * 8
+    assert [layer for layer in layers if has_transition(MSDNET_IMAGENET, layer)] == [11, 21, 31]
+
+
+def test_large_images_are_quartered_first() -> None:
+    outputs = FirstLayer(MSDNET_IMAGENET, 3)([torch.zeros(1, 3, 224, 224)])
+    assert [tuple(x.shape[1:]) for x in outputs] == [
+        (32, 56, 56),
+        (64, 28, 28),
+        (128, 14, 14),
+        (128, 7, 7),
+    ]
+
+
+def test_a_head_is_as_wide_as_its_input_unless_told() -> None:
+    config = replace(MSDNET_7, head_channels=None)
+    channels = [scales[-1][0] for scales in FEATURES_7]
+    for width, head in zip(channels, msdnet(config, (32, 32, 3), 100).heads, strict=True):
+        assert [m.out_channels for m in head.modules() if isinstance(m, nn.Conv2d)] == [width] * 2
+
+
 def test_a_dense_layer_keeps_what_it_was_given_and_appends() -> None:
-    features = FirstLayer(MSDNET_7)([torch.randn(2, 3, 8, 8)])
+    features = FirstLayer(MSDNET_7, 3)([torch.randn(2, 3, 8, 8)])
     outputs = DenseLayer(MSDNET_7, 16, 3, 3)(features)
     for given, made, growth in zip(features, outputs, (6, 12, 24), strict=True):
         assert torch.equal(made[:, : given.shape[1]], given)
@@ -67,7 +95,7 @@ def test_a_dense_layer_keeps_what_it_was_given_and_appends() -> None:
 
 
 def test_a_dense_layer_that_drops_a_scale_still_reads_it() -> None:
-    features = FirstLayer(MSDNET_7)([torch.randn(2, 3, 8, 8)])
+    features = FirstLayer(MSDNET_7, 3)([torch.randn(2, 3, 8, 8)])
     layer = DenseLayer(MSDNET_7, 16, 3, 2).eval()
     with torch.no_grad():
         before = layer(features)
@@ -80,7 +108,7 @@ def test_a_dense_layer_that_drops_a_scale_still_reads_it() -> None:
 @pytest.mark.parametrize(("config", "has_bias"), [(MSDNET_7, False), (MSDNET_11, True)])
 def test_convolutions_start_with_he_scale_and_no_bias(config: MSDNetConfig, has_bias: bool) -> None:
     torch.manual_seed(0)
-    net = msdnet(config)
+    net = msdnet(config, (32, 32, 3), 100)
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     wide = max(convolutions, key=lambda conv: conv.weight.numel())
     fan_out = wide.out_channels * wide.kernel_size[0] * wide.kernel_size[1]

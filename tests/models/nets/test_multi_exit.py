@@ -29,7 +29,7 @@ def test_each_segment_takes_the_features_of_the_one_before() -> None:
 
 
 def test_forward_is_the_chain_of_split() -> None:
-    net = build("msdnet-tiny", 3, 7).eval()
+    net = build("msdnet-tiny", (16, 16, 3), 7).eval()
     images = torch.randn(3, 3, 16, 16)
     with torch.no_grad():
         features = [images]

@@ -1,0 +1,49 @@
+"""Every family of networks goes through the exporter: its graphs agree with torch."""
+
+import pytest
+import torch
+
+from models.bundle.runner import SegmentRunner
+from models.nets.msdnet import MSDNetConfig, msdnet
+from models.nets.multi_exit import MultiExitNet
+from tests.models.nets.pieces import macs_per_piece
+from training.augment import normalised
+from training.evaluate import all_logits
+from training.graphs import PARITY_TOLERANCE, export_graphs
+
+SHAPE = (16, 16, 3)
+MSDNET = MSDNetConfig(
+    layers=(1, 1),
+    base=4,
+    growth=2,
+    scale_factors=(1, 2),
+    bottleneck=(1, 2),
+    prune="evenly",
+    conv_bias=True,
+    head_channels=None,
+    large_images=True,
+)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [msdnet(MSDNET, SHAPE, 10)],
+    ids=["msdnet for large images"],
+)
+def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8)
+    mean, std = torch.tensor([0.5, 0.4, 0.6]), torch.tensor([0.2, 0.3, 0.1])
+    exported = export_graphs(net, images, mean, std)
+    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
+    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    runner = SegmentRunner(segments, heads, content)
+    for rows in (1, 3):
+        with torch.no_grad():
+            expected = net(normalised(images[:rows], mean, std))
+        actual = all_logits(runner, images[:rows].numpy(), lambda _: None)
+        for theirs, ours in zip(expected, actual, strict=True):
+            assert theirs.abs().max() > 0.01  # a comparison of zeros would prove nothing
+            assert ours == pytest.approx(theirs.numpy(), abs=PARITY_TOLERANCE / 10)
+    macs = [graph.macs for graph in segments], [graph.macs for graph in heads]
+    assert macs == macs_per_piece(net, SHAPE)
