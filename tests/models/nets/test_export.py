@@ -6,6 +6,7 @@ import torch
 from models.bundle.runner import SegmentRunner
 from models.nets.msdnet import MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet
+from models.nets.resnet import ResNetConfig, resnet
 from tests.models.nets.pieces import macs_per_piece
 from training.augment import normalised
 from training.evaluate import all_logits
@@ -23,12 +24,13 @@ MSDNET = MSDNetConfig(
     head_channels=None,
     large_images=True,
 )
+RESNET = ResNetConfig(blocks=(1, 1), widths=(4, 6), head_channels=8)
 
 
 @pytest.mark.parametrize(
     "net",
-    [msdnet(MSDNET, SHAPE, 10)],
-    ids=["msdnet for large images"],
+    [msdnet(MSDNET, SHAPE, 10), resnet(RESNET, SHAPE, 10)],
+    ids=["msdnet for large images", "resnet"],
 )
 def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -> None:
     torch.manual_seed(0)

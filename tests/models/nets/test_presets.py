@@ -33,9 +33,17 @@ MACS = {
         [3420160, 2220032, 2977792, 2113536, 2056192],
         [891136, 1186048, 891136, 1186048, 891136],
     ),
+    "resnet-18": (
+        [152764416, 134217728, 134217728, 134217728],
+        [28324352, 11809280, 5321216, 51200],
+    ),
     "msdnet-imagenet": (
         [861822976, 796293120, 837362176, 697251968, 118716416],
         [106936320, 116000000, 94032000, 61974080, 192736320],
+    ),
+    "resnet-18-imagenet": (
+        [580435968, 411041792, 411041792, 411041792],
+        [86832128, 36254720, 16937984, 512000],
     ),
 }
 """Of segments and of heads, as counted when the preset was added; there are bundles of them."""
@@ -77,6 +85,21 @@ def test_the_original_imagenet_msdnet_costs_what_was_published() -> None:
     assert [n / 1e6 for n in parameters] == pytest.approx(published, abs=0.0051)
     published = (615.69, 1436.39, 2283.21, 2967.42, 3253.79)
     assert [n / 1e6 for n in macs] == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "macs", "parameters"),
+    [("resnet-18-imagenet", 1000, 1814073344, 11689512), ("resnet-18", 10, 555422720, 11173962)],
+)
+def test_a_resnet_without_its_early_heads_is_the_published_one(
+    name: str, classes: int, macs: int, parameters: int
+) -> None:
+    """torchvision's weights say 1.814 G and 11689512; kuangliu/pytorch-cifar's net has 11173962."""
+    image_shape, _ = shape_and_classes(name)
+    net = build(name, image_shape, classes)
+    assert num_parameters(net.segments) + num_parameters(net.heads[-1]) == parameters
+    segments, heads = macs_per_piece(net, image_shape)
+    assert sum(segments) + heads[-1] == macs
 
 
 @pytest.mark.parametrize("name", MACS)
