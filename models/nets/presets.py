@@ -6,6 +6,7 @@ from functools import partial
 from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNET_IMAGENET, MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.resnet import RESNET_18, RESNET_18_IMAGENET, resnet
+from models.nets.vit import VIT_TINY, vit
 
 MSDNETS = {
     "msdnet-7": MSDNET_7,
@@ -39,6 +40,7 @@ PRESETS: dict[str, Builder] = {
     **{name: partial(msdnet, config) for name, config in MSDNETS.items()},
     "resnet-18": partial(resnet, RESNET_18),
     "resnet-18-imagenet": partial(resnet, RESNET_18_IMAGENET),
+    "vit-tiny": partial(vit, VIT_TINY),
 }
 
 

@@ -7,6 +7,7 @@ from models.bundle.runner import SegmentRunner
 from models.nets.msdnet import MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet
 from models.nets.resnet import ResNetConfig, resnet
+from models.nets.vit import ViTConfig, vit
 from tests.models.nets.pieces import macs_per_piece
 from training.augment import normalised
 from training.evaluate import all_logits
@@ -25,12 +26,13 @@ MSDNET = MSDNetConfig(
     large_images=True,
 )
 RESNET = ResNetConfig(blocks=(1, 1), widths=(4, 6), head_channels=8)
+VIT = ViTConfig(blocks=(1, 1), patch=4, width=12, heads=3)
 
 
 @pytest.mark.parametrize(
     "net",
-    [msdnet(MSDNET, SHAPE, 10), resnet(RESNET, SHAPE, 10)],
-    ids=["msdnet for large images", "resnet"],
+    [msdnet(MSDNET, SHAPE, 10), resnet(RESNET, SHAPE, 10), vit(VIT, SHAPE, 10)],
+    ids=["msdnet for large images", "resnet", "vit"],
 )
 def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -> None:
     torch.manual_seed(0)

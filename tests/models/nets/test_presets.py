@@ -37,6 +37,7 @@ MACS = {
         [152764416, 134217728, 134217728, 134217728],
         [28324352, 11809280, 5321216, 51200],
     ),
+    "vit-tiny": ([60358656, 59768832, 59768832, 59768832], [19200] * 4),
     "msdnet-imagenet": (
         [861822976, 796293120, 837362176, 697251968, 118716416],
         [106936320, 116000000, 94032000, 61974080, 192736320],
@@ -113,6 +114,14 @@ def test_macs_of_a_head_are_those_of_its_layers() -> None:
     """64 channels at 8x8, two 3x3 convolutions of width 32 and stride 2, and a linear layer."""
     _, heads = macs_per_piece(build("msdnet-tiny", CIFAR, 10), CIFAR)
     assert heads[0] == 4 * 4 * 64 * 32 * 9 + 2 * 2 * 32 * 32 * 9 + 32 * 10
+
+
+def test_macs_of_a_transformer_are_those_of_its_matrices() -> None:
+    """64 tokens of width 192: 12 * 192 * 192 weights and two 64 x 64 x 192 products a block."""
+    segments, heads = macs_per_piece(build("vit-tiny", CIFAR, 100), CIFAR)
+    block = 64 * 12 * 192 * 192 + 2 * 64 * 64 * 192
+    assert segments == [2 * block + 64 * (4 * 4 * 3) * 192, 2 * block, 2 * block, 2 * block]
+    assert heads == [192 * 100] * 4
 
 
 @pytest.mark.parametrize("name", PRESETS)
