@@ -1,10 +1,12 @@
 """Networks by the name a configuration gives them."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNET_IMAGENET, MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet, NetError
+from models.nets.own import FUNCTION_NAME, load_function
 from models.nets.resnet import RESNET_18, RESNET_18_IMAGENET, resnet
 from models.nets.vit import VIT_TINY, vit
 
@@ -47,8 +49,24 @@ PRESETS: dict[str, Builder] = {
 def build(name: str, image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
     """A freshly initialised network for images of (height, width, channels).
 
-    Raises NetError for a name that is no preset.
+    Raises NetError where `name` gives none.
     """
-    if name not in PRESETS:
-        raise NetError(f"no network {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name](image_shape, num_classes)
+    net = find(name)(image_shape, num_classes)
+    if not isinstance(net, MultiExitNet):
+        raise NetError(f"{name} returned a {type(net).__name__}, not a MultiExitNet")
+    return net
+
+
+def find(name: str) -> Builder:
+    """What builds the network of that name; raises NetError where there is nothing.
+
+    A name is a preset's, or "FILE.py:FUNCTION" or "MODULE:FUNCTION": the user's own function, which
+    takes image shape and number of classes as well.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not re.fullmatch(FUNCTION_NAME, name):
+        raise NetError(
+            f"no network {name!r}; there are {', '.join(PRESETS)}, or your own as FILE.py:FUNCTION"
+        )
+    return load_function(name)
