@@ -30,7 +30,9 @@ def train(
             help='"digits", a directory of parquet files or image folders, or a hub name.'
         ),
     ],
-    net: Annotated[str, typer.Option(help="msdnet-7, msdnet-11 or msdnet-tiny.")] = "msdnet-7",
+    net: Annotated[
+        str, typer.Option(help="A preset, or your own network as FILE.py:FUNCTION.")
+    ] = "msdnet-7",
     recipe: Annotated[
         str, typer.Option(help="paper (300 epochs), short (two CPU cores, two hours) or digits.")
     ] = "paper",

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,7 +13,8 @@ from models.bundle.bundle import load_bundle
 from models.bundle.errors import UserError
 from models.bundle.profile import hardware
 from models.bundle.runner import SegmentRunner
-from models.nets.presets import MSDNETS
+from models.nets.multi_exit import NetError
+from models.nets.presets import find
 from training import comparison, loop, overhead, report
 from training import evaluate as evaluation
 from training import export as exporting
@@ -25,8 +28,8 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
     """Trains with a recipe, changed by every "name=value" of `settings`."""
     if recipe not in RECIPES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
-    if net not in MSDNETS:
-        raise UserError(f"no network {net!r}; there are {', '.join(MSDNETS)}")
+    with network_errors():
+        find(net)
     given = dict(setting.partition("=")[::2] for setting in settings)
     values = {name: json_or_text(value) for name, value in given.items()}
     try:
@@ -35,8 +38,18 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
         first = error.errors()[0]
         name = "".join(f"{part}: " for part in first["loc"])
         raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
-    best = loop.train(config, run)
+    with network_errors():
+        best = loop.train(config, run)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """A network that cannot be built is the user's to mend."""
+    try:
+        yield
+    except NetError as error:
+        raise UserError(str(error)) from error
 
 
 def reproduce(
@@ -73,7 +86,8 @@ def json_or_text(value: str) -> object:
 
 
 def export(run: Path, name: str, version: int, zoo: Path) -> None:
-    path = exporting.export(run, name, version, zoo)
+    with network_errors():
+        path = exporting.export(run, name, version, zoo)
     print((path / "report.md").read_text())
     print(f"wrote {path}")
 
