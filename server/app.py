@@ -28,7 +28,7 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(Scheduler(settings.max_in_flight), metrics, settings.workers)
+        engine = Engine(Scheduler(settings.max_in_flight, settings.workers), metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             app.state.offramp = State(settings, metrics, catalog, engine, decoders)
             metrics.watch(engine.queue_depth, engine.in_flight)

@@ -14,7 +14,7 @@ from server.errors import UnknownModel
 DEFAULT_OPERATING_POINT = "balanced"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ServedModel:
     """A loaded bundle, ready to run, with this host's cost profile."""
 

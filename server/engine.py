@@ -8,17 +8,20 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
+from math import inf
 
 import numpy as np
 
 from models.bundle.confidence import calibrated_probabilities, confidence
-from models.bundle.policy import StopReason, limit_reason, runs_head, stop_reason
+from models.bundle.policy import StopReason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 from server.errors import SegmentFailed
 from server.job import Answer, Job, Outcome
 from server.metrics import Metrics
-from server.scheduler import Batch, Scheduler
+from server.scheduler import Batch, Scheduler, Step
+from server.verdict import judge
 
 logger = logging.getLogger("offramp.engine")
 Result = tuple[Job, Outcome | Exception]
@@ -27,14 +30,16 @@ Result = tuple[Job, Outcome | Exception]
 class Engine:
     """Runs admitted jobs to their outcomes on a fixed set of threads."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, num_workers: int) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
         self._scheduler, self._metrics = scheduler, metrics
+        self._alarm = inf
+        self._timer: asyncio.TimerHandle | None = None
         self._ready = threading.Condition()
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(target=self._work, name=f"offramp-worker-{i}", daemon=True)
-            for i in range(num_workers)
+            for i in range(scheduler.num_workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -49,6 +54,13 @@ class Engine:
         with self._ready:
             self._scheduler.admit(jobs, time.monotonic())
             self._ready.notify(len(jobs))
+
+    def cancel(self, jobs: list[Job]) -> None:
+        """Nobody wants these answers any more: no further segment runs for them."""
+        with self._ready:
+            for job in jobs:
+                job.is_cancelled = True
+            self._scheduler.finish(sum(map(self._scheduler.leave, jobs)))
 
     def queue_depth(self) -> int:
         with self._ready:
@@ -70,11 +82,7 @@ class Engine:
         while (batch := self._next_batch()) is not None:
             going_on, results = self._run(batch)
             with self._ready:
-                now = time.monotonic()
-                for job in going_on:
-                    self._scheduler.wait(job, now)
-                self._scheduler.finish(len(results))
-                self._ready.notify_all()
+                results += self._hand_back(batch, going_on, len(results))
             if results:
                 self._loop.call_soon_threadsafe(_deliver, results)
 
@@ -87,28 +95,73 @@ class Engine:
                 self._ready.wait()
             return batch
 
-    def _run(self, batch: Batch) -> tuple[list[Job], list[Result]]:
-        """Runs one segment for a batch; returns the jobs that go on and those that ended."""
-        model, exit, jobs = batch.model, batch.exit, batch.jobs
-        try:
-            seconds = self._advance(batch)
-            going_on, results = self._decide(model, exit, jobs)
-        except Exception:
-            logger.exception("segment or exit head %d of %s failed", exit, model.manifest.name)
-            return [], [self._fall_back(job) for job in jobs]
-        confidences = [job.answers[-1].confidence for job in jobs if job.has_answer_at(exit)]
-        try:
-            self._metrics.segment_ran(model, exit, len(jobs), seconds, confidences)
-        except Exception:  # an answer is worth more than its count
-            logger.exception("a batch was not counted")
-        return going_on, results
+    def _hand_back(self, batch: Batch, going_on: list[Job], num_ended: int) -> list[Result]:
+        """Returns a batch to the scheduler; gives the results of whoever must answer now."""
+        now = time.monotonic()
+        self._scheduler.done(batch)
+        for job in going_on:
+            if job.is_cancelled:
+                num_ended += 1
+            else:
+                self._scheduler.wait(job, now)
+        self._scheduler.finish(num_ended)
+        self._ready.notify_all()
+        return self._expire(now)
 
-    def _advance(self, batch: Batch) -> float:
-        """Runs the segment and hands every job its row of the features; returns the seconds."""
-        model, exit, jobs = batch.model, batch.exit, batch.jobs
+    def _expire(self, now: float) -> list[Result]:
+        """Results of the jobs that have waited too long; sets the alarm for the next ones."""
+        late = self._scheduler.expire(now)
+        self._scheduler.finish(len(late))
+        alarm = self._scheduler.next_alarm()
+        if alarm < self._alarm:
+            self._alarm = alarm
+            self._loop.call_soon_threadsafe(self._set_alarm)
+        return [(job, job.outcome(StopReason.DEADLINE)) for job in late]
+
+    def _set_alarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._alarm - time.monotonic(), self._ring)
+
+    def _ring(self) -> None:
+        """Answers for jobs whose time for a better answer is over, whatever the workers do."""
+        with self._ready:
+            self._alarm = inf
+            results = self._expire(time.monotonic())
+            self._ready.notify_all()
+        _deliver(results)
+
+    def _run(self, batch: Batch) -> tuple[list[Job], list[Result]]:
+        """Runs a step for a batch; returns the jobs that go on and those that ended."""
+        step, jobs = batch.step, batch.jobs
+        name = step.model.manifest.name
         start = time.monotonic()
         for job in jobs:
             job.queue_s += start - job.waiting_since
+        try:
+            if not step.is_head:
+                self._advance(step, jobs)
+            going_on, ended = judge(batch, time.monotonic(), partial(self._answer, step))
+        except Exception:
+            logger.exception("segment or exit head %d of %s failed", step.exit, name)
+            return [], [self._fall_back(job) for job in jobs]
+        try:
+            self._count(batch)
+        except Exception:  # an answer is worth more than its count
+            logger.exception("a batch was not counted")
+        return going_on, [(job, job.outcome(reason)) for job, reason in ended]
+
+    def _count(self, batch: Batch) -> None:
+        step, jobs = batch.step, batch.jobs
+        if not step.is_head:
+            self._metrics.segment_ran(step.model, step.exit, len(jobs), jobs[0].segment_s[-1])
+        confidences = [j.answers[-1].confidence for j in jobs if j.has_answer_at(step.exit)]
+        self._metrics.head_ran(step.model, step.exit, confidences)
+
+    def _advance(self, step: Step, jobs: list[Job]) -> None:
+        """Runs the segment and hands every job its row of the features."""
+        model, exit = step.model, step.exit
+        start = time.monotonic()
         outputs = model.runner.run_segment(exit, gather([job.features for job in jobs]))
         seconds = time.monotonic() - start
         for row, job in enumerate(jobs):
@@ -116,41 +169,12 @@ class Engine:
             job.features = [array[row : row + 1] for array in outputs]
             job.macs += model.manifest.segments[exit - 1].macs
             job.segment_s.append(seconds)
+        model.costs.segment_took(exit, len(jobs), seconds)
         self._charge(model, jobs, seconds)
-        return seconds
 
-    def _decide(
-        self, model: ServedModel, exit: int, jobs: list[Job]
-    ) -> tuple[list[Job], list[Result]]:
-        """The stop rule, after segment `exit`; runs the exit head for the jobs that need it."""
-        now = time.monotonic()
-        limits = {job: self._limit(job, len(jobs), now) for job in jobs}
-        answering: list[Job] = []
-        going_on: list[Job] = []
-        for job in jobs:
-            needs_head = runs_head(job.policy, exit, limits[job])
-            (answering if needs_head else going_on).append(job)
-        if answering:
-            self._answer(model, exit, answering)
-        now = time.monotonic()
-        results: list[Result] = []
-        for job in answering:
-            limit = limits[job] or self._limit(job, len(jobs), now)
-            reason = stop_reason(job.policy, exit, job.answers[-1].confidence, limit)
-            if reason is None:
-                going_on.append(job)
-            else:
-                results.append((job, job.outcome(reason)))
-        return going_on, results
-
-    def _limit(self, job: Job, rows: int, now: float) -> StopReason | None:
-        num_exits = job.model.manifest.num_exits
-        next_exit = min(job.exit, num_exits - 1)
-        next_cost = job.model.costs.next_answer(next_exit, rows)
-        return limit_reason(job.policy, job.exit, job.left(now), next_cost)
-
-    def _answer(self, model: ServedModel, exit: int, jobs: list[Job]) -> None:
-        """Runs exit head `exit` on the features the jobs hold, and records what it said."""
+    def _answer(self, step: Step, jobs: list[Job]) -> float:
+        """Runs the exit head on the features the jobs hold, and records what it said, and when."""
+        model, exit = step.model, step.exit
         start = time.monotonic()
         logits = model.runner.run_head(exit, gather([job.features for job in jobs]))
         temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
@@ -160,7 +184,9 @@ class Engine:
         for job, row, value in zip(jobs, probabilities, confidences, strict=True):
             job.answers.append(Answer(exit, row, value, now))
             job.macs += model.manifest.exit_heads[exit - 1].macs
+        model.costs.head_took(exit, len(jobs), now - start)
         self._charge(model, jobs, now - start)
+        return now
 
     def _charge(self, model: ServedModel, jobs: list[Job], busy_s: float) -> None:
         energy_j = model.costs.energy_j(busy_s, len(jobs))
@@ -175,7 +201,7 @@ class Engine:
             return job, SegmentFailed(f"segment 1 of {name} failed")
         try:
             if not job.answers:
-                self._answer(job.model, job.exit, [job])
+                self._answer(Step(job.model, job.exit), [job])
             return job, job.outcome(StopReason.DEGRADED)
         except Exception:
             logger.exception("exit head %d of %s failed", job.exit, name)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats
-from models.bundle.policy import Policy, Spend, StopReason
+from models.bundle.policy import Policy, Spend, StopReason, limit_reason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 
@@ -53,8 +53,9 @@ class Outcome:
 class Job:
     """One admitted image. `exit` is the last segment that has run, 0 before the first.
 
-    `deadline` is arrival + latency budget on the monotonic clock, infinite without one.
-    `deliver` is called once, on the event loop, with the outcome or the error.
+    `deadline` is arrival + latency budget on the monotonic clock, infinite without one. `due` is
+    when the scheduler wants the job answered: it gives one to every job. `deliver` is called once,
+    on the event loop, with the outcome or the error.
     """
 
     model: ServedModel
@@ -64,6 +65,7 @@ class Job:
     image: NDArray[np.uint8]
     deliver: Callable[[Outcome | Exception], Any]
     deadline: float = inf
+    due: float = inf
     exit: int = 0
     features: Arrays = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
@@ -73,11 +75,21 @@ class Job:
     energy_j: float = 0.0
     macs: int = 0
     segment_s: list[float] = field(default_factory=list)
+    is_cancelled: bool = False
 
     def __post_init__(self) -> None:
         self.features = [self.image[None]]
         if self.budget.latency_s is not None:
             self.deadline = self.arrival + self.budget.latency_s
+
+    def limit(self, rows: int, now: float) -> StopReason | None:
+        """Why the job must answer at the exit it has reached, or None if it can go on.
+
+        The next step is expected to run in a batch of `rows`, from `now` on.
+        """
+        next_exit = min(self.exit, self.model.manifest.num_exits - 1)
+        next_cost = self.model.costs.next_answer(next_exit, rows)
+        return limit_reason(self.policy, self.exit, self.left(now), next_cost)
 
     def left(self, now: float) -> Spend:
         """What is left of the budget for computing."""

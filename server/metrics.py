@@ -140,15 +140,16 @@ class Metrics:
     def shed(self, reason: str, images: int) -> None:
         self._shed.labels(reason).inc(images)
 
-    def segment_ran(
-        self, model: ServedModel, exit: int, rows: int, seconds: float, confidences: list[float]
-    ) -> None:
-        """Counts one batch; `confidences` are of those rows whose exit head ran."""
+    def segment_ran(self, model: ServedModel, exit: int, rows: int, seconds: float) -> None:
+        """Counts one batch through a segment."""
         labels = model.manifest.name, exit
         self._segment_duration.labels(*labels).observe(seconds)
         self._batch_rows.labels(*labels).observe(rows)
+
+    def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
+        """Counts the confidence of every row that an exit head ran for."""
         for value in confidences:
-            self._confidence.labels(*labels).observe(value)
+            self._confidence.labels(model.manifest.name, exit).observe(value)
 
     def watch(self, queue_depth: Callable[[], int], in_flight: Callable[[], int]) -> None:
         """Reads the load at every scrape."""

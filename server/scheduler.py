@@ -2,32 +2,53 @@
 
 Jobs wait per segment, so that a batch re-forms at every exit: jobs that stopped leave it and
 newcomers join. A job without an answer goes before one that only wants a better one; among
-equals, the earliest deadline goes first.
+equals, the earliest deadline goes first. A newcomer is refused where its first answer, or that of
+somebody admitted before, would come too late. A job that waits until the next answer no longer
+fits answers with the one it has.
 """
 
-import heapq
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
 from server.catalog import ServedModel
 from server.errors import Overloaded
-from server.job import Job
+from server.job import DELIVERY_S, Job
 
 DEFAULT_DEADLINE_S = 1.0
-"""Where a job without a deadline stands among those that have one: arrival plus this."""
+"""When a job without a latency budget settles for the answer it has, if it still waits."""
+PATIENCE = 20.0
+"""The same in multiples of the whole cost of a request's images, for slow networks."""
+MARGIN = 1.1
+"""Admission counts on steps that take this much longer: a queue filled to the brink has to run
+small batches to meet its deadlines, falls behind, and then meets none."""
 
-Rank = tuple[bool, float, int]
-Queue = list[tuple[Rank, Job]]
+Place = tuple[bool, float, int, Job]
+"""Has an answer, due, order of arrival: where a job stands in a queue."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Jobs to run through segment `exit` of `model` together."""
+class Step:
+    """What a queue of jobs waits for: segment `exit` of `model`, or only its exit head."""
 
     model: ServedModel
     exit: int
+    is_head: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Jobs to run through a step together, expected to end at `ends_at`.
+
+    `wait_s` is how long a first answer would then still have to wait for a worker.
+    """
+
+    step: Step
     jobs: list[Job]
+    ends_at: float
+    wait_s: float
 
 
 @dataclass(slots=True)
@@ -35,62 +56,202 @@ class Scheduler:
     """Jobs between segments, at most `max_in_flight` of them, waiting or running."""
 
     max_in_flight: int
+    num_workers: int
     in_flight: int = 0
-    queues: dict[tuple[ServedModel, int], Queue] = field(default_factory=dict)
+    _queues: dict[Step, list[Place]] = field(default_factory=dict)
+    _places: dict[Job, tuple[Step, Place]] = field(default_factory=dict)
+    _running: set[Batch] = field(default_factory=set)
     _order: "count[int]" = field(default_factory=count)
 
     @property
     def queue_depth(self) -> int:
-        return sum(map(len, self.queues.values()))
+        return len(self._places)
 
     def check_room(self, num_jobs: int) -> None:
         """Raises Overloaded where there are not slots enough."""
         if self.in_flight + num_jobs > self.max_in_flight:
             raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
 
-    def admit(self, jobs: list[Job], now: float) -> None:
-        """Gives every job a slot, or raises Overloaded and gives none."""
+    def admit(self, jobs: Sequence[Job], now: float) -> None:
+        """Gives every job a slot, or raises Overloaded and gives none.
+
+        All jobs are of one request: they share model and deadline. A budget that not even an idle
+        server could meet is no reason to refuse, nor to go before others.
+        """
         self.check_room(len(jobs))
+        costs = jobs[0].model.costs
+        patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * len(jobs) * costs.full_s())
+        patient = jobs[0].arrival + patient_s
+        due = min(jobs[0].deadline - DELIVERY_S, patient)
+        if due < now + self._all_answered_s(jobs, num_ahead=0):
+            due = patient
+        self._check_time(due, jobs, now)
         self.in_flight += len(jobs)
         for job in jobs:
+            job.due = due
             self.wait(job, now)
 
     def wait(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of its next segment."""
         job.waiting_since = now
-        deadline = min(job.deadline, job.arrival + DEFAULT_DEADLINE_S)
-        rank = (bool(job.answers), deadline, next(self._order))
-        heapq.heappush(self.queues.setdefault((job.model, job.exit + 1), []), (rank, job))
+        self._enqueue(job, Step(job.model, job.exit + 1))
+
+    def leave(self, job: Job) -> bool:
+        """Takes a waiting job out of its queue, if it is in one; its slot is still its own."""
+        if job not in self._places:
+            return False
+        step, place = self._places.pop(job)
+        queue = self._queues[step]
+        del queue[bisect_left(queue, place)]
+        return True
 
     def finish(self, num_jobs: int) -> None:
         """Frees the slots of jobs that have an outcome."""
         self.in_flight -= num_jobs
 
     def next_batch(self, now: float) -> Batch | None:
-        """The most urgent job, with as many others of its segment as help; None if none waits."""
-        waiting = [(queue[0][0], key) for key, queue in self.queues.items() if queue]
-        if not waiting:
+        """The most urgent job, with as many others of its step as help; None if none waits.
+
+        Idle workers share a queue; no first answer waits for somebody's better one in its batch.
+        """
+        step = min(
+            (step for step, queue in self._queues.items() if queue),
+            key=lambda step: self._queues[step][0],
+            default=None,
+        )
+        if step is None:
             return None
-        _, (model, exit) = min(waiting, key=lambda entry: entry[0])
-        queue = self.queues[model, exit]
-        candidates = [job for _, job in heapq.nsmallest(model.costs.max_rows, queue)]
-        rows = best_rows(model, exit, [job.deadline - now for job in candidates])
-        return Batch(model, exit, [heapq.heappop(queue)[1] for _ in range(rows)])
+        queue = self._queues[step]
+        num_first = bisect_left(queue, (True,))
+        share = -(-len(queue) // max(1, self.num_workers - len(self._running)))
+        candidates = queue[: min(step.model.costs.max_rows, share, num_first or share)]
+        rows = best_rows(step, [due - now for _, due, *_ in candidates])
+        jobs = [job for *_, job in queue[:rows]]
+        del queue[:rows]
+        for job in jobs:
+            del self._places[job]
+        ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
+        batch = Batch(step, jobs, ends_at, wait_s=0.0)
+        self._running.add(batch)
+        batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
+        return batch
+
+    def done(self, batch: Batch) -> None:
+        """A worker is free again."""
+        self._running.remove(batch)
+
+    def expire(self, now: float) -> list[Job]:
+        """Takes out the jobs that have waited too long for a better answer, to answer now.
+
+        Those without any answer go on to the exit head of the segment they have run.
+        """
+        answering = []
+        for step, step_s in self._steps_to_better():
+            queue = self._queues[step]
+            num_first = bisect_left(queue, (True,))
+            for start, end in ((num_first, len(queue)), (0, num_first)):
+                cut = bisect_right(queue, now, start, end, key=lambda place: place[1] - step_s)
+                late = [job for *_, job in queue[start:cut]]
+                del queue[start:cut]
+                for job in late:
+                    del self._places[job]
+                    if job.answers:
+                        answering.append(job)
+                    else:
+                        self._enqueue(job, Step(job.model, job.exit, is_head=True))
+        return answering
+
+    def next_alarm(self) -> float:
+        """When `expire` will have something to do, if nothing else happens; infinity for never."""
+        alarms = [inf]
+        for step, step_s in self._steps_to_better():
+            queue = self._queues[step]
+            for index in (0, bisect_left(queue, (True,))):
+                if index < len(queue):
+                    alarms.append(queue[index][1] - step_s)
+        return min(alarms)
+
+    def _enqueue(self, job: Job, step: Step) -> None:
+        place = (bool(job.answers), job.due, next(self._order), job)
+        insort(self._queues.setdefault(step, []), place)
+        self._places[job] = step, place
+
+    def _steps_to_better(self) -> list[tuple[Step, float]]:
+        """The steps waited for by jobs that could answer now, and the seconds they take."""
+        return [
+            (step, step.model.costs.step_s(step.exit, 1, is_head=False))
+            for step, queue in self._queues.items()
+            if queue and step.exit > 1 and not step.is_head
+        ]
+
+    def _first_answers_s(self, due: float) -> float:
+        """Worker seconds of the first answers that are waited for and due before then."""
+        return sum(
+            bisect_left(queue, (False, due)) * _row_s(step)
+            for step, queue in self._queues.items()
+            if queue
+        )
+
+    def _start_of(self, work_s: float, now: float) -> float:
+        """When a worker is free once the workers have done `work_s` seconds of work."""
+        free = sorted(max(batch.ends_at, now) for batch in self._running)
+        free = [now] * (self.num_workers - len(free)) + free
+        for workers, (start, end) in enumerate(zip(free, [*free[1:], inf], strict=True), start=1):
+            if work_s <= workers * (end - start):
+                return start + work_s / workers
+            work_s -= workers * (end - start)
+        raise AssertionError("the last worker has no end")
+
+    def _all_answered_s(self, jobs: Sequence[Job], num_ahead: int) -> float:
+        """From the start on these jobs to the last one's first answer, `num_ahead` in its batch."""
+        costs, num_jobs = jobs[0].model.costs, len(jobs)
+        all_s = num_jobs * costs.best_step_s(1, is_head=False) / self.num_workers
+        return max(costs.batch_s(1, num_ahead + num_jobs), MARGIN * all_s)
+
+    def _check_time(self, due: float, jobs: Sequence[Job], now: float) -> None:
+        """Raises Overloaded where newcomers due then, or others for their sake, would be late.
+
+        Work is expected to be done in the batches that save most, and to last as long as they do.
+        """
+        first = Step(jobs[0].model, 1)
+        num_ahead = bisect_left(self._queues.get(first, []), (False, due))
+        ahead_s = MARGIN * self._first_answers_s(due)
+        if self._start_of(ahead_s, now) + self._all_answered_s(jobs, num_ahead) > due:
+            raise Overloaded("the first answer would come too late")
+        work_s = len(jobs) * _row_s(first)
+        behind = sorted(
+            (place[1], step_row_s)
+            for step, queue in self._queues.items()
+            if queue
+            for step_row_s in [_row_s(step)]
+            for place in queue[bisect_left(queue, (False, due)) : bisect_left(queue, (True,))]
+        )
+        for other_due, row_s in behind:
+            ahead_s += row_s
+            is_late = self._start_of(ahead_s, now) > other_due
+            if not is_late and self._start_of(ahead_s + work_s, now) > other_due:
+                raise Overloaded("the first answer of another would come too late")
 
 
-def best_rows(model: ServedModel, exit: int, slacks: list[float]) -> int:
+def _row_s(step: Step) -> float:
+    return step.model.costs.best_step_s(step.exit, is_head=step.is_head)
+
+
+def best_rows(step: Step, slacks: Sequence[float]) -> int:
     """How many of the most urgent jobs to run: most rows per second, every deadline kept.
 
-    `slacks` are the seconds that are left to each, most urgent first; one job always runs.
+    `slacks` are the seconds that are left to each, most urgent first; one job always runs. Who
+    would be late even alone hurries nobody.
     """
-    costs = model.costs
-    best, best_rate, tightest = 1, 0.0, inf
+    costs = step.model.costs
+    alone_s = costs.step_s(step.exit, 1, is_head=step.is_head)
+    best, best_rate, tightest = 1, 1 / alone_s if alone_s > 0 else inf, inf
     for rows, slack in enumerate(slacks, start=1):
-        seconds = costs.segment_s(exit, rows) + costs.head_s(exit, rows)
-        tightest = min(tightest, slack)
-        if rows > 1 and seconds > tightest:
+        if slack >= alone_s:
+            tightest = min(tightest, slack)
+        seconds = costs.step_s(step.exit, rows, is_head=step.is_head)
+        if seconds > tightest:
             break
-        rate = rows / seconds if seconds > 0 else inf
-        if rate > best_rate:
-            best, best_rate = rows, rate
+        if rows > best_rate * seconds:
+            best, best_rate = rows, rows / seconds
     return best

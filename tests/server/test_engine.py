@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from server.catalog import ServedModel
 from server.classify import settle
 from server.engine import Engine, gather
 from server.errors import SegmentFailed
-from server.job import Budget, Job, Outcome
+from server.job import Answer, Budget, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from tests.server.conftest import made_profile, served
@@ -37,7 +38,7 @@ def outcomes(
     """What a fresh engine makes of the first test images."""
 
     async def run() -> list[Outcome | BaseException]:
-        engine = Engine(Scheduler(64), metrics or Metrics(), num_workers=2)
+        engine = Engine(Scheduler(64, num_workers=2), metrics or Metrics())
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
         arrival = time.monotonic()
@@ -174,3 +175,93 @@ def test_gather_joins_rows_and_copies_none_alone() -> None:
     first, second = gather([one, two])
     np.testing.assert_array_equal(first, [[0, 0], [2, 2]])
     np.testing.assert_array_equal(second, [[1, 1, 1], [3, 3, 3]])
+
+
+class Stuck(SegmentRunner):
+    """A runner whose segment `exit` sleeps first."""
+
+    def __init__(self, bundle: Bundle, exit: int, sleep_s: float) -> None:
+        manifest = bundle.manifest
+        super().__init__(manifest.segments, manifest.exit_heads, bundle.graphs)
+        self.exit, self.sleep_s = exit, sleep_s
+
+    def run_segment(self, exit: int, features: Arrays) -> Arrays:
+        if exit == self.exit:
+            time.sleep(self.sleep_s)
+        return super().run_segment(exit, features)
+
+
+async def one_stuck_one_waiting(
+    bundle: Bundle, then: Callable[[Engine, Job], None]
+) -> tuple[list[float], list[Outcome | Exception], int]:
+    """The only worker sleeps over one job while another, answered once, waits for its second exit.
+
+    Returns when each outcome came, the outcomes, and how many slots were taken at the end.
+    """
+    model = replace(served(bundle, made_profile(per_row_s=0.0005)), runner=Stuck(bundle, 3, 0.5))
+    engine = Engine(Scheduler(8, num_workers=1), Metrics())
+    start = time.monotonic()
+    ends: list[float] = []
+    results: list[Outcome | Exception] = []
+
+    def deliver(result: Outcome | Exception) -> None:
+        ends.append(time.monotonic() - start)
+        results.append(result)
+
+    first = Job(model, NEVER, Budget(0.1), start, IMAGES[0], deliver)
+    engine.submit([first])
+    while first.exit < 2 or engine.queue_depth():
+        await asyncio.sleep(0.001)
+    second = Job(model, NEVER, Budget(0.2), start, IMAGES[1], deliver)
+    second.exit = 1
+    second.features = model.runner.run_segment(1, second.features)
+    second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, start))
+    engine.submit([second])
+    then(engine, second)
+    while time.monotonic() - start < 0.8:
+        await asyncio.sleep(0.01)
+    in_flight = engine.in_flight()
+    engine.stop()
+    return ends, results, in_flight
+
+
+def test_who_has_an_answer_does_not_wait_for_a_worker_to_give_it(digits_bundle: Bundle) -> None:
+    ends, results, in_flight = asyncio.run(one_stuck_one_waiting(digits_bundle, lambda *_: None))
+    waiting, stuck = results
+    assert isinstance(waiting, Outcome)
+    assert (waiting.answer.exit, waiting.stop_reason) == (1, StopReason.DEADLINE)
+    assert 0.15 < ends[0] < 0.2 + 0.1, "in time, while the worker sleeps until 0.5 s"
+    assert isinstance(stuck, Outcome)
+    assert ends[1] > 0.45
+    assert in_flight == 0
+
+
+def test_a_cancelled_job_frees_its_slot_and_is_never_delivered(digits_bundle: Bundle) -> None:
+    def cancel(engine: Engine, job: Job) -> None:
+        assert engine.in_flight() == 2
+        engine.cancel([job])
+        assert engine.in_flight() == 1
+
+    _, results, in_flight = asyncio.run(one_stuck_one_waiting(digits_bundle, cancel))
+    assert len(results) == 1
+    assert in_flight == 0
+
+
+def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: Bundle) -> None:
+    async def run() -> tuple[list[Outcome | Exception], list[float], int]:
+        profile = made_profile(per_row_s=0.0005)
+        model = replace(served(digits_bundle, profile), runner=Stuck(digits_bundle, 1, 0.15))
+        engine = Engine(Scheduler(8, num_workers=1), Metrics())
+        results: list[Outcome | Exception] = []
+        policy = Policy((None, None, None), min_exit=1, max_exit=3)
+        job = Job(model, policy, Budget(), time.monotonic(), IMAGES[0], results.append)
+        engine.submit([job])
+        await asyncio.sleep(0.05)
+        engine.cancel([job])
+        await asyncio.sleep(0.3)
+        in_flight = engine.in_flight()
+        engine.stop()
+        return results, job.segment_s, in_flight
+
+    results, segment_s, in_flight = asyncio.run(run())
+    assert (results, len(segment_s), in_flight) == ([], 1, 0)

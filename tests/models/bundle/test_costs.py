@@ -44,3 +44,35 @@ def test_energy_is_busy_time_times_watts_shared_by_the_rows() -> None:
 
 def test_the_next_answer_costs_a_segment_and_its_head() -> None:
     assert Costs(PROFILE).next_answer(1, 4) == Spend(5.0, 10.0)
+
+
+def test_a_batch_is_as_large_as_saves_most_and_no_larger_than_asked() -> None:
+    """Segment 1 and its head take 2.25 s for one row, 5.5 for four, 10 for eight."""
+    costs = Costs(PROFILE)
+    assert costs.batch_s(1, 1) == pytest.approx(2.25)
+    assert costs.batch_s(1, 4) == pytest.approx(5.5)
+    assert costs.batch_s(1, 100) == pytest.approx(10.0)
+    assert costs.best_step_s(1, is_head=True) == pytest.approx(0.125)
+    assert costs.best_step_s(1, is_head=False) == pytest.approx(1.125 + 0.125)
+
+
+def test_expectations_rise_fast_and_fall_slowly() -> None:
+    costs = Costs(PROFILE)
+    costs.segment_took(1, 1, 3.0)
+    assert costs.segment_s(1, 1) == pytest.approx(2.5)
+    assert costs.segment_s(1, 8) == pytest.approx(1.25 * 9), "one correction for all batch sizes"
+    assert costs.segment_s(2, 1) == 4.0
+    for _ in range(20):
+        costs.segment_took(1, 1, 3.0)
+    assert costs.segment_s(1, 1) == pytest.approx(3.0, abs=1e-3)
+    costs.segment_took(1, 1, 2.0)
+    assert costs.segment_s(1, 1) == pytest.approx(2.98, abs=1e-3)
+
+
+def test_one_stall_at_most_doubles_what_is_expected() -> None:
+    costs = Costs(PROFILE)
+    costs.head_took(2, 1, 1000.0)
+    assert costs.head_s(2, 1) == pytest.approx(0.75)
+    for _ in range(10_000):
+        costs.head_took(2, 1, 0.0)
+    assert costs.head_s(2, 1) == pytest.approx(0.25), "never below half of what was profiled"
