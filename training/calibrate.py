@@ -20,8 +20,7 @@ from models.bundle.manifest import (
     Graph,
     OperatingPoint,
 )
-
-Labels = NDArray[np.int64]
+from training.measures import Labels, expected_calibration_error
 
 ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.01, "accurate": 0.0}
 """What each operating point may lose against the last exit, estimated on the calibration split."""
@@ -42,15 +41,6 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
         return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
     return float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x))
-
-
-def expected_calibration_error(
-    confidences: NDArray[np.floating], correct: NDArray[np.bool_], num_bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their rows."""
-    bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
-    gaps = np.bincount(bins, weights=correct - confidences, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(confidences))
 
 
 def calibrate(

@@ -21,8 +21,9 @@ from models.bundle.runner import SegmentRunner
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
 from training.data import LabelledImages, load_images, open_images
-from training.evaluate import all_logits, top_k_accuracy
+from training.evaluate import all_logits
 from training.export import checked_graphs
+from training.measures import top_k_accuracy
 from training.run import SPLITS, Stopped
 
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"

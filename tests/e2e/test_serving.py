@@ -20,7 +20,8 @@ from models.bundle.runner import SegmentRunner
 from tests.conftest import Serve
 from tests.images import encoded
 from training.data import load_images
-from training.evaluate import all_logits, walk
+from training.evaluate import all_logits
+from training.replay import walk
 
 NUM_IMAGES = 60
 PNG = {"content-type": "image/png"}

@@ -15,16 +15,15 @@ from models.bundle.policy import policy_at
 from training.calibrate import (
     ACCURACY_DROPS,
     THRESHOLDS,
-    Labels,
     calibrate,
     chances_of_being_right,
     cheapest,
-    expected_calibration_error,
     fit_temperature,
     operating_points,
     tuned_points,
 )
-from training.evaluate import run_policy
+from training.measures import Labels
+from training.replay import run_policy
 
 Floats = NDArray[np.float32]
 
@@ -48,22 +47,6 @@ def test_scaled_logits_need_a_scaled_temperature() -> None:
     logits, labels = synthetic(1.0, rows=500)
     once, thrice = (fit_temperature(factor * logits, labels) for factor in (1, 3))
     assert thrice == pytest.approx(3 * once, rel=1e-3)
-
-
-def test_calibration_error_by_hand() -> None:
-    """Two rows at 0.85 and 0.95 with one right, one at 0.3 that is wrong: 0.8 and 0.3 too much."""
-    confidences = np.array([0.85, 0.95, 0.3])
-    correct = np.array([True, False, False])
-    assert expected_calibration_error(confidences, correct, 2) == pytest.approx((0.8 + 0.3) / 3)
-    assert expected_calibration_error(confidences, correct, 10) == pytest.approx(
-        (0.15 + 0.95 + 0.3) / 3
-    )
-
-
-def test_certainty_falls_into_the_last_bin() -> None:
-    ones = np.ones(4)
-    assert expected_calibration_error(ones, ones.astype(bool)) == 0
-    assert expected_calibration_error(ones, ~ones.astype(bool)) == 1
 
 
 def drawn_exits(rows: int, seed: int) -> tuple[Floats, NDArray[np.bool_]]:

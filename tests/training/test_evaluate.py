@@ -2,71 +2,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.policy import Policy, StopReason, policy_of_threshold
 from models.bundle.runner import SegmentRunner
-from training.evaluate import (
-    CHUNK,
-    THRESHOLDS,
-    all_logits,
-    evaluate,
-    exit_results,
-    reliability,
-    run_policy,
-    top_k_accuracy,
-    walk,
-)
-
-SCORES = np.array(
-    [[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.25, 0.1, 0.6, 0.05]], dtype=np.float32
-)
-LABELS = np.array([3, 2, 3])
-
-
-@pytest.mark.parametrize(("k", "expected"), [(1, 1 / 3), (2, 1 / 3), (3, 2 / 3), (4, 1), (5, 1)])
-def test_top_k_accuracy(k: int, expected: float) -> None:
-    assert top_k_accuracy(SCORES, LABELS, k) == pytest.approx(expected)
-
-
-def test_reliability_describes_the_bins_that_have_rows() -> None:
-    confidences = np.array([0.05, 0.95, 0.99, 1.0, 0.07])
-    correct = np.array([True, True, False, True, False])
-    first, last = reliability(confidences, correct)
-    assert first == pytest.approx((0.06, 0.5, 2))
-    assert last == pytest.approx((0.98, 2 / 3, 3))
-
-
-def test_a_walk_by_hand() -> None:
-    policy = Policy((0.5, None, 0.7, None), 1, 4)
-    assert walk(policy, [0.51, 0, 0, 0]) == ([1], StopReason.CONFIDENT)
-    assert walk(policy, [0.5, 1, 0.71, 0]) == ([1, 3], StopReason.CONFIDENT)
-    assert walk(policy, [0.5, 1, 0.7, 0.1]) == ([1, 3, 4], StopReason.FINAL)
-    assert walk(Policy((0.5, None, 0.7, None), 2, 4), [1, 1, 1, 0]) == ([3], StopReason.CONFIDENT)
-    assert walk(Policy((0.9, None, 0.7, None), 1, 2), [0, 0, 0, 0]) == (
-        [1, 2],
-        StopReason.EXIT_LIMIT,
-    )
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.floats(0, 1))
-def test_one_threshold_stops_at_the_first_exit_above_it(
-    confidences: list[float], threshold: float
-) -> None:
-    num_exits = len(confidences)
-    above = [exit for exit, c in enumerate(confidences[:-1], start=1) if c > threshold]
-    expected = above[0] if above else num_exits
-    ran, reason = walk(policy_of_threshold(threshold, num_exits), confidences)
-    assert ran == list(range(1, expected + 1))
-    assert reason is (StopReason.CONFIDENT if above else StopReason.FINAL)
+from training.evaluate import CHUNK, THRESHOLDS, all_logits, evaluate, exit_results
 
 
 @pytest.fixture
 def costs() -> Bundle:
-    """What `run_policy` reads of a bundle: segments of 10, 20 and 40 MACs, heads of 1, 2 and 3."""
+    """What `exit_results` reads: segments of 10, 20 and 40 MACs, heads of 1, 2 and 3."""
     segments, heads = (
         [SimpleNamespace(macs=m) for m in macs] for macs in ((10, 20, 40), (1, 2, 3))
     )
@@ -74,20 +19,6 @@ def costs() -> Bundle:
         manifest=SimpleNamespace(segments=segments, exit_heads=heads)
     )
     return bundle
-
-
-def test_a_policy_counts_only_the_heads_that_ran(costs: Bundle) -> None:
-    confidences = np.array([[0.9, 0.0, 0.0], [0.2, 0.8, 0.0], [0.2, 0.1, 0.3], [0.6, 0.0, 0.0]])
-    correct = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]], dtype=bool)
-    result = run_policy(costs, policy_of_threshold(0.5, 3), confidences, correct)
-    assert result.accuracy == 2 / 4
-    assert result.exit_shares == [0.5, 0.25, 0.25]
-    assert result.mean_macs == (11 + 33 + 76 + 11) / 4
-    assert result.stop_reasons == {"confident": 3, "final": 1}
-    skips_exit_1 = Policy((None, 0.5, None), 1, 3)
-    result = run_policy(costs, skips_exit_1, confidences, correct)
-    assert result.mean_macs == (75 + 32 + 75 + 75) / 4
-    assert result.exit_shares == [0.0, 0.25, 0.75]
 
 
 def test_exits_alone_and_in_the_ensemble(costs: Bundle) -> None:

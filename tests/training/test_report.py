@@ -4,7 +4,8 @@ from pathlib import Path
 from PIL import Image
 
 from training import report
-from training.evaluate import ExitResult, PolicyResult, Report
+from training.evaluate import ExitResult, Report
+from training.replay import PolicyResult
 
 EXITS = [
     ExitResult(
