@@ -111,6 +111,14 @@ class ExitInfo(BaseModel):
     latency_ms: float
 
 
+class CertificateInfo(BaseModel):
+    """What stopping early costs at most against the last exit, but for requests cut short."""
+
+    max_accuracy_drop: float
+    holds_with_probability: float
+    num_rows: int
+
+
 class OperatingPointInfo(BaseModel):
     """An operating point, as fitted on the calibration split."""
 
@@ -119,6 +127,7 @@ class OperatingPointInfo(BaseModel):
     accuracy: float
     mean_macs: float
     exit_shares: tuple[float, ...]
+    certificate: CertificateInfo | None
 
 
 class InputInfo(BaseModel):

@@ -129,12 +129,26 @@ class ExitCalibration(Record):
     ece: Probability
 
 
+class Certificate(Record):
+    """What stopping early costs at most, promised by rows that had no part in the choice.
+
+    With `holds_with_probability`, over the draw of those `num_rows` rows, the expected accuracy is
+    within `max_accuracy_drop` of the last exit's. Requests that a deadline, an energy budget or an
+    exit limit stops are outside the promise.
+    """
+
+    max_accuracy_drop: Probability
+    holds_with_probability: Probability
+    num_rows: PositiveInt
+
+
 class OperatingPoint(Record):
     """Thresholds and the exits worth consulting, with what they gave on the calibration split.
 
     `accuracy` is an estimate that noise in the choice among many candidates hardly raises.
     `thresholds[k - 1]` is exit k's; the last exit has none. `exit_shares` is the share of rows
-    that stopped at each exit, `mean_macs` counts the heads that ran.
+    that stopped at each exit, `mean_macs` counts the heads that ran. Bundles exported before there
+    were certificates have None.
     """
 
     thresholds: tuple[Probability | None, ...]
@@ -142,6 +156,7 @@ class OperatingPoint(Record):
     accuracy: Probability
     mean_macs: float
     exit_shares: tuple[Probability, ...]
+    certificate: Certificate | None = None
 
 
 class Calibration(Record):

@@ -272,6 +272,9 @@ def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle)
     assert {k: p["accuracy"] for k, p in version["operating_points"].items()} == {
         name: point.accuracy for name, point in points.items()
     }
+    assert {k: p["certificate"] for k, p in version["operating_points"].items()} == {
+        name: point.certificate and point.certificate.model_dump() for name, point in points.items()
+    }
 
 
 def test_probes_and_metrics_answer(client: httpx.Client) -> None:

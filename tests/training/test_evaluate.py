@@ -64,7 +64,7 @@ def test_a_report_is_what_its_parts_say(digits_bundle: Bundle) -> None:
         60,
     )
     assert [e.top1 for e in report.exits] == [(z.argmax(axis=1) == labels).mean() for z in logits]
-    assert set(report.operating_points) == {"fast", "balanced", "accurate"}
+    assert set(report.operating_points) == {"fast", "balanced", "accurate", "certified"}
     assert report.curve_thresholds == THRESHOLDS
     shallowest, deepest = report.curve[0], report.curve[-1]
     assert (shallowest.exit_shares, shallowest.accuracy) == ([1, 0, 0], report.exits[0].top1)

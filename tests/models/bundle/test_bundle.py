@@ -55,7 +55,7 @@ def test_a_sound_bundle_is_read_whole(path: Path) -> None:
     assert bundle.manifest.num_exits == 3
     assert set(bundle.graphs) == set(GRAPHS)
     assert all(bundle.graphs[name] == (path / name).read_bytes() for name in GRAPHS)
-    assert set(bundle.calibration.operating_points) == {"fast", "balanced", "accurate"}
+    assert " ".join(bundle.calibration.operating_points) == "fast balanced accurate certified"
 
 
 @pytest.mark.parametrize("name", [*GRAPHS, CALIBRATION, COST])
@@ -178,6 +178,16 @@ def test_a_file_name_never_leaves_the_directory(path: Path, name: str, entry: st
     assert re.search(r"invalid at [a-z0-9.]*file: String should match pattern", refusal(path))
 
 
+def test_a_calibration_from_before_certificates_is_read(path: Path) -> None:
+    def drop_certificates(calibration: Json) -> None:
+        for point in calibration["operating_points"].values():
+            del point["certificate"]
+
+    edit_signed(path, CALIBRATION, drop_certificates)
+    points = load_bundle(path).calibration.operating_points
+    assert {point.certificate for point in points.values()} == {None}
+
+
 def fast(calibration: Json) -> Json:
     point: Json = calibration["operating_points"]["fast"]
     return point
@@ -193,6 +203,11 @@ BAD_CALIBRATIONS: list[tuple[Edit, str]] = [
     (lambda c: fast(c).update(consulted=[2, 1, 3]), "fast must consult exits in order"),
     (lambda c: fast(c).update(consulted=[]), "consulted: Tuple should have at least 1 item"),
     (lambda c: fast(c).update(exit_shares=[1.0]), "fast must have an exit share for every exit"),
+    (
+        lambda c: fast(c)["certificate"].update(max_accuracy_drop=-0.1),
+        "greater than or equal to 0",
+    ),
+    (lambda c: fast(c)["certificate"].pop("num_rows"), "certificate.num_rows: Field required"),
     (lambda c: c["exits"].reverse(), "exits must be numbered 1 to 3, in order"),
     (lambda c: c["exits"][0].update(calibration_temperature=0), "greater than 0"),
     (lambda c: c.update(operating_points={}), "operating_points: Dictionary should have at least"),

@@ -1,0 +1,166 @@
+"""The search for operating points: a threshold per exit, and which exits to consult at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.confidence import Floats
+from models.bundle.manifest import Certificate, OperatingPoint
+from training.measures import Labels
+
+Thresholds = NDArray[np.float64]
+
+COMMON_THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.01), 2)
+UNCONSULTED = np.inf  # a threshold at an exit whose head never runs
+NEVER = -np.inf  # the last exit always answers
+PRICES = np.geomspace(0.01, 0.5, 25)
+"""What the whole network's MACs may be worth, in accuracy, when thresholds are tuned."""
+MAX_SWEEPS = 4
+
+
+class Candidate(NamedTuple):
+    """Thresholds of every exit but the last, and what they give: chance of being right and MACs."""
+
+    thresholds: Thresholds
+    chance: float
+    mean_macs: float
+
+
+@dataclass(frozen=True)
+class SplitView:
+    """Labelled rows as the stop rule sees them, and what thresholds would give there.
+
+    `confidences`, `is_right` and the estimated `chances` of being right are (rows, exits),
+    `segment_macs` and `head_macs` (exits,).
+    """
+
+    confidences: NDArray[np.floating]
+    is_right: NDArray[np.bool_]
+    chances: NDArray[np.floating]
+    segment_macs: NDArray[np.int64]
+    head_macs: NDArray[np.int64]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.confidences)
+
+    @property
+    def num_exits(self) -> int:
+        return len(self.segment_macs)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Some of the rows."""
+        return type(self)(
+            self.confidences[rows],
+            self.is_right[rows],
+            self.chances[rows],
+            self.segment_macs,
+            self.head_macs,
+        )
+
+    def walk(self, thresholds: Thresholds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Index of the exit where each row stops, and the MACs it takes to get there."""
+        index = np.append(np.flatnonzero(thresholds < UNCONSULTED), self.num_exits - 1)
+        is_confident = self.confidences[:, index] > np.append(thresholds, NEVER)[index]
+        stops = is_confident.argmax(axis=1)
+        macs = np.cumsum(self.segment_macs)[index] + np.cumsum(self.head_macs[index])
+        return index[stops], macs[stops]
+
+    def candidate(self, thresholds: Thresholds) -> Candidate:
+        stops, macs = self.walk(thresholds)
+        chance = self.chances[np.arange(self.num_rows), stops].mean()
+        return Candidate(thresholds.copy(), float(chance), float(macs.mean()))
+
+    def losses(self, thresholds: Thresholds) -> NDArray[np.float64]:
+        """1 where only the last exit is right, -1 where only the answer is, else 0: (rows,)."""
+        stops, _ = self.walk(thresholds)
+        is_right = self.is_right.astype(np.float64)
+        losses: NDArray[np.float64] = is_right[:, -1] - is_right[np.arange(self.num_rows), stops]
+        return losses
+
+    def point(self, thresholds: Thresholds, certificate: Certificate | None) -> OperatingPoint:
+        stops, _ = self.walk(thresholds)
+        shares = np.bincount(stops, minlength=self.num_exits) / self.num_rows
+        _, chance, mean_macs = self.candidate(thresholds)
+        early = np.flatnonzero(thresholds < UNCONSULTED) + 1
+        return OperatingPoint(
+            thresholds=(*np.minimum(thresholds, 1.0).tolist(), None),
+            consulted=(*early.tolist(), self.num_exits),
+            accuracy=chance,
+            mean_macs=mean_macs,
+            exit_shares=tuple(shares.tolist()),
+            certificate=certificate,
+        )
+
+
+def chances_of_being_right(probabilities: Sequence[Floats], labels: Labels) -> NDArray[np.float64]:
+    """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
+
+    Halfway between the label's verdict and what the last exit, calibrated, gives that answer. The
+    verdict alone is so noisy that the cheapest of thousands of candidates is one that was lucky;
+    the last exit's probability hardly varies, but takes every disagreement with it for an error.
+    """
+    answers = np.stack([p.argmax(axis=1) for p in probabilities], axis=1)
+    by_last_exit = np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
+    chances: NDArray[np.float64] = (by_last_exit + (answers == labels[:, None])) / 2
+    return chances
+
+
+def never_early(num_exits: int) -> Thresholds:
+    """The thresholds that send every row to the last exit."""
+    return np.full(num_exits - 1, UNCONSULTED)
+
+
+def stops_early(thresholds: Thresholds) -> bool:
+    """Whether any exit but the last is consulted."""
+    return bool((thresholds < UNCONSULTED).any())
+
+
+def common_candidates(split: SplitView) -> list[Candidate]:
+    """Every choice of exits to consult with every common threshold; first, never stopping early."""
+    early = range(split.num_exits - 1)
+    candidates = [split.candidate(never_early(split.num_exits))]
+    for size in range(1, split.num_exits):
+        for consulted in combinations(early, size):
+            for threshold in COMMON_THRESHOLDS:
+                thresholds = never_early(split.num_exits)
+                thresholds[list(consulted)] = threshold
+                candidates.append(split.candidate(thresholds))
+    return candidates
+
+
+def tuned_candidates(split: SplitView) -> list[Candidate]:
+    """The best of a search over a threshold per exit: cheapest first, each better than the last.
+
+    Coordinate ascent on the mean chance of being right less a price of the mean MACs, for many
+    prices: each exit in turn takes its best threshold, or is not consulted. Every step counts.
+    """
+    full_macs = split.segment_macs.sum() + split.head_macs[-1]
+    options = np.append(COMMON_THRESHOLDS[::2], UNCONSULTED)
+    tried: list[Candidate] = []
+    for price in PRICES:
+        thresholds = np.full(split.num_exits - 1, 0.6)
+        for _ in range(MAX_SWEEPS):
+            before = thresholds.copy()
+            for exit in range(len(thresholds)):
+                gains = []
+                for thresholds[exit] in options:
+                    tried.append(split.candidate(thresholds))
+                    gains.append(tried[-1].chance - price * tried[-1].mean_macs / full_macs)
+                thresholds[exit] = options[int(np.argmax(gains))]
+            if (thresholds == before).all():
+                break
+    front: list[Candidate] = []
+    for candidate in sorted(tried, key=lambda c: (c.mean_macs, -c.chance)):
+        if not front or candidate.chance > front[-1].chance:
+            front.append(candidate)
+    return front
+
+
+def cheapest(candidates: Sequence[Candidate], chance: float) -> Candidate:
+    """The candidate with the fewest mean MACs among those that reach `chance`."""
+    return min((c for c in candidates if c.chance >= chance), key=lambda c: c.mean_macs)
