@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
+from training.measures import budget_exits
 from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, nearest_exit
 from training.reproduce import RunResult
 
@@ -22,9 +23,9 @@ def budget_mode_top5(result: RunResult) -> list[float]:
     The answer is that of the exit with the best selection accuracy among those that fit, as in
     the paper's Table 2.
     """
-    validated = np.array([e.selection_top1 for e in result.exits])
-    chosen = [int(validated[: k + 1].argmax()) for k in range(len(validated))]
-    return [100 * result.exits[k].top5 for k in chosen]
+    exits = result.exits
+    chosen = budget_exits([e.macs for e in exits], [e.selection_top1 for e in exits])
+    return [100 * exits[exit - 1].top5 for exit in chosen]
 
 
 def anytime_mode_top5(result: RunResult) -> list[float]:

@@ -8,12 +8,15 @@ from pydantic import PositiveInt
 
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import Record
+from models.bundle.manifest import Certificate, Record
 from models.bundle.policy import policy_at, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from training.measures import (
     Labels,
+    budget_exits,
     expected_calibration_error,
+    failure_auroc,
+    largest_falls,
     reliability,
     top_k_accuracy,
 )
@@ -21,20 +24,40 @@ from training.replay import PolicyResult, run_policy
 
 CHUNK = 100
 THRESHOLDS = np.round(np.linspace(0, 1, 41), 3).tolist()
+FALLS = (0.01, 0.1, 0.2, 0.33, 0.5)  # those of Jazbec et al. (2023)
+
+
+class ConfidenceResult(Record):
+    """How far an exit's confidence says whether it is right; AUROC is failure prediction's."""
+
+    ece: float
+    auroc: float | None
+    reliability: list[tuple[float, float, int]]
 
 
 class ExitResult(Record):
-    """One exit alone, and the mean of the probabilities of all exits so far."""
+    """One exit alone, and the mean of the probabilities of all exits so far.
+
+    `budget_exit` answers in the paper's budget mode where the budget is this exit's MACs.
+    """
 
     exit: PositiveInt
     macs: int
     macs_all_heads: int
     top1: float
     top5: float
+    budget_exit: PositiveInt
     ensemble_top1: float
     ensemble_top5: float
-    ece: float
-    reliability: list[tuple[float, float, int]]
+    uncalibrated: ConfidenceResult
+    calibrated: ConfidenceResult
+
+
+class FallShare(Record):
+    """Share of rows whose true-class probability falls by more than `more_than` between exits."""
+
+    more_than: float
+    share: float
 
 
 class Report(Record):
@@ -46,7 +69,9 @@ class Report(Record):
     split: str
     num_rows: int
     exits: list[ExitResult]
+    falls: list[FallShare]
     operating_points: dict[str, PolicyResult]
+    certificates: dict[str, Certificate]
     curve_thresholds: list[float]
     curve: list[PolicyResult]
 
@@ -75,46 +100,70 @@ def evaluate(
     ]
     confidences = np.stack([confidence(p) for p in probabilities], axis=1)
     is_right = np.stack([z.argmax(axis=1) == labels for z in logits], axis=1)
-    num_exits = len(logits)
+    points = bundle.calibration.operating_points
     return Report(
         model=bundle.manifest.name,
         version=bundle.manifest.version,
         data=data,
         split=split,
         num_rows=len(labels),
-        exits=exit_results(bundle, probabilities, labels),
+        exits=exit_results(bundle, logits, probabilities, labels),
+        falls=fall_shares(probabilities, labels),
         operating_points={
             name: run_policy(bundle, policy_at(point), confidences, is_right)
-            for name, point in bundle.calibration.operating_points.items()
+            for name, point in points.items()
         },
+        certificates={name: p.certificate for name, p in points.items() if p.certificate},
         curve_thresholds=THRESHOLDS,
         curve=[
-            run_policy(bundle, policy_of_threshold(t, num_exits), confidences, is_right)
+            run_policy(bundle, policy_of_threshold(t, len(logits)), confidences, is_right)
             for t in THRESHOLDS
         ],
     )
 
 
-def exit_results(bundle: Bundle, probabilities: list[Floats], labels: Labels) -> list[ExitResult]:
-    """Every exit's accuracy, alone and in the running ensemble, and its calibration."""
-    segments = np.cumsum([graph.macs for graph in bundle.manifest.segments])
+def exit_results(
+    bundle: Bundle, logits: list[Floats], probabilities: list[Floats], labels: Labels
+) -> list[ExitResult]:
+    """Every exit alone, in budget mode and in the running ensemble, and its confidence."""
+    segments = np.cumsum([graph.macs for graph in bundle.manifest.segments]).tolist()
     heads = [graph.macs for graph in bundle.manifest.exit_heads]
+    macs = [segment + head for segment, head in zip(segments, heads, strict=True)]
+    in_budget = budget_exits(macs, [e.accuracy for e in bundle.calibration.exits])
     results = []
     total = np.zeros_like(probabilities[0])
-    for i, p in enumerate(probabilities):
+    for i, (z, p) in enumerate(zip(logits, probabilities, strict=True)):
         total = total + p
-        is_right = p.argmax(axis=1) == labels
         results.append(
             ExitResult(
                 exit=i + 1,
-                macs=int(segments[i] + heads[i]),
-                macs_all_heads=int(segments[i] + sum(heads[: i + 1])),
+                macs=macs[i],
+                macs_all_heads=segments[i] + sum(heads[: i + 1]),
                 top1=top_k_accuracy(p, labels, 1),
                 top5=top_k_accuracy(p, labels, 5),
+                budget_exit=in_budget[i],
                 ensemble_top1=top_k_accuracy(total, labels, 1),
                 ensemble_top5=top_k_accuracy(total, labels, 5),
-                ece=expected_calibration_error(confidence(p), is_right),
-                reliability=reliability(confidence(p), is_right),
+                uncalibrated=confidence_result(calibrated_probabilities(z, 1.0), labels),
+                calibrated=confidence_result(p, labels),
             )
         )
     return results
+
+
+def confidence_result(probabilities: Floats, labels: Labels) -> ConfidenceResult:
+    """What one exit's probabilities, (rows, classes), say of its own answers."""
+    confidences = confidence(probabilities)
+    is_right = probabilities.argmax(axis=1) == labels
+    return ConfidenceResult(
+        ece=expected_calibration_error(confidences, is_right),
+        auroc=failure_auroc(confidences, is_right),
+        reliability=reliability(confidences, is_right),
+    )
+
+
+def fall_shares(probabilities: list[Floats], labels: Labels) -> list[FallShare]:
+    """How often the true class's probability falls by more than each of FALLS."""
+    rows = np.arange(len(labels))
+    falls = largest_falls(np.stack([p[rows, labels] for p in probabilities], axis=1))
+    return [FallShare(more_than=fall, share=float((falls > fall).mean())) for fall in FALLS]

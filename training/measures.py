@@ -1,7 +1,10 @@
-"""Measures of exits against labels."""
+"""Measures of exits against labels; docs/evaluation.md defines them for people."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from models.bundle.confidence import Floats
 
@@ -32,4 +35,40 @@ def reliability(
     members = [bins == b for b in np.unique(bins)]
     return [
         (float(confidences[m].mean()), float(is_right[m].mean()), int(m.sum())) for m in members
+    ]
+
+
+def failure_auroc(confidences: NDArray[np.floating], is_right: NDArray[np.bool_]) -> float | None:
+    """The chance that a right answer is more confident than a wrong one, ties counting half.
+
+    None where all answers are right or all are wrong.
+    """
+    if is_right.all() or not is_right.any():
+        return None
+    return float(roc_auc_score(is_right, confidences))
+
+
+def largest_falls(true_probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """How far each row's true-class probability falls at most from an exit to any later one.
+
+    `true_probabilities` is (rows, exits); the answer, (rows,), is 0 where it never falls. A row
+    counts as non-monotone beyond d in Jazbec et al. (2023) if this exceeds d.
+    """
+    best_so_far = np.maximum.accumulate(true_probabilities, axis=1)
+    falls: NDArray[np.floating] = (best_so_far - true_probabilities).max(axis=1)
+    return falls
+
+
+def budget_exits(macs: Sequence[int], accuracies: Sequence[float]) -> list[int]:
+    """The exit that answers in the paper's budget mode when the budget is what each exit costs.
+
+    It is the one with the best validated accuracy among those that fit, the cheapest on a tie.
+    """
+    exits = range(1, len(macs) + 1)
+    return [
+        max(
+            (k for k in exits if macs[k - 1] <= budget),
+            key=lambda k: (accuracies[k - 1], -macs[k - 1]),
+        )
+        for budget in macs
     ]

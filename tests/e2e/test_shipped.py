@@ -1,5 +1,6 @@
 """The shipped bundle, served over HTTP, on real CIFAR-100 test images."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,6 @@ from tests.e2e.test_serving import counters
 from tests.images import encoded
 from training.cli import evaluate
 from training.data import LabelledImages, open_images
-from training.evaluate import Report
 
 BUNDLE = ROOT / "models/zoo/cifar100-msdnet/1"
 NUM_IMAGES = 500
@@ -55,17 +55,18 @@ def last_labels(bundle: Bundle, images: LabelledImages) -> list[int]:
 
 
 def test_report_regenerates_from_the_committed_segments(cifar100: Path, tmp_path: Path) -> None:
+    """What the committed report says; reports have since learned to say more."""
     evaluate(BUNDLE, str(cifar100), tmp_path)
     committed, again = (
-        Report.model_validate_json((directory / "report.json").read_bytes())
-        for directory in (BUNDLE, tmp_path)
+        json.loads((directory / "report.json").read_bytes()) for directory in (BUNDLE, tmp_path)
     )
-    assert again.num_rows == committed.num_rows == 10_000
-    for one, other in zip(committed.exits, again.exits, strict=True):
-        assert other.top1 == pytest.approx(one.top1, abs=ONE_ROW)
-        assert other.top5 == pytest.approx(one.top5, abs=ONE_ROW)
-    for name, point in committed.operating_points.items():
-        assert again.operating_points[name].accuracy == pytest.approx(point.accuracy, abs=ONE_ROW)
+    assert again["num_rows"] == committed["num_rows"] == 10_000
+    for one, other in zip(committed["exits"], again["exits"], strict=True):
+        assert other["top1"] == pytest.approx(one["top1"], abs=ONE_ROW)
+        assert other["top5"] == pytest.approx(one["top5"], abs=ONE_ROW)
+    for name, point in committed["operating_points"].items():
+        accuracy = again["operating_points"][name]["accuracy"]
+        assert accuracy == pytest.approx(point["accuracy"], abs=ONE_ROW)
 
 
 def test_last_exit_equals_the_segments_run_by_hand(

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from training.measures import expected_calibration_error, reliability, top_k_accuracy
+from training.measures import (
+    budget_exits,
+    expected_calibration_error,
+    failure_auroc,
+    largest_falls,
+    reliability,
+    top_k_accuracy,
+)
 
 SCORES = np.array(
     [[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.25, 0.1, 0.6, 0.05]], dtype=np.float32
@@ -36,3 +45,45 @@ def test_reliability_describes_the_bins_that_have_rows() -> None:
     first, last = reliability(confidences, correct)
     assert first == pytest.approx((0.06, 0.5, 2))
     assert last == pytest.approx((0.98, 2 / 3, 3))
+
+
+def test_failure_auroc_counts_pairs_in_the_right_order() -> None:
+    """Of four pairs of a right and a wrong row, two are in order and one is a tie."""
+    confidences = np.array([0.9, 0.4, 0.6, 0.4])
+    correct = np.array([True, True, False, False])
+    assert failure_auroc(confidences, correct) == (2 + 0.5) / 4
+    assert failure_auroc(correct.astype(float), correct) == 1
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_there_is_nothing_to_rank_where_all_rows_fare_alike(verdict: bool) -> None:
+    assert failure_auroc(np.array([0.1, 0.9]), np.array([verdict] * 2)) is None
+
+
+def test_the_largest_fall_is_from_any_exit_to_any_later_one() -> None:
+    falls = largest_falls(
+        np.array([[0.1, 0.5, 0.9], [0.5, 0.6, 0.1], [0.8, 0.2, 0.7], [0.6, 0.5, 0.3]])
+    )
+    assert falls == pytest.approx([0.0, 0.5, 0.6, 0.3])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_the_largest_fall_against_brute_force(probabilities: list[float]) -> None:
+    pairs = [a - b for j, b in enumerate(probabilities) for a in probabilities[: j + 1]]
+    assert largest_falls(np.array([probabilities])) == pytest.approx(max(pairs))
+
+
+@pytest.mark.parametrize(
+    ("macs", "accuracies", "expected"),
+    [
+        ([10, 20, 30], [0.5, 0.6, 0.7], [1, 2, 3]),
+        ([10, 20, 30], [0.5, 0.7, 0.6], [1, 2, 2]),
+        ([10, 20, 30], [0.7, 0.7, 0.7], [1, 1, 1]),
+        ([10, 30, 20], [0.5, 0.6, 0.7], [1, 3, 3]),
+        ([10], [0.5], [1]),
+    ],
+)
+def test_budget_mode_takes_the_best_validated_exit_that_fits(
+    macs: list[int], accuracies: list[float], expected: list[int]
+) -> None:
+    assert budget_exits(macs, accuracies) == expected

@@ -3,8 +3,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from models.bundle.manifest import Certificate
 from training import report
-from training.evaluate import ExitResult, Report
+from training.evaluate import ConfidenceResult, ExitResult, FallShare, Report
 from training.replay import PolicyResult
 
 EXITS = [
@@ -14,14 +15,17 @@ EXITS = [
         macs_all_heads=all_heads,
         top1=top1,
         top5=0.98761,
+        budget_exit=1,
         ensemble_top1=0.75,
         ensemble_top5=1.0,
-        ece=0.0123,
-        reliability=[(0.4, 0.5, 1), (0.9, 0.75, 4)],
+        uncalibrated=ConfidenceResult(ece=0.0411, auroc=0.81, reliability=[(0.9, 0.6, 5)]),
+        calibrated=ConfidenceResult(
+            ece=0.0123, auroc=auroc, reliability=[(0.4, 0.5, 1), (0.9, 0.75, 4)]
+        ),
     )
-    for exit, macs, all_heads, top1 in [
-        (1, 15_000_000, 15_000_000, 0.7),
-        (2, 60_000_000, 65_000_000, 0.8),
+    for exit, macs, all_heads, top1, auroc in [
+        (1, 15_000_000, 15_000_000, 0.7, 0.82345),
+        (2, 60_000_000, 65_000_000, 0.8, None),
     ]
 ]
 FAST = PolicyResult(
@@ -37,7 +41,11 @@ REPORT = Report(
     split="test",
     num_rows=5,
     exits=EXITS,
-    operating_points={"fast": FAST},
+    falls=[FallShare(more_than=0.01, share=0.66), FallShare(more_than=0.5, share=0.25)],
+    operating_points={"fast": FAST, "certified": FAST},
+    certificates={
+        "certified": Certificate(max_accuracy_drop=0.02, holds_with_probability=0.9, num_rows=9)
+    },
     curve_thresholds=[0.5],
     curve=[FAST],
 )
@@ -47,14 +55,19 @@ def test_the_tables_hold_the_reports_numbers() -> None:
     lines = report.markdown(REPORT).splitlines()
     assert lines[0] == "# cifar version 3 on cifar100, test split"
     assert lines[2].startswith("5 rows, ")
-    assert "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 75.00 | 100.00 | 1.23 |" in lines
-    assert "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 75.00 | 100.00 | 1.23 |" in lines
-    assert "| fast | 79.10 | 21.25 | 35% | 86.1 13.9 |" in lines
+    assert "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
+    assert "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
+    assert "| 1 | 4.11 | 1.23 | 81.00 | 82.34 |" in lines
+    assert "| 2 | 4.11 | 1.23 | 81.00 | - |" in lines
+    assert "| true-class probability falls by more than | 0.01 | 0.5 |" in lines
+    assert "| share of rows % | 66.00 | 25.00 |" in lines
+    assert "| fast | 79.10 | 0.90 | - | 21.25 | 35% | 86.1 13.9 |" in lines
+    assert "| certified | 79.10 | 0.90 | 2.00 | 21.25 | 35% | 86.1 13.9 |" in lines
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
     tables = report.markdown(REPORT).split("\n\n")[2:]
-    assert len(tables) == 2
+    assert len(tables) == 4
     for table in tables:
         assert len({line.count("|") for line in table.strip().splitlines()}) == 1
 
@@ -66,4 +79,4 @@ def test_a_written_report_reads_back(tmp_path: Path) -> None:
     assert json.loads(text)["operating_points"]["fast"]["exit_shares"] == [0.861, 0.139]
     assert (tmp_path / "new" / "report.md").read_text() == report.markdown(REPORT)
     with Image.open(tmp_path / "new" / "curves.png") as plot:
-        assert plot.size == (1320, 770)
+        assert plot.size == (1540, 880)
