@@ -51,9 +51,17 @@ def export(
     name: Annotated[str, typer.Option(help="The model's name.")],
     version: Annotated[int, typer.Option(help="Its version, a positive integer.", min=1)] = 1,
     zoo: Annotated[Path, typer.Option(help="Where bundles live.")] = Path("models/zoo"),
+    max_accuracy_drop: Annotated[
+        float,
+        typer.Option(
+            help="Accuracy that the operating point `certified` may lose, with probability 0.9.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.02,
 ) -> None:
     """Export a training run as a bundle: graphs, calibration, cost profile, report."""
-    room("training").export(run, name, version, zoo)
+    room("training").export(run, name, version, zoo, max_accuracy_drop)
 
 
 @app.command()

@@ -85,9 +85,9 @@ def json_or_text(value: str) -> object:
         return value
 
 
-def export(run: Path, name: str, version: int, zoo: Path) -> None:
+def export(run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float) -> None:
     with network_errors():
-        path = exporting.export(run, name, version, zoo)
+        path = exporting.export(run, name, version, zoo, max_accuracy_drop)
     print((path / "report.md").read_text())
     print(f"wrote {path}")
 

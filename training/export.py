@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from models.bundle.manifest import (
     MANIFEST,
     MODEL_NAME,
     SCHEMA_VERSION,
+    Calibration,
     CostProfile,
     File,
     Graph,
@@ -34,7 +37,7 @@ from models.bundle.runner import SegmentRunner
 from models.nets.presets import build
 from training import checkpoint, report
 from training.augment import normalised
-from training.calibrate import calibrate
+from training.calibrate import MAX_ACCURACY_DROP, calibrate
 from training.checkpoint import Checkpoint
 from training.data import LabelledImages, load_images, open_images
 from training.evaluate import all_logits, evaluate
@@ -45,9 +48,12 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
 
 
-def export(run: Path, name: str, version: int, zoo: Path) -> Path:
+def export(
+    run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float = MAX_ACCURACY_DROP
+) -> Path:
     """Writes the best checkpoint of `run` as `zoo/name/version`, and returns that path.
 
+    `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
     The bundle is built aside and renamed into place, so it exists whole or not at all. Raises
     ExportError where it exists already, its name cannot be a model's, or a graph differs from
     torch.
@@ -69,7 +75,8 @@ def export(run: Path, name: str, version: int, zoo: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
     try:
-        _write(aside, saved, name, version, calibration, test)
+        fit = partial(calibrate, max_accuracy_drop=max_accuracy_drop)
+        _write(aside, saved, name, version, calibration, test, fit)
         aside.chmod(0o755)
         os.rename(aside, target)
     except BaseException:
@@ -85,12 +92,13 @@ def _write(
     version: int,
     calibration_data: LabelledImages,
     test: LabelledImages,
+    fit: Callable[..., Calibration],
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
     segments, heads, content = checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
     runner = SegmentRunner(segments, heads, content)
     logits = logits_with_progress(runner, calibration_data.images.numpy(), "calibrating")
-    calibration = calibrate(logits, calibration_data.labels.numpy(), segments, heads)
+    calibration = fit(logits, calibration_data.labels.numpy(), segments, heads)
     cost = profile_with_progress(runner)
     for file, graph in content.items():
         (directory / file).write_bytes(graph)

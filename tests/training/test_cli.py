@@ -85,7 +85,7 @@ def test_data_with_other_labels_or_shapes_is_no_test_of_a_bundle(
 
 def test_a_run_that_never_was_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no checkpoint at .*best.pt$"):
-        cli.export(tmp_path, "digits", 1, tmp_path / "zoo")
+        cli.export(tmp_path, "digits", 1, tmp_path / "zoo", 0.02)
     assert not (tmp_path / "zoo").exists()
 
 
@@ -96,8 +96,15 @@ def test_exporting_prints_the_report(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = shutil.copytree(digits_bundle.path, tmp_path / "digits" / "1")
-    monkeypatch.setattr(exporting, "export", lambda *_: Path(path))
-    cli.export(tmp_path, "digits", 1, tmp_path)
+    given: list[object] = []
+
+    def export(*arguments: object) -> Path:
+        given.extend(arguments)
+        return Path(path)
+
+    monkeypatch.setattr(exporting, "export", export)
+    cli.export(tmp_path, "digits", 1, tmp_path, 0.05)
+    assert given == [tmp_path, "digits", 1, tmp_path, 0.05]
     printed = capsys.readouterr().out
     assert printed.startswith("# digits version 1 on digits, test split")
     assert printed.endswith(f"wrote {path}\n")
