@@ -15,6 +15,7 @@ from models.bundle.confidence import Floats, calibrated_probabilities, confidenc
 from models.bundle.manifest import (
     SCHEMA_VERSION,
     Calibration,
+    CalibrationRows,
     Certificate,
     ExitCalibration,
     Graph,
@@ -69,6 +70,7 @@ def calibrate(
             for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
         ),
         operating_points=operating_points(split, tuning, certifying, max_accuracy_drop),
+        rows=CalibrationRows.of(split.confidences, split.is_right),
     )
 
 

@@ -4,13 +4,17 @@ All are strict: an unknown key or a value of the wrong type is an error. Exits a
 """
 
 import re
+from base64 import b64encode
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
 
+MAX_UINT16 = 65535
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
@@ -159,8 +163,34 @@ class OperatingPoint(Record):
     certificate: Certificate | None = None
 
 
+class CalibrationRows(Record):
+    """What every exit said of every calibration row, for simulations: base64, row by row.
+
+    `confidences` are little-endian 16-bit integers, 65535 for 1; `is_right` is one byte each.
+    """
+
+    confidences: Base64Bytes
+    is_right: Base64Bytes
+
+    @classmethod
+    def of(cls, confidences: NDArray[np.floating], is_right: NDArray[np.bool_]) -> Self:
+        """From (rows, exits) arrays."""
+        scaled = np.rint(confidences * MAX_UINT16).astype("<u2")
+        encoded = (b64encode(array.tobytes()) for array in (scaled, is_right.astype(np.uint8)))
+        return cls(**dict(zip(("confidences", "is_right"), encoded, strict=True)))
+
+    def arrays(self, num_exits: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Confidences in [0, 1] and whether each answer was right, (rows, exits)."""
+        scaled = np.frombuffer(self.confidences, "<u2").reshape(-1, num_exits)
+        is_right = np.frombuffer(self.is_right, np.uint8).reshape(-1, num_exits)
+        return scaled / MAX_UINT16, is_right.astype(np.bool_)
+
+
 class Calibration(Record):
-    """Everything fitted on the calibration split."""
+    """Everything fitted on the calibration split.
+
+    `rows` is None in bundles exported before there were simulations.
+    """
 
     schema_version: Literal[1]
     confidence: Literal["max_probability"]
@@ -169,12 +199,18 @@ class Calibration(Record):
     operating_points: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], OperatingPoint] = Field(
         min_length=1
     )
+    rows: CalibrationRows | None = None
 
     @model_validator(mode="after")
     def _one_entry_per_exit(self) -> Self:
         num_exits = len(self.exits)
         if [e.exit for e in self.exits] != list(range(1, num_exits + 1)):
             raise ValueError(f"exits must be numbered 1 to {num_exits}, in order")
+        if self.rows is not None:
+            num_values = self.num_rows * num_exits
+            sizes = len(self.rows.confidences), len(self.rows.is_right)
+            if sizes != (2 * num_values, num_values):
+                raise ValueError(f"rows must have {self.num_rows} rows of {num_exits} exits")
         for name, point in self.operating_points.items():
             is_given = [threshold is not None for threshold in point.thresholds]
             if is_given != [True] * (num_exits - 1) + [False]:

@@ -208,6 +208,8 @@ BAD_CALIBRATIONS: list[tuple[Edit, str]] = [
         "greater than or equal to 0",
     ),
     (lambda c: fast(c)["certificate"].pop("num_rows"), "certificate.num_rows: Field required"),
+    (lambda c: c["rows"].update(is_right="AAAA"), "rows must have 250 rows of 3 exits"),
+    (lambda c: c["rows"].update(confidences="A"), "rows.confidences: Base64 decoding error"),
     (lambda c: c["exits"].reverse(), "exits must be numbered 1 to 3, in order"),
     (lambda c: c["exits"][0].update(calibration_temperature=0), "greater than 0"),
     (lambda c: c.update(operating_points={}), "operating_points: Dictionary should have at least"),
@@ -246,6 +248,7 @@ def test_every_exit_needs_its_cost_and_its_calibration(path: Path) -> None:
 
     def drop_an_exit(calibration: Json) -> None:
         calibration["exits"].pop()
+        calibration["rows"] = None
         for point in calibration["operating_points"].values():
             point.update(thresholds=[0.5, None], consulted=[2], exit_shares=[0, 1])
 

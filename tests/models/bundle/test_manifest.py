@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.bundle.manifest import Input, Tensor, shapes, version_of
+from models.bundle.manifest import CalibrationRows, Input, Tensor, shapes, version_of
 
 
 @given(st.integers(1, 999_999_999))
@@ -30,3 +31,13 @@ def test_records_are_frozen_and_convert_nothing() -> None:
         made.height = 9  # type: ignore[misc]
     with pytest.raises(ValidationError, match="valid integer"):
         Input.model_validate({"height": "8", "width": 8, "channels": 1})
+
+
+def test_calibration_rows_survive_their_encoding() -> None:
+    confidences = np.array([[0.0, 1.0, 0.5], [0.123456, 0.9, 0.3]])
+    is_right = np.array([[True, False, True], [False, False, True]])
+    rows = CalibrationRows.of(confidences, is_right)
+    again = CalibrationRows.model_validate_json(rows.model_dump_json())
+    found, right = again.arrays(3)
+    np.testing.assert_allclose(found, confidences, atol=1 / 65535)
+    assert right.tolist() == is_right.tolist()
