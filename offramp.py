@@ -104,6 +104,27 @@ def profile(bundle: BundlePath) -> None:
     room("server").profile(bundle)
 
 
+@app.command()
+def simulate(
+    bundle: BundlePath,
+    rates: Annotated[list[float], typer.Option("--rate", help="Requests a second; repeatable.")],
+    latency_budget_ms: Annotated[float | None, typer.Option(help="Of every request.")] = None,
+    operating_point: Annotated[str, typer.Option(help="Of every request.")] = "balanced",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker threads; one per core by default.", min=1)
+    ] = None,
+    arrivals: Annotated[str, typer.Option(help="poisson or bursts.")] = "poisson",
+    requests: Annotated[int, typer.Option(help="How many to simulate at each rate.", min=2)] = 5000,
+    overhead_ms: Annotated[
+        float, typer.Option(help="Core time per request beside segments: HTTP and decoding.", min=0)
+    ] = 0.7,
+) -> None:
+    """Print what load does to answers: the server's scheduler under a simulated clock."""
+    room("server").simulate(
+        bundle, rates, latency_budget_ms, operating_point, workers, arrivals, requests, overhead_ms
+    )
+
+
 @app.command(
     context_settings={
         "allow_extra_args": True,

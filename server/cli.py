@@ -1,4 +1,4 @@
-"""`offramp serve` and `offramp profile`."""
+"""`offramp serve`, `profile` and `simulate`."""
 
 import logging
 import signal
@@ -6,16 +6,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import uvicorn
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from models.bundle.bundle import load_bundle
-from models.bundle.profile import BATCH_SIZES, measure
+from models.bundle.errors import UserError
+from models.bundle.policy import policy_at
+from models.bundle.profile import BATCH_SIZES, RUNS, WATTS_PER_CORE, measure
 from models.bundle.runner import SegmentRunner
+from server import planning
 from server.app import create_app, load_catalog
+from server.catalog import serve_bundle
+from server.job import Budget
 from server.metrics import Metrics
+from server.planning import ARRIVALS, Plan, markdown
 from server.settings import load_settings
 
 
@@ -36,6 +43,38 @@ def serve(arguments: Sequence[str]) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
+
+
+def simulate(
+    path: Path,
+    rates: Sequence[float],
+    latency_budget_ms: float | None,
+    operating_point: str,
+    workers: int | None,
+    arrivals: str,
+    num_requests: int,
+    overhead_ms: float,
+) -> None:
+    """Profiles a bundle here, then simulates each rate of requests and prints a table."""
+    if arrivals not in ARRIVALS:
+        raise UserError(f"no arrivals {arrivals!r}; there are {', '.join(ARRIVALS)}")
+    model = serve_bundle(path.resolve(), profile_runs=RUNS, watts=WATTS_PER_CORE)
+    if operating_point not in model.operating_points:
+        known = ", ".join(model.operating_points)
+        raise UserError(f"no operating point {operating_point!r}; there are {known}")
+    settings = load_settings()
+    plan = Plan(
+        policy=policy_at(model.operating_points[operating_point]),
+        budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
+        workers=workers or settings.workers,
+        max_in_flight=settings.max_in_flight,
+        overhead_s=overhead_ms / 1000,
+    )
+    print(f"{path} on {plan.workers} workers, costs of {model.profile.hardware}\n")
+    generator = np.random.default_rng(0)
+    made = (ARRIVALS[arrivals](rate, num_requests, generator) for rate in rates)
+    for line in markdown(planning.simulate(model, plan, times, seed=0) for times in made):
+        print(line, flush=True)
 
 
 def profile(path: Path) -> None:

@@ -47,7 +47,8 @@ class Simulation:
     """Runs requests through a scheduler whose workers take the time that `took` says.
 
     `took(step, rows, is_head)` is in seconds; `is_head` asks for the exit head of the step, else
-    its segment is meant. Nothing else takes time.
+    its segment is meant. Nothing else takes time. As in the engine, what a step took corrects what
+    the next is expected to take.
     """
 
     def __init__(self, scheduler: Scheduler, took: Callable[[Step, int, bool], float]) -> None:
@@ -100,13 +101,17 @@ class Simulation:
                 return
             step, rows, now = batch.step, len(batch.jobs), self.now
             if not step.is_head:
-                now += self.took(step, rows, False)
+                seconds = self.took(step, rows, False)
+                step.model.costs.segment_took(step.exit, rows, seconds)
+                now += seconds
             for job in batch.jobs:
                 job.queue_s += self.now - job.waiting_since
                 job.exit = step.exit
 
             def answer(jobs: list[Job], step: Step = step, now: float = now) -> float:
-                now += self.took(step, len(jobs), True)
+                seconds = self.took(step, len(jobs), True)
+                step.model.costs.head_took(step.exit, len(jobs), seconds)
+                now += seconds
                 for job in jobs:
                     value = self._requests[job].confidences[step.exit - 1]
                     job.answers.append(Answer(step.exit, NO_PROBABILITIES, value, now))
