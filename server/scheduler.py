@@ -24,6 +24,8 @@ PATIENCE = 20.0
 MARGIN = 1.1
 """Admission counts on steps that take this much longer: a queue filled to the brink has to run
 small batches to meet its deadlines, falls behind, and then meets none."""
+NUM_BEHIND = 50
+"""How many of those that a newcomer would go before are asked whether they can wait."""
 
 Place = tuple[bool, float, int, Job]
 """Has an answer, due, order of arrival: where a job stands in a queue."""
@@ -218,19 +220,24 @@ class Scheduler:
         ahead_s = MARGIN * self._first_answers_s(due)
         if self._start_of(ahead_s, now) + self._all_answered_s(jobs, num_ahead) > due:
             raise Overloaded("the first answer would come too late")
-        work_s = len(jobs) * _row_s(first)
+        row_s = [(step, _row_s(step)) for step, queue in self._queues.items() if queue]
         behind = sorted(
-            (place[1], step_row_s)
-            for step, queue in self._queues.items()
-            if queue
-            for step_row_s in [_row_s(step)]
-            for place in queue[bisect_left(queue, (False, due)) : bisect_left(queue, (True,))]
+            (place[1], seconds)
+            for step, seconds in row_s
+            for place in self._first_answers_behind(step, due)
         )
-        for other_due, row_s in behind:
-            ahead_s += row_s
-            is_late = self._start_of(ahead_s, now) > other_due
-            if not is_late and self._start_of(ahead_s + work_s, now) > other_due:
+        delay_s = len(jobs) * _row_s(first) / self.num_workers
+        for other_due, seconds in behind[:NUM_BEHIND]:
+            ahead_s += seconds
+            slack = other_due - self._start_of(ahead_s, now)
+            if 0 <= slack < delay_s:
                 raise Overloaded("the first answer of another would come too late")
+
+    def _first_answers_behind(self, step: Step, due: float) -> list[Place]:
+        """Those in a queue who wait for a first answer and are due then or later, soonest first."""
+        queue = self._queues[step]
+        start = bisect_left(queue, (False, due))
+        return queue[start : min(start + NUM_BEHIND, bisect_left(queue, (True,)))]
 
 
 def _row_s(step: Step) -> float:
