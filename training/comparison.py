@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from training.measures import budget_exits
-from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, nearest_exit
+from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, counterpart
 from training.reproduce import RunResult
 
 Values = NDArray[np.float64]
@@ -75,7 +75,7 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         lines += [
             f"**A {recipe} recipe**: not the paper's network (msdnet-11) nor its 300 epochs, so "
             "levels are not comparable; the direction and size of the differences are. The "
-            "paper's numbers are those of its exit with the nearest share of the last exit's MACs.",
+            "paper's numbers are those of the exit at the same place among its eleven.",
             "",
         ]
     published = first.images_per_class
@@ -109,9 +109,9 @@ def table(
     statistics = {method: mean_and_interval(v) for method, v in values.items()}
     for i, exit in enumerate(results[0].exits):
         cells = [str(i + 1), f"{exit.macs / 1e6:.2f}"]
-        its_exit = nearest_exit(exit.macs / results[0].exits[-1].macs)
+        its_exit = counterpart(i + 1, len(results[0].exits))
         for method, (mean, interval) in statistics.items():
-            cells.append(f"{mean[i]:.2f} ± {interval[i]:.2f}")
+            cells.append(with_interval(f"{mean[i]:.2f}", interval[i], len(values[method])))
             if method in published:
                 cells.append(f"{published[method][its_exit - 1]:.1f}")
         for method in others:
@@ -119,9 +119,14 @@ def table(
             gain, interval = mean_and_interval(
                 values[method][:num_pairs] - values[baseline][:num_pairs]
             )
-            cells.append(f"{gain[i]:+.2f} ± {interval[i]:.2f}")
+            cells.append(with_interval(f"{gain[i]:+.2f}", interval[i], num_pairs))
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def with_interval(mean: str, interval: float, num_runs: int) -> str:
+    """A mean with its interval; a single run has none."""
+    return mean if num_runs == 1 else f"{mean} ± {interval:.2f}"
 
 
 def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> None:

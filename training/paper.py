@@ -52,23 +52,9 @@ ANYTIME_MODE: PublishedTable = {
 }
 """Table 6: the ensemble of the exits so far."""
 
-EXIT_MACS = (
-    15.3e6,
-    28.0e6,
-    44.8e6,
-    56.3e6,
-    70.2e6,
-    86.4e6,
-    110.3e6,
-    124.2e6,
-    140.4e6,
-    159.0e6,
-    170.0e6,
-)
-"""Multiply-accumulates of each exit alone, counted on the same architecture."""
+NUM_EXITS = 11
 
 
-def nearest_exit(share_of_last: float) -> int:
-    """The paper's exit, from 1, whose share of the last exit's MACs is nearest to this one."""
-    distances = [abs(macs / EXIT_MACS[-1] - share_of_last) for macs in EXIT_MACS]
-    return 1 + distances.index(min(distances))
+def counterpart(exit: int, num_exits: int) -> int:
+    """The paper's exit at the same place among its eleven, first and last to first and last."""
+    return 1 + round((exit - 1) / max(1, num_exits - 1) * (NUM_EXITS - 1))
