@@ -44,17 +44,21 @@ METHODS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """Methods to compare on CIFAR100(X): X images per class, 50 of them for model selection."""
+    """Methods to compare on CIFAR100(X): X images per class, 50 of them for model selection.
+
+    The short recipe's epochs are fewer where there are more images.
+    """
 
     images_per_class: int
     methods: tuple[str, ...]
+    short_epochs: int = 60
 
 
 EXPERIMENTS = {
     "cifar100-150": Experiment(150, ("exit-wise", "distillation", "semi-supervised")),
-    "cifar100-250": Experiment(250, ("exit-wise", "distillation", "semi-supervised")),
-    "cifar100-350": Experiment(350, ("exit-wise", "distillation", "semi-supervised")),
-    "cifar100-500": Experiment(500, ("exit-wise", "distillation")),
+    "cifar100-250": Experiment(250, ("exit-wise", "distillation", "semi-supervised"), 40),
+    "cifar100-350": Experiment(350, ("exit-wise", "distillation", "semi-supervised"), 32),
+    "cifar100-500": Experiment(500, ("exit-wise", "distillation"), 24),
     "semi-supervised": Experiment(80, ("exit-wise", "distillation", "semi-supervised")),
     "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
     "teachers": Experiment(150, ("distillation", "all later teach")),
@@ -62,17 +66,11 @@ EXPERIMENTS = {
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
     "paper": {"net": "msdnet-11", "bf16": torch.cuda.is_available()},
-    "short": {
-        "net": "msdnet-5",
-        "epochs": 60,
-        "decay_epochs": (30, 45),
-        "selection_interval": 5,
-        "bf16": True,
-    },
+    "short": {"net": "msdnet-5", "selection_interval": 5, "bf16": True},
 }
 """`paper` is the paper's network and 300 epochs. `short` keeps its batch, learning rate and weight
-decay, and divides the learning rate at the same halves and quarters of 60 epochs of a narrow
-network with 5 exits."""
+decay, and divides the learning rate after the same half and three quarters of the experiment's
+short epochs, for a narrow network with 5 exits."""
 
 
 class Plan(Record):
@@ -163,10 +161,15 @@ def config_of(
     experiment: Experiment, method: str, seed: int, recipe: str, data: str
 ) -> TrainConfig:
     """The configuration of one run."""
+    schedule: dict[str, object] = {}
+    if recipe == "short":
+        epochs = experiment.short_epochs
+        schedule = {"epochs": epochs, "decay_epochs": (epochs // 2, 3 * epochs // 4)}
     return TrainConfig.model_validate(
         {
             **RECIPES["paper"],
             **RECIPE_CHANGES[recipe],
+            **schedule,
             **METHODS[method],
             "data": data,
             "images_per_class": experiment.images_per_class,
