@@ -227,10 +227,10 @@ class Scheduler:
             for place in self._first_answers_behind(step, due)
         )
         delay_s = len(jobs) * _row_s(first) / self.num_workers
+        end = self._start_of(ahead_s, now)
         for other_due, seconds in behind[:NUM_BEHIND]:
-            ahead_s += seconds
-            slack = other_due - self._start_of(ahead_s, now)
-            if 0 <= slack < delay_s:
+            end += seconds / self.num_workers
+            if 0 <= other_due - end < delay_s:
                 raise Overloaded("the first answer of another would come too late")
 
     def _first_answers_behind(self, step: Step, due: float) -> list[Place]:
