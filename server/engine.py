@@ -121,7 +121,8 @@ class Engine:
     def _set_alarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._alarm - time.monotonic(), self._ring)
+        if self._alarm < inf:  # it may have rung in the meantime
+            self._timer = self._loop.call_later(self._alarm - time.monotonic(), self._ring)
 
     def _ring(self) -> None:
         """Answers for jobs whose time for a better answer is over, whatever the workers do."""
