@@ -116,7 +116,11 @@ def simulate(
     arrivals: Annotated[str, typer.Option(help="poisson or bursts.")] = "poisson",
     requests: Annotated[int, typer.Option(help="How many to simulate at each rate.", min=2)] = 5000,
     overhead_ms: Annotated[
-        float, typer.Option(help="Core time per request beside segments: HTTP and decoding.", min=0)
+        float,
+        typer.Option(
+            help="Core time per request beside segments, HTTP and decoding: assumed, not measured.",
+            min=0,
+        ),
     ] = 0.7,
 ) -> None:
     """Print what load does to answers: the server's scheduler under a simulated clock."""

@@ -92,7 +92,7 @@ def test_a_short_recipe_says_so() -> None:
     text = markdown("cifar100-150", "short", "2 cores", RESULTS)
     assert "**A short recipe**: not the paper's network (msdnet-11) nor its 300 epochs" in text
     assert "runs: exit-wise 2, distillation 2." in text
-    assert "at commit 0123456789ab." in text
+    assert "Trained at commit 0123456789ab." in text
     assert "**A" not in markdown("cifar100-150", "paper", "2 cores", RESULTS)
 
 
