@@ -67,8 +67,8 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         f"CIFAR100({first.images_per_class}): {first.images_per_class - 50} images per class to "
         f"train on and 50 to select the best epoch with. {first.net}, {first.epochs} epochs; runs: "
         + ", ".join(f"{method} {n}" for method, n in seeds.items())
-        + f". Trained at commit {commits}. Test split, exported segments, tables made on {hardware}; "
-        "means over runs ± 1.96 standard errors.",
+        + f". Trained at commit {commits}. Test split, exported segments; "
+        f"tables made on {hardware}. Means over runs ± 1.96 standard errors.",
         "",
     ]
     if recipe != "paper":
