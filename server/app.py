@@ -28,10 +28,12 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(Scheduler(settings.max_in_flight, settings.workers), metrics)
+        engine = Engine(
+            Scheduler(settings.max_in_flight, settings.workers), metrics, settings.stall_s
+        )
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             app.state.offramp = State(settings, metrics, catalog, engine, decoders)
-            metrics.watch(engine.queue_depth, engine.in_flight)
+            metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
                 yield
             finally:

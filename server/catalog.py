@@ -1,7 +1,8 @@
 """The bundles this server serves."""
 
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.bundle.bundle import Bundle, BundleError, load_bundle
@@ -9,6 +10,7 @@ from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, Manifest, OperatingPoint, version_of
 from models.bundle.profile import measure
 from models.bundle.runner import SegmentRunner
+from server.breaker import Breaker
 from server.errors import UnknownModel
 
 DEFAULT_OPERATING_POINT = "balanced"
@@ -16,12 +18,16 @@ DEFAULT_OPERATING_POINT = "balanced"
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ServedModel:
-    """A loaded bundle, ready to run, with this host's cost profile."""
+    """A loaded bundle, ready to run, with this host's cost profile.
+
+    There is a breaker per exit for its segment (False) and its head (True).
+    """
 
     bundle: Bundle
     runner: SegmentRunner
     profile: CostProfile
     costs: Costs
+    breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
 
     @property
     def manifest(self) -> Manifest:

@@ -14,7 +14,7 @@ from models.bundle.policy import Policy, policy_at, policy_of_threshold
 from server.answers import answer, milli, server_timing
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
 from server.decode import MEDIA_TYPES, decode_images
-from server.errors import BadParameter, Infeasible, Overloaded
+from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
 from server.job import DELIVERY_S, Budget, Job, Outcome
 from server.metrics import SHED_REASONS
 from server.problems import RESPONSES
@@ -61,7 +61,7 @@ async def classify(
         state.engine.check_room(len(contents))
         images, decode_s = await decode(state, model, contents)
         results = await run(state, model, policy, budget, arrival, images)
-    except (Overloaded, Infeasible) as error:
+    except (Overloaded, Infeasible, Unavailable) as error:
         state.metrics.shed(SHED_REASONS[type(error)], len(contents))
         raise
     total_s = time.monotonic() - arrival

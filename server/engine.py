@@ -1,48 +1,55 @@
 """Worker threads that take batches from the scheduler, run them and apply the stop rule.
 
-Nothing here runs on the event loop but the delivery of outcomes.
+Nothing here runs on the event loop but alarms, the watch over the workers and the delivery of
+outcomes.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import count
 from math import inf
+from typing import TypeVar
 
-import numpy as np
+from onnxruntime import RunOptions
 
-from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.policy import StopReason
-from models.bundle.runner import Arrays
-from server.catalog import ServedModel
-from server.errors import SegmentFailed
-from server.job import Answer, Job, Outcome
+from server.compute import advance, answer
+from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
+from server.job import Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler, Step
-from server.verdict import judge
+from server.verdict import Verdict, judge
+from server.worker import Worker
 
 logger = logging.getLogger("offramp.engine")
 Result = tuple[Job, Outcome | Exception]
+T = TypeVar("T")
+Compute = Callable[[Step, list[Job], RunOptions], T]
+
+WATCH_S = 0.5
+"""Time between two looks at the workers."""
 
 
 class Engine:
-    """Runs admitted jobs to their outcomes on a fixed set of threads."""
+    """Runs admitted jobs to their outcomes on a fixed number of threads.
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
-        self._scheduler, self._metrics = scheduler, metrics
+    A thread that dies, or that is `stall_s` behind what its batch was to take, is replaced.
+    """
+
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, stall_s: float) -> None:
+        self._scheduler, self._metrics, self._stall_s = scheduler, metrics, stall_s
         self._alarm = inf
         self._timer: asyncio.TimerHandle | None = None
         self._ready = threading.Condition()
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"offramp-worker-{i}", daemon=True)
-            for i in range(scheduler.num_workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._numbers = count()
+        self._workers = {self._new_worker() for _ in range(scheduler.num_workers)}
+        self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     def check_room(self, num_jobs: int) -> None:
         """Raises Overloaded where `num_jobs` more would not be admitted now."""
@@ -50,17 +57,21 @@ class Engine:
             self._scheduler.check_room(num_jobs)
 
     def submit(self, jobs: list[Job]) -> None:
-        """Admits every job or none; raises Overloaded. Outcomes come through `Job.deliver`."""
+        """Admits every job or none; raises Overloaded or Unavailable.
+
+        Outcomes come through `Job.deliver`.
+        """
         with self._ready:
             self._scheduler.admit(jobs, time.monotonic())
             self._ready.notify(len(jobs))
 
-    def cancel(self, jobs: list[Job]) -> None:
+    def cancel(self, jobs: Iterable[Job]) -> None:
         """Nobody wants these answers any more: no further segment runs for them."""
         with self._ready:
             for job in jobs:
-                job.is_cancelled = True
-            self._scheduler.finish(sum(map(self._scheduler.leave, jobs)))
+                self._scheduler.leave(job)
+                self._free(job)
+            self._stop_idle_runs()
 
     def queue_depth(self) -> int:
         with self._ready:
@@ -70,53 +81,135 @@ class Engine:
         with self._ready:
             return self._scheduler.in_flight
 
+    def is_working(self) -> bool:
+        """Whether every worker is alive and gets on."""
+        now = time.monotonic()
+        with self._ready:
+            return not any(worker.is_lost(now, self._stall_s) for worker in self._workers)
+
     def stop(self) -> None:
         """Lets the workers finish every admitted job, then ends them."""
+        self._watcher.cancel()
         with self._ready:
             self._is_stopping = True
             self._ready.notify_all()
-        for thread in self._threads:
-            thread.join()
+            workers = list(self._workers)
+        for worker in workers:
+            worker.thread.join()
 
-    def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            going_on, results = self._run(batch)
+    def _work(self, worker: Worker) -> None:
+        while (batch := self._next_batch(worker)) is not None:
+            verdict = self._run(worker, batch)
             with self._ready:
-                results += self._hand_back(batch, going_on, len(results))
-            if results:
-                self._loop.call_soon_threadsafe(_deliver, results)
+                if worker not in self._workers:
+                    return
+                self._hand_back(batch, verdict)
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self, worker: Worker) -> Batch | None:
         """The next batch, waiting for one; None once stopping and no job is left."""
         with self._ready:
+            worker.take(None)
             while (batch := self._scheduler.next_batch(time.monotonic())) is None:
                 if self._is_stopping and self._scheduler.in_flight == 0:
                     return None
                 self._ready.wait()
+            worker.take(batch)
             return batch
 
-    def _hand_back(self, batch: Batch, going_on: list[Job], num_ended: int) -> list[Result]:
-        """Returns a batch to the scheduler; gives the results of whoever must answer now."""
+    def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
+        """Runs a step for a batch and judges its jobs; None where the segment failed."""
+        step, jobs = batch.step, batch.jobs
+        start = time.monotonic()
+        for job in jobs:
+            job.queue_s += start - job.waiting_since
+        try:
+            if not step.is_head:
+                self._attempt(advance, worker, batch, jobs)
+            answer_all = partial(self._attempt, answer, worker, batch)
+            verdict = judge(batch, time.monotonic(), answer_all)
+        except GraphFailed:
+            return None
+        try:
+            self._count(batch)
+        except Exception:  # an answer is worth more than its count
+            logger.exception("a batch was not counted")
+        return verdict
+
+    def _attempt(self, compute: Compute[T], worker: Worker, batch: Batch, jobs: list[Job]) -> T:
+        """Runs the segment or the exit head for the jobs; counts a failure."""
+        try:
+            return compute(batch.step, jobs, worker.options)
+        except GraphOutOfUse:
+            raise
+        except GraphFailed:
+            self._metrics.graph_failed(batch.step.model, batch.step.exit)
+            raise
+
+    def _count(self, batch: Batch) -> None:
+        step, jobs = batch.step, batch.jobs
+        if not step.is_head:
+            self._metrics.segment_ran(step.model, step.exit, len(jobs), jobs[0].segment_s[-1])
+        confidences = [j.answers[-1].confidence for j in jobs if j.has_answer_at(step.exit)]
+        self._metrics.head_ran(step.model, step.exit, confidences)
+
+    def _hand_back(self, batch: Batch, verdict: Verdict | None) -> None:
+        """Returns a batch to the scheduler, and answers for whoever ends with it."""
         now = time.monotonic()
         self._scheduler.done(batch)
-        for job in going_on:
-            if job.is_cancelled:
-                num_ended += 1
-            else:
-                self._scheduler.wait(job, now)
-        self._scheduler.finish(num_ended)
+        if verdict is None:
+            self._fall_back(batch, now)
+        else:
+            for job in verdict.going_on:
+                if not job.is_over:
+                    self._scheduler.wait(job, now)
+            self._end((job, job.outcome(reason)) for job, reason in verdict.ended)
+            self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
+        self._expire(now)
         self._ready.notify_all()
-        return self._expire(now)
 
-    def _expire(self, now: float) -> list[Result]:
-        """Results of the jobs that have waited too long; sets the alarm for the next ones."""
+    def _fall_back(self, batch: Batch, now: float) -> None:
+        """The step failed: its jobs answer from their last exit, if they have reached one."""
+        for job in batch.jobs:
+            job.is_degraded = True
+            if job.is_over:
+                continue
+            if job.answers:
+                self._end([(job, job.outcome(StopReason.DEGRADED))])
+            elif job.exit > 0 and not batch.step.is_head:
+                self._scheduler.wait_to_answer(job, now)
+            else:
+                self._end([(job, NoAnswer(f"{batch.step} failed"))])
+
+    def _end(self, results: Iterable[Result]) -> None:
+        """Delivers to those who still wait, and frees their slots."""
+        ended = [(job, result) for job, result in results if self._free(job)]
+        if ended:
+            self._loop.call_soon_threadsafe(_deliver, ended)
+
+    def _free(self, job: Job) -> bool:
+        """Frees a job's slot, unless that was done before."""
+        if job.is_over:
+            return False
+        job.is_over = True
+        self._scheduler.finish(1)
+        return True
+
+    def _expire(self, now: float) -> None:
+        """Answers for the jobs that have waited too long; sets the alarm for the next ones."""
         late = self._scheduler.expire(now)
-        self._scheduler.finish(len(late))
+        if late:
+            self._end((job, job.outcome(StopReason.DEADLINE)) for job in late)
+            self._stop_idle_runs()
         alarm = self._scheduler.next_alarm()
         if alarm < self._alarm:
             self._alarm = alarm
             self._loop.call_soon_threadsafe(self._set_alarm)
-        return [(job, job.outcome(StopReason.DEADLINE)) for job in late]
+
+    def _stop_idle_runs(self) -> None:
+        """Ends the runs whose jobs are all over."""
+        for worker in self._workers:
+            if worker.batch is not None and all(job.is_over for job in worker.batch.jobs):
+                worker.stop_run()
 
     def _set_alarm(self) -> None:
         if self._timer is not None:
@@ -128,92 +221,30 @@ class Engine:
         """Answers for jobs whose time for a better answer is over, whatever the workers do."""
         with self._ready:
             self._alarm = inf
-            results = self._expire(time.monotonic())
+            self._expire(time.monotonic())
             self._ready.notify_all()
-        _deliver(results)
 
-    def _run(self, batch: Batch) -> tuple[list[Job], list[Result]]:
-        """Runs a step for a batch; returns the jobs that go on and those that ended."""
-        step, jobs = batch.step, batch.jobs
-        name = step.model.manifest.name
-        start = time.monotonic()
-        for job in jobs:
-            job.queue_s += start - job.waiting_since
-        try:
-            if not step.is_head:
-                self._advance(step, jobs)
-            going_on, ended = judge(batch, time.monotonic(), partial(self._answer, step))
-        except Exception:
-            logger.exception("segment or exit head %d of %s failed", step.exit, name)
-            return [], [self._fall_back(job) for job in jobs]
-        try:
-            self._count(batch)
-        except Exception:  # an answer is worth more than its count
-            logger.exception("a batch was not counted")
-        return going_on, [(job, job.outcome(reason)) for job, reason in ended]
-
-    def _count(self, batch: Batch) -> None:
-        step, jobs = batch.step, batch.jobs
-        if not step.is_head:
-            self._metrics.segment_ran(step.model, step.exit, len(jobs), jobs[0].segment_s[-1])
-        confidences = [j.answers[-1].confidence for j in jobs if j.has_answer_at(step.exit)]
-        self._metrics.head_ran(step.model, step.exit, confidences)
-
-    def _advance(self, step: Step, jobs: list[Job]) -> None:
-        """Runs the segment and hands every job its row of the features."""
-        model, exit = step.model, step.exit
-        start = time.monotonic()
-        outputs = model.runner.run_segment(exit, gather([job.features for job in jobs]))
-        seconds = time.monotonic() - start
-        for row, job in enumerate(jobs):
-            job.exit = exit
-            job.features = [array[row : row + 1] for array in outputs]
-            job.macs += model.manifest.segments[exit - 1].macs
-            job.segment_s.append(seconds)
-        model.costs.segment_took(exit, len(jobs), seconds)
-        self._charge(model, jobs, seconds)
-
-    def _answer(self, step: Step, jobs: list[Job]) -> float:
-        """Runs the exit head on the features the jobs hold, and records what it said, and when."""
-        model, exit = step.model, step.exit
-        start = time.monotonic()
-        logits = model.runner.run_head(exit, gather([job.features for job in jobs]))
-        temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
-        probabilities = calibrated_probabilities(logits, temperature)
+    def _watch(self) -> None:
+        """Replaces the workers that are lost; their jobs fall back on what they have."""
         now = time.monotonic()
-        confidences = confidence(probabilities).tolist()
-        for job, row, value in zip(jobs, probabilities, confidences, strict=True):
-            job.answers.append(Answer(exit, row, value, now))
-            job.macs += model.manifest.exit_heads[exit - 1].macs
-        model.costs.head_took(exit, len(jobs), now - start)
-        self._charge(model, jobs, now - start)
-        return now
+        with self._ready:
+            for worker in [w for w in self._workers if w.is_lost(now, self._stall_s)]:
+                self._replace(worker, now)
+        self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
-    def _charge(self, model: ServedModel, jobs: list[Job], busy_s: float) -> None:
-        energy_j = model.costs.energy_j(busy_s, len(jobs))
-        for job in jobs:
-            job.compute_s += busy_s
-            job.energy_j += energy_j
+    def _replace(self, worker: Worker, now: float) -> None:
+        logger.error("%s is lost with %s", worker.thread.name, worker.batch and worker.batch.step)
+        self._metrics.worker_restarted()
+        self._workers.remove(worker)
+        worker.stop_run()
+        if (batch := worker.batch) is not None:
+            batch.step.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
+            self._scheduler.done(batch)
+            self._fall_back(batch, now)
+        self._workers.add(self._new_worker())
 
-    def _fall_back(self, job: Job) -> Result:
-        """After a failure: the last finished exit's answer, or the failure where there is none."""
-        name = job.model.manifest.name
-        if job.exit == 0:
-            return job, SegmentFailed(f"segment 1 of {name} failed")
-        try:
-            if not job.answers:
-                self._answer(Step(job.model, job.exit), [job])
-            return job, job.outcome(StopReason.DEGRADED)
-        except Exception:
-            logger.exception("exit head %d of %s failed", job.exit, name)
-            return job, SegmentFailed(f"{name} failed before any exit answered")
-
-
-def gather(features: Sequence[Arrays]) -> Arrays:
-    """The rows of several jobs as one batch, without a copy where there is only one."""
-    if len(features) == 1:
-        return features[0]
-    return [np.concatenate(parts) for parts in zip(*features, strict=True)]
+    def _new_worker(self) -> Worker:
+        return Worker(f"offramp-worker-{next(self._numbers)}", self._work)
 
 
 def _deliver(results: list[Result]) -> None:

@@ -46,8 +46,20 @@ class Overloaded(Exception):
     """There is no slot for another job."""
 
 
-class SegmentFailed(Exception):
-    """A segment failed, and the job had no answer to fall back on."""
+class Unavailable(Exception):
+    """A model keeps failing before any exit can answer."""
+
+
+class GraphFailed(Exception):
+    """A segment or an exit head failed for a batch."""
+
+
+class GraphOutOfUse(GraphFailed):
+    """It was not even tried, having failed again and again."""
+
+
+class NoAnswer(Exception):
+    """Something failed, and the job had no answer to fall back on."""
 
 
 class BadParameter(Exception):

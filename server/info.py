@@ -1,8 +1,11 @@
 """`GET /v1/models`, `/healthz`, `/readyz` and `/metrics`."""
 
+import time
+
 from fastapi import APIRouter, Request, Response
 
 from server.catalog import ServedModel
+from server.scheduler import Step
 from server.schemas import (
     ExitInfo,
     InputInfo,
@@ -38,8 +41,14 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz")
-async def readyz() -> Response:
+async def readyz(request: Request) -> Response:
     """200 while requests are welcome; the server listens only once its models are measured."""
+    state, now = state_of(request), time.monotonic()
+    if not state.engine.is_working():
+        return Response("a worker is lost\n", 503, media_type="text/plain")
+    for model in state.catalog:
+        if model.breakers[1, False].is_open(now):
+            return Response(f"{Step(model, 1)} is out of use\n", 503, media_type="text/plain")
     return Response("ready\n", media_type="text/plain")
 
 

@@ -55,7 +55,8 @@ class Job:
 
     `deadline` is arrival + latency budget on the monotonic clock, infinite without one. `due` is
     when the scheduler wants the job answered: it gives one to every job. `deliver` is called once,
-    on the event loop, with the outcome or the error.
+    on the event loop, with the outcome or the error. `is_degraded` says that a segment failed for
+    it, `is_over` that nobody waits for it any more.
     """
 
     model: ServedModel
@@ -75,21 +76,29 @@ class Job:
     energy_j: float = 0.0
     macs: int = 0
     segment_s: list[float] = field(default_factory=list)
-    is_cancelled: bool = False
+    is_degraded: bool = False
+    is_over: bool = False
 
     def __post_init__(self) -> None:
         self.features = [self.image[None]]
         if self.budget.latency_s is not None:
             self.deadline = self.arrival + self.budget.latency_s
 
-    def limit(self, rows: int, now: float) -> StopReason | None:
+    def limit(self, rows: int, now: float, *, must_answer: bool = False) -> StopReason | None:
         """Why the job must answer at the exit it has reached, or None if it can go on.
 
         The next step is expected to run in a batch of `rows`, from `now` on.
         """
+        if self.is_degraded:
+            return StopReason.DEGRADED
+        if must_answer:
+            return StopReason.DEADLINE
         next_exit = min(self.exit, self.model.manifest.num_exits - 1)
         next_cost = self.model.costs.next_answer(next_exit, rows)
-        return limit_reason(self.policy, self.exit, self.left(now), next_cost)
+        reason = limit_reason(self.policy, self.exit, self.left(now), next_cost)
+        if reason is None and self.model.breakers[self.exit + 1, False].is_open(now):
+            return StopReason.DEGRADED
+        return reason
 
     def left(self, now: float) -> Spend:
         """What is left of the budget for computing."""

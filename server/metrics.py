@@ -1,6 +1,8 @@
 """Every metric of the server, and the only place that knows their names."""
 
+import time
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
-from server.errors import Infeasible, Overloaded
+from server.errors import Infeasible, Overloaded, Unavailable
 from server.job import Budget, Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
@@ -28,7 +30,11 @@ SECONDS = (
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 OUTCOMES = ("answered", "failed")
-SHED_REASONS: dict[type[Exception], str] = {Overloaded: "overload", Infeasible: "infeasible"}
+SHED_REASONS: dict[type[Exception], str] = {
+    Overloaded: "overload",
+    Infeasible: "infeasible",
+    Unavailable: "unavailable",
+}
 CANCELLED_STAGES = ("queue", "segment", "response")
 
 
@@ -87,7 +93,15 @@ class Metrics:
         self._shed = counter("shed", "Images refused before any work", "reason")
         self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
         self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
+        self._queue_capacity = gauge("queue_capacity", "Images that may be admitted at once")
         self._in_flight = gauge("in_flight", "Images admitted and not yet answered")
+        self._segment_failures = counter(
+            "segment_failures", "Batches that a segment or its exit head failed", "model", "exit"
+        )
+        self._segment_disabled = gauge(
+            "segment_disabled", "1 while a segment or its exit head is out of use", "model", "exit"
+        )
+        self._worker_restarts = counter("worker_restarts", "Worker threads that were replaced")
         self._energy = counter("energy_joules", "Energy spent on answers", "model", "source")
         self._model_info = gauge("model_info", "Models loaded; always 1", "model", "version")
         self._load_failures = counter("model_load_failures", "Bundles refused", "model")
@@ -124,7 +138,13 @@ class Metrics:
         point = model.default_point
         for exit, share in enumerate(point.exit_shares, start=1):
             self._calibration_exit_ratio.labels(name, exit).set(share)
-            for metric in (self._exits, self._segment_duration, self._batch_rows, self._confidence):
+            self._segment_disabled.labels(name, exit).set_function(
+                partial(is_disabled, model, exit)
+            )
+            for metric in (
+                self._exits, self._segment_duration, self._batch_rows, self._confidence,
+                self._segment_failures,
+            ):  # fmt: skip
                 metric.labels(name, exit)
 
     def model_refused(self, name: str) -> None:
@@ -146,13 +166,22 @@ class Metrics:
         self._segment_duration.labels(*labels).observe(seconds)
         self._batch_rows.labels(*labels).observe(rows)
 
+    def graph_failed(self, model: ServedModel, exit: int) -> None:
+        self._segment_failures.labels(model.manifest.name, exit).inc()
+
+    def worker_restarted(self) -> None:
+        self._worker_restarts.inc()
+
     def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
         """Counts the confidence of every row that an exit head ran for."""
         for value in confidences:
             self._confidence.labels(model.manifest.name, exit).observe(value)
 
-    def watch(self, queue_depth: Callable[[], int], in_flight: Callable[[], int]) -> None:
+    def watch(
+        self, queue_depth: Callable[[], int], in_flight: Callable[[], int], capacity: int
+    ) -> None:
         """Reads the load at every scrape."""
+        self._queue_capacity.set(capacity)
         self._queue_depth.set_function(queue_depth)
         self._in_flight.set_function(in_flight)
 
@@ -180,3 +209,8 @@ class Metrics:
     def exposition(self) -> bytes:
         """The registry in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def is_disabled(model: ServedModel, exit: int) -> bool:
+    now = time.monotonic()
+    return any(model.breakers[exit, is_head].is_open(now) for is_head in (False, True))

@@ -20,8 +20,9 @@ from server.errors import (
     FieldError,
     ImageTooLarge,
     Infeasible,
+    NoAnswer,
     Overloaded,
-    SegmentFailed,
+    Unavailable,
     UnknownModel,
     UnsupportedMedia,
 )
@@ -38,9 +39,10 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
-    SegmentFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 

@@ -14,7 +14,7 @@ from itertools import count
 from math import inf
 
 from server.catalog import ServedModel
-from server.errors import Overloaded
+from server.errors import Overloaded, Unavailable
 from server.job import DELIVERY_S, Job
 
 DEFAULT_DEADLINE_S = 1.0
@@ -39,18 +39,24 @@ class Step:
     exit: int
     is_head: bool = False
 
+    def __str__(self) -> str:
+        kind = "exit head" if self.is_head else "segment"
+        return f"{kind} {self.exit} of {self.model.manifest.name}"
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
     """Jobs to run through a step together, expected to end at `ends_at`.
 
-    `wait_s` is how long a first answer would then still have to wait for a worker.
+    `wait_s` is how long a first answer would then still have to wait for a worker. At `expires_at`
+    the first of the jobs answers with what it has, whether the batch has ended or not.
     """
 
     step: Step
     jobs: list[Job]
     ends_at: float
-    wait_s: float
+    wait_s: float = 0.0
+    expires_at: float = inf
 
 
 @dataclass(slots=True)
@@ -78,9 +84,12 @@ class Scheduler:
         """Gives every job a slot, or raises Overloaded and gives none.
 
         All jobs are of one request: they share model and deadline. A budget that not even an idle
-        server could meet is no reason to refuse, nor to go before others.
+        server could meet is no reason to refuse, nor to go before others. Raises Unavailable while
+        the first segment fails.
         """
         self.check_room(len(jobs))
+        if jobs[0].model.breakers[1, False].is_open(now):
+            raise Unavailable(f"{jobs[0].model.manifest.name} fails at its first segment")
         costs = jobs[0].model.costs
         patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * len(jobs) * costs.full_s())
         patient = jobs[0].arrival + patient_s
@@ -97,6 +106,11 @@ class Scheduler:
         """Puts an admitted job in the queue of its next segment."""
         job.waiting_since = now
         self._enqueue(job, Step(job.model, job.exit + 1))
+
+    def wait_to_answer(self, job: Job, now: float) -> None:
+        """Puts an admitted job in the queue of the exit head it has reached."""
+        job.waiting_since = now
+        self._enqueue(job, Step(job.model, job.exit, is_head=True))
 
     def leave(self, job: Job) -> bool:
         """Takes a waiting job out of its queue, if it is in one; its slot is still its own."""
@@ -133,7 +147,7 @@ class Scheduler:
         for job in jobs:
             del self._places[job]
         ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
-        batch = Batch(step, jobs, ends_at, wait_s=0.0)
+        batch = Batch(step, jobs, ends_at, expires_at=jobs[0].due if jobs[0].answers else inf)
         self._running.add(batch)
         batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
         return batch
@@ -143,11 +157,11 @@ class Scheduler:
         self._running.remove(batch)
 
     def expire(self, now: float) -> list[Job]:
-        """Takes out the jobs that have waited too long for a better answer, to answer now.
+        """The jobs that have waited too long for a better answer, to answer now.
 
         Those without any answer go on to the exit head of the segment they have run.
         """
-        answering = []
+        answering = [job for batch in self._running for job in _take_expired(batch, now)]
         for step, step_s in self._steps_to_better():
             queue = self._queues[step]
             num_first = bisect_left(queue, (True,))
@@ -165,7 +179,7 @@ class Scheduler:
 
     def next_alarm(self) -> float:
         """When `expire` will have something to do, if nothing else happens; infinity for never."""
-        alarms = [inf]
+        alarms = [inf, *(batch.expires_at for batch in self._running)]
         for step, step_s in self._steps_to_better():
             queue = self._queues[step]
             for index in (0, bisect_left(queue, (True,))):
@@ -238,6 +252,15 @@ class Scheduler:
         queue = self._queues[step]
         start = bisect_left(queue, (False, due))
         return queue[start : min(start + NUM_BEHIND, bisect_left(queue, (True,)))]
+
+
+def _take_expired(batch: Batch, now: float) -> list[Job]:
+    """The jobs of a running batch that have an answer and must give it now."""
+    if now < batch.expires_at:
+        return []
+    waiting = [job for job in batch.jobs if not job.is_over]
+    batch.expires_at = min((job.due for job in waiting if job.due > now), default=inf)
+    return [job for job in waiting if job.due <= now]
 
 
 def _row_s(step: Step) -> float:

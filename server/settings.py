@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     watts_per_core: PositiveFloat = Field(
         WATTS_PER_CORE, description="active power of a core, for the energy estimate"
     )
+    stall_s: PositiveFloat = Field(
+        10.0, description="seconds behind what it was to take until a worker is replaced"
+    )
     shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
 
     @model_validator(mode="after")

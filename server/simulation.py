@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import inf
 
@@ -56,7 +57,8 @@ class Simulation:
         self.now = 0.0
         self.fates: list[Fate] = []
         self._requests: dict[Job, Request] = {}
-        self._running: list[tuple[float, int, Batch, list[Job], list[Verdict]]] = []
+        self._num_busy = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
     def run(self, requests: Iterable[Request]) -> list[Fate]:
@@ -70,16 +72,17 @@ class Simulation:
         return self.fates
 
     def _run_until(self, end: float) -> None:
-        """Everything that happens before `end`: batches that are done, and alarms."""
+        """Everything that happens before `end`: steps that end, and alarms."""
         while True:
-            batch_end = self._running[0][0] if self._running else inf
+            event = self._events[0][0] if self._events else inf
             alarm = max(self.scheduler.next_alarm(), self.now)
-            upcoming = min(batch_end, alarm)
+            upcoming = min(event, alarm)
             if upcoming >= end:
                 return
             self.now = upcoming
-            if batch_end <= alarm:
-                self._hand_back()
+            if event <= alarm:
+                _, _, happen = heapq.heappop(self._events)
+                happen()
             for job in self.scheduler.expire(self.now):
                 self._finish(job, StopReason.DEADLINE)
             self._start()
@@ -95,44 +98,57 @@ class Simulation:
 
     def _start(self) -> None:
         """Gives every idle worker a batch, as far as there are any."""
-        while len(self._running) < self.scheduler.num_workers:
+        while self._num_busy < self.scheduler.num_workers:
             batch = self.scheduler.next_batch(self.now)
             if batch is None:
                 return
-            step, rows, now = batch.step, len(batch.jobs), self.now
-            if not step.is_head:
-                seconds = self.took(step, rows, False)
-                step.model.costs.segment_took(step.exit, rows, seconds)
-                now += seconds
+            self._num_busy += 1
             for job in batch.jobs:
                 job.queue_s += self.now - job.waiting_since
-                job.exit = step.exit
+            seconds = 0.0 if batch.step.is_head else self._take(batch.step, len(batch.jobs))
+            self._at(self.now + seconds, partial(self._judge, batch))
 
-            def answer(jobs: list[Job], step: Step = step, now: float = now) -> float:
-                seconds = self.took(step, len(jobs), True)
-                step.model.costs.head_took(step.exit, len(jobs), seconds)
-                now += seconds
-                for job in jobs:
-                    value = self._requests[job].confidences[step.exit - 1]
-                    job.answers.append(Answer(step.exit, NO_PROBABILITIES, value, now))
-                return now
+    def _take(self, step: Step, rows: int, *, is_head: bool = False) -> float:
+        """The seconds that a graph takes, from which the costs learn."""
+        seconds = self.took(step, rows, is_head)
+        costs = step.model.costs
+        (costs.head_took if is_head else costs.segment_took)(step.exit, rows, seconds)
+        return seconds
 
-            going_on, ended = judge(batch, now, answer)
-            ends_at = max([now, *(job.answers[-1].at_s for job in batch.jobs if job.answers)])
-            entry = (ends_at, next(self._order), batch, going_on, ended)
-            heapq.heappush(self._running, entry)
+    def _judge(self, batch: Batch) -> None:
+        """The segment of a batch has ended; the head runs for those who may answer here."""
+        for job in batch.jobs:
+            job.exit = batch.step.exit
+        end = self.now
 
-    def _hand_back(self) -> None:
-        _, _, batch, going_on, ended = heapq.heappop(self._running)
+        def answer(jobs: list[Job]) -> float:
+            nonlocal end
+            end += self._take(batch.step, len(jobs), is_head=True)
+            for job in jobs:
+                value = self._requests[job].confidences[batch.step.exit - 1]
+                job.answers.append(Answer(batch.step.exit, NO_PROBABILITIES, value, end))
+            return end
+
+        verdict = judge(batch, self.now, answer)
+        self._at(end, partial(self._hand_back, batch, verdict))
+
+    def _hand_back(self, batch: Batch, verdict: Verdict) -> None:
+        self._num_busy -= 1
         self.scheduler.done(batch)
-        for job in going_on:
-            self.scheduler.wait(job, self.now)
-        for job, reason in ended:
+        for job in verdict.going_on:
+            if not job.is_over:
+                self.scheduler.wait(job, self.now)
+        for job, reason in verdict.ended:
             self._finish(job, reason)
 
+    def _at(self, at_s: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (at_s, next(self._order), happen))
+
     def _finish(self, job: Job, reason: StopReason) -> None:
-        self.scheduler.finish(1)
-        self.fates.append(Fate(self._requests.pop(job), self.now, job.outcome(reason)))
+        if not job.is_over:
+            job.is_over = True
+            self.scheduler.finish(1)
+            self.fates.append(Fate(self._requests.pop(job), self.now, job.outcome(reason)))
 
 
 def ignore(_: object) -> None:

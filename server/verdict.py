@@ -1,39 +1,64 @@
 """What becomes of the jobs of a batch once its segment has run. Pure, but for `answer`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from models.bundle.policy import StopReason, runs_head, stop_reason
+from server.errors import GraphFailed
 from server.job import Job
 from server.scheduler import Batch
 
-Verdict = tuple[Job, StopReason]
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Jobs that go on, those that end with the reason, and those that end without any answer."""
+
+    going_on: list[Job] = field(default_factory=list)
+    ended: list[tuple[Job, StopReason]] = field(default_factory=list)
+    failed: list[Job] = field(default_factory=list)
 
 
-def judge(
-    batch: Batch, now: float, answer: Callable[[list[Job]], float]
-) -> tuple[list[Job], list[Verdict]]:
-    """Applies the stop rule; returns the jobs that go on, and those that end with the reason.
+def judge(batch: Batch, now: float, answer: Callable[[list[Job]], float]) -> Verdict:
+    """Applies the stop rule to the jobs that somebody still waits for.
 
-    `answer` runs the exit head for some of the jobs, adds to their answers and returns the time.
-    A job that has no answer yet takes one here if waiting for its next one is a risk.
+    `answer` runs the exit head for some of them, adds to their answers and returns the time, or
+    raises GraphFailed. A job that has no answer yet takes one here if waiting for its next one is a
+    risk.
     """
     exit, rows = batch.step.exit, len(batch.jobs)
+    verdict = Verdict()
     limits: dict[Job, StopReason | None] = {}
     answering: list[Job] = []
-    going_on: list[Job] = []
     for job in batch.jobs:
+        if job.is_over:
+            continue
         wait_s = 0.0 if job.answers else batch.wait_s
-        limits[job] = StopReason.DEADLINE if batch.step.is_head else job.limit(rows, now + wait_s)
+        limits[job] = job.limit(rows, now + wait_s, must_answer=batch.step.is_head)
         needs_head = runs_head(job.policy, exit, limits[job])
-        (answering if needs_head else going_on).append(job)
-    if answering:
+        (answering if needs_head else verdict.going_on).append(job)
+    if not answering:
+        return verdict
+    try:
         now = answer(answering)
-    ended: list[Verdict] = []
+    except GraphFailed:
+        do_without(answering, limits, verdict)
+        return verdict
     for job in answering:
         limit = limits[job] or job.limit(rows, now)
         reason = stop_reason(job.policy, exit, job.answers[-1].confidence, limit)
         if reason is None:
-            going_on.append(job)
+            verdict.going_on.append(job)
         else:
-            ended.append((job, reason))
-    return going_on, ended
+            verdict.ended.append((job, reason))
+    return verdict
+
+
+def do_without(jobs: list[Job], limits: dict[Job, StopReason | None], verdict: Verdict) -> None:
+    """The exit head failed: on to the next exit, or back to the last answer, if there is one."""
+    for job in jobs:
+        if limits[job] is None:
+            verdict.going_on.append(job)
+        elif job.answers:
+            verdict.ended.append((job, StopReason.DEGRADED))
+        else:
+            verdict.failed.append(job)

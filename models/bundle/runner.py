@@ -21,6 +21,8 @@ DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 class SegmentRunner:
     """One onnxruntime session per graph; calls may come from several threads at once.
 
+    The options of a run can end it from another thread.
+
     Every session runs on the calling thread alone: sessions that own spinning thread pools fight
     over the cores. Exits are numbered from 1. Raises BundleError for a graph that onnxruntime
     refuses or whose tensors are not those of its entry.
@@ -41,14 +43,18 @@ class SegmentRunner:
     def num_exits(self) -> int:
         return len(self._segments)
 
-    def run_segment(self, exit: int, features: Arrays) -> Arrays:
+    def run_segment(
+        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
+    ) -> Arrays:
         """Features of segment `exit` from those of the one before it, or from uint8 images."""
-        return self._segments[exit - 1].run(features)
+        return self._segments[exit - 1].run(features, options)
 
-    def run_head(self, exit: int, features: Arrays) -> Floats:
+    def run_head(
+        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
+    ) -> Floats:
         """Logits, (rows, classes), from the features of segment `exit`."""
         used = [features[i] for i in self._head_features[exit - 1]]
-        logits: Floats = self._heads[exit - 1].run(used)[0]
+        logits: Floats = self._heads[exit - 1].run(used, options)[0]
         return logits
 
 
@@ -77,8 +83,9 @@ class _Session:
                 )
         self._names = [tensor.name for tensor in graph.inputs]
 
-    def run(self, arrays: Arrays) -> Arrays:
-        outputs: Arrays = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+    def run(self, arrays: Arrays, options: ort.RunOptions | None) -> Arrays:
+        inputs = dict(zip(self._names, arrays, strict=True))
+        outputs: Arrays = self._session.run(None, inputs, options)
         return outputs
 
 

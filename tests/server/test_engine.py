@@ -1,82 +1,23 @@
-"""The real engine on real threads; only the faults and the costs are made."""
+"""The real engine on real threads; only costs and delays are made."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.bundle.bundle import Bundle
-from models.bundle.confidence import Floats
-from models.bundle.policy import Policy, StopReason, policy_of_threshold
-from models.bundle.runner import Arrays, SegmentRunner
+from models.bundle.policy import Policy, StopReason
+from models.bundle.runner import Arrays
 from server.catalog import ServedModel
-from server.classify import settle
-from server.engine import Engine, gather
-from server.errors import SegmentFailed
+from server.compute import gather
+from server.engine import Engine
 from server.job import Answer, Budget, Job, Outcome
 from server.metrics import Metrics
-from server.scheduler import Scheduler
 from tests.server.conftest import made_profile, served
-from training.data import load_images
-
-IMAGES = load_images("digits", "test").images.numpy()
-NEVER = policy_of_threshold(1.0, 3)
-
-
-def outcomes(
-    model: ServedModel,
-    policy: Policy = NEVER,
-    budget: Budget = Budget(),  # noqa: B008
-    rows: int = 1,
-    metrics: Metrics | None = None,
-) -> list[Outcome | BaseException]:
-    """What a fresh engine makes of the first test images."""
-
-    async def run() -> list[Outcome | BaseException]:
-        engine = Engine(Scheduler(64, num_workers=2), metrics or Metrics())
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
-        arrival = time.monotonic()
-        jobs = [
-            Job(model, policy, budget, arrival, image, partial(settle, future))
-            for image, future in zip(IMAGES, futures, strict=False)
-        ]
-        engine.submit(jobs)
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        engine.stop()
-        return results
-
-    return asyncio.run(run())
-
-
-class Failing(SegmentRunner):
-    """A runner whose segment `exit` raises."""
-
-    def __init__(self, bundle: Bundle, exit: int) -> None:
-        manifest = bundle.manifest
-        super().__init__(manifest.segments, manifest.exit_heads, bundle.graphs)
-        self.exit = exit
-
-    def run_segment(self, exit: int, features: Arrays) -> Arrays:
-        if exit == self.exit:
-            raise RuntimeError("made to fail")
-        return super().run_segment(exit, features)
-
-
-def failing(bundle: Bundle, exit: int) -> ServedModel:
-    model = served(bundle, made_profile(per_row_s=0.0))
-    return replace(model, runner=Failing(bundle, exit))
-
-
-def only(results: list[Outcome | BaseException]) -> Outcome:
-    (result,) = results
-    assert isinstance(result, Outcome)
-    return result
+from tests.server.engines import IMAGES, NEVER, UNCONSULTED, only, outcomes, running, tampered
 
 
 def test_batched_answers_equal_single_ones(model: ServedModel) -> None:
@@ -99,20 +40,6 @@ def test_head_runs_only_where_its_answer_may_be_used(model: ServedModel) -> None
     outcome = only(outcomes(model, policy))
     assert [said.exit for said in outcome.answers] == [2]
     assert outcome.stop_reason is StopReason.EXIT_LIMIT
-
-
-def test_failing_segment_answers_from_the_exit_before(digits_bundle: Bundle) -> None:
-    outcome = only(outcomes(failing(digits_bundle, exit=3)))
-    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 2)
-    unconsulted = Policy((None, None, None), min_exit=1, max_exit=3)
-    outcome = only(outcomes(failing(digits_bundle, exit=2), unconsulted))
-    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 1)
-
-
-def test_failing_first_segment_is_an_error(digits_bundle: Bundle) -> None:
-    (error,) = outcomes(failing(digits_bundle, exit=1))
-    assert isinstance(error, SegmentFailed)
-    assert str(error) == "segment 1 of digits failed"
 
 
 def test_deadline_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) -> None:
@@ -143,22 +70,6 @@ def test_an_answer_outlives_its_count(model: ServedModel) -> None:
     assert [r.stop_reason for r in results if isinstance(r, Outcome)] == [StopReason.FINAL] * 8
 
 
-def test_failing_exit_head_answers_from_an_earlier_one(model: ServedModel) -> None:
-    runner = model.runner
-
-    class HeadFails(SegmentRunner):
-        def __init__(self) -> None:
-            vars(self).update(vars(runner))
-
-        def run_head(self, exit: int, features: Arrays) -> Floats:
-            if exit == 2:
-                raise RuntimeError("made to fail")
-            return super().run_head(exit, features)
-
-    outcome = only(outcomes(replace(model, runner=HeadFails())))
-    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 1)
-
-
 def test_outcome_accounts_for_what_ran(model: ServedModel) -> None:
     outcome = only(outcomes(model))
     manifest = model.manifest
@@ -177,63 +88,82 @@ def test_gather_joins_rows_and_copies_none_alone() -> None:
     np.testing.assert_array_equal(second, [[1, 1, 1], [3, 3, 3]])
 
 
-class Stuck(SegmentRunner):
-    """A runner whose segment `exit` sleeps first."""
+def sleepy(bundle: Bundle, slow_exit: int, sleep_s: float) -> ServedModel:
+    """A model whose segment `slow_exit` sleeps, unexpectedly."""
 
-    def __init__(self, bundle: Bundle, exit: int, sleep_s: float) -> None:
-        manifest = bundle.manifest
-        super().__init__(manifest.segments, manifest.exit_heads, bundle.graphs)
-        self.exit, self.sleep_s = exit, sleep_s
+    def sleep(exit: int, is_head: bool) -> None:
+        if exit == slow_exit and not is_head:
+            time.sleep(sleep_s)
 
-    def run_segment(self, exit: int, features: Arrays) -> Arrays:
-        if exit == self.exit:
-            time.sleep(self.sleep_s)
-        return super().run_segment(exit, features)
+    return tampered(bundle, sleep, per_row_s=0.0005)
 
 
-async def one_stuck_one_waiting(
+class Deliveries:
+    """What was delivered, and how many seconds after the start."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.ends: list[float] = []
+        self.results: list[Outcome | Exception] = []
+
+    def __call__(self, result: Outcome | Exception) -> None:
+        self.ends.append(time.monotonic() - self.start)
+        self.results.append(result)
+
+
+async def one_running_one_waiting(
     bundle: Bundle, then: Callable[[Engine, Job], None]
-) -> tuple[list[float], list[Outcome | Exception], int]:
+) -> tuple[Deliveries, int]:
     """The only worker sleeps over one job while another, answered once, waits for its second exit.
 
-    Returns when each outcome came, the outcomes, and how many slots were taken at the end.
+    Returns the deliveries, and how many slots were taken at the end.
     """
-    model = replace(served(bundle, made_profile(per_row_s=0.0005)), runner=Stuck(bundle, 3, 0.5))
-    engine = Engine(Scheduler(8, num_workers=1), Metrics())
-    start = time.monotonic()
-    ends: list[float] = []
-    results: list[Outcome | Exception] = []
-
-    def deliver(result: Outcome | Exception) -> None:
-        ends.append(time.monotonic() - start)
-        results.append(result)
-
-    first = Job(model, NEVER, Budget(0.1), start, IMAGES[0], deliver)
-    engine.submit([first])
-    while first.exit < 2 or engine.queue_depth():
-        await asyncio.sleep(0.001)
-    second = Job(model, NEVER, Budget(0.2), start, IMAGES[1], deliver)
-    second.exit = 1
-    second.features = model.runner.run_segment(1, second.features)
-    second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, start))
-    engine.submit([second])
-    then(engine, second)
-    while time.monotonic() - start < 0.8:
-        await asyncio.sleep(0.01)
-    in_flight = engine.in_flight()
-    engine.stop()
-    return ends, results, in_flight
+    model = sleepy(bundle, slow_exit=3, sleep_s=0.5)
+    deliveries = Deliveries()
+    async with running() as engine:
+        first = Job(model, UNCONSULTED, Budget(0.1), deliveries.start, IMAGES[0], deliveries)
+        engine.submit([first])
+        while first.exit < 2 or engine.queue_depth():
+            await asyncio.sleep(0.001)
+        second = Job(model, NEVER, Budget(0.2), deliveries.start, IMAGES[1], deliveries)
+        second.exit = 1
+        second.features = model.runner.run_segment(1, second.features)
+        second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, deliveries.start))
+        engine.submit([second])
+        then(engine, second)
+        while time.monotonic() - deliveries.start < 0.8:
+            await asyncio.sleep(0.01)
+        return deliveries, engine.in_flight()
 
 
 def test_who_has_an_answer_does_not_wait_for_a_worker_to_give_it(digits_bundle: Bundle) -> None:
-    ends, results, in_flight = asyncio.run(one_stuck_one_waiting(digits_bundle, lambda *_: None))
-    waiting, stuck = results
+    deliveries, in_flight = asyncio.run(one_running_one_waiting(digits_bundle, lambda *_: None))
+    waiting, asleep = deliveries.results
     assert isinstance(waiting, Outcome)
     assert (waiting.answer.exit, waiting.stop_reason) == (1, StopReason.DEADLINE)
-    assert 0.15 < ends[0] < 0.2 + 0.1, "in time, while the worker sleeps until 0.5 s"
-    assert isinstance(stuck, Outcome)
-    assert ends[1] > 0.45
+    assert 0.15 < deliveries.ends[0] < 0.2 + 0.1, "in time, while the worker sleeps until 0.5 s"
+    assert isinstance(asleep, Outcome)
+    assert deliveries.ends[1] > 0.45, "it had no answer before its third exit"
     assert in_flight == 0
+
+
+def test_who_has_an_answer_does_not_wait_for_its_own_segment_to_end(digits_bundle: Bundle) -> None:
+    async def run() -> tuple[Deliveries, Job, int]:
+        model = sleepy(digits_bundle, slow_exit=2, sleep_s=0.5)
+        deliveries = Deliveries()
+        async with running() as engine:
+            job = Job(model, NEVER, Budget(0.2), deliveries.start, IMAGES[0], deliveries)
+            engine.submit([job])
+            await asyncio.sleep(0.4)
+            in_flight = engine.in_flight()
+        return deliveries, job, in_flight
+
+    deliveries, job, in_flight = asyncio.run(run())
+    outcome = only(deliveries.results)
+    assert (outcome.answer.exit, outcome.stop_reason) == (1, StopReason.DEADLINE)
+    assert 0.15 < deliveries.ends[0] < 0.2 + 0.1, "in time, while its segment sleeps until 0.5 s"
+    assert in_flight == 0, "its slot is free before its segment ends"
+    assert len(job.answers) == 1, "what comes after is not looked at"
 
 
 def test_a_cancelled_job_frees_its_slot_and_is_never_delivered(digits_bundle: Bundle) -> None:
@@ -241,27 +171,27 @@ def test_a_cancelled_job_frees_its_slot_and_is_never_delivered(digits_bundle: Bu
         assert engine.in_flight() == 2
         engine.cancel([job])
         assert engine.in_flight() == 1
+        engine.cancel([job])
+        assert engine.in_flight() == 1
 
-    _, results, in_flight = asyncio.run(one_stuck_one_waiting(digits_bundle, cancel))
-    assert len(results) == 1
+    deliveries, in_flight = asyncio.run(one_running_one_waiting(digits_bundle, cancel))
+    assert len(deliveries.results) == 1
     assert in_flight == 0
 
 
 def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: Bundle) -> None:
-    async def run() -> tuple[list[Outcome | Exception], list[float], int]:
-        profile = made_profile(per_row_s=0.0005)
-        model = replace(served(digits_bundle, profile), runner=Stuck(digits_bundle, 1, 0.15))
-        engine = Engine(Scheduler(8, num_workers=1), Metrics())
-        results: list[Outcome | Exception] = []
-        policy = Policy((None, None, None), min_exit=1, max_exit=3)
-        job = Job(model, policy, Budget(), time.monotonic(), IMAGES[0], results.append)
-        engine.submit([job])
-        await asyncio.sleep(0.05)
-        engine.cancel([job])
-        await asyncio.sleep(0.3)
-        in_flight = engine.in_flight()
-        engine.stop()
-        return results, job.segment_s, in_flight
+    async def run() -> tuple[Deliveries, Job, int]:
+        model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.15), Deliveries()
+        async with running() as engine:
+            job = Job(model, UNCONSULTED, Budget(), time.monotonic(), IMAGES[0], deliveries)
+            engine.submit([job])
+            await asyncio.sleep(0.05)
+            engine.cancel([job])
+            in_flight = engine.in_flight()
+            await asyncio.sleep(0.3)
+        return deliveries, job, in_flight
 
-    results, segment_s, in_flight = asyncio.run(run())
-    assert (results, len(segment_s), in_flight) == ([], 1, 0)
+    deliveries, job, in_flight = asyncio.run(run())
+    assert (deliveries.results, in_flight) == ([], 0)
+    assert job.exit <= 1
+    assert job.answers == []

@@ -1,0 +1,90 @@
+"""Running a step for a batch: features and answers of the jobs, and what they cost."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnxruntime as ort
+
+from models.bundle.confidence import calibrated_probabilities, confidence
+from models.bundle.runner import Arrays
+from server.catalog import ServedModel
+from server.errors import GraphFailed, GraphOutOfUse
+from server.job import Answer, Job
+from server.scheduler import Step
+
+logger = logging.getLogger("offramp.engine")
+
+
+def advance(step: Step, jobs: Sequence[Job], options: ort.RunOptions) -> None:
+    """Runs the segment and hands every job its row of the features; raises GraphFailed."""
+    model, exit = step.model, step.exit
+    start = time.monotonic()
+    with guarded(Step(model, exit), options):
+        outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
+    seconds = time.monotonic() - start
+    for row, job in enumerate(jobs):
+        job.exit = exit
+        job.features = [array[row : row + 1] for array in outputs]
+        job.macs += model.manifest.segments[exit - 1].macs
+        job.segment_s.append(seconds)
+    model.costs.segment_took(exit, len(jobs), seconds)
+    charge(model, jobs, seconds)
+
+
+def answer(step: Step, jobs: Sequence[Job], options: ort.RunOptions) -> float:
+    """Runs the exit head on the features the jobs hold, records what it said, and returns when.
+
+    Raises GraphFailed, also where it says no number.
+    """
+    model, exit = step.model, step.exit
+    temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
+    start = time.monotonic()
+    with guarded(Step(model, exit, is_head=True), options):
+        logits = model.runner.run_head(exit, gather([j.features for j in jobs]), options)
+        probabilities = calibrated_probabilities(logits, temperature)
+        confidences = confidence(probabilities)
+        if not np.isfinite(confidences).all():
+            raise FloatingPointError("logits are not finite")
+    now = time.monotonic()
+    for job, row, value in zip(jobs, probabilities, confidences.tolist(), strict=True):
+        job.answers.append(Answer(exit, row, value, now))
+        job.macs += model.manifest.exit_heads[exit - 1].macs
+    model.costs.head_took(exit, len(jobs), now - start)
+    charge(model, jobs, now - start)
+    return now
+
+
+@contextmanager
+def guarded(step: Step, options: ort.RunOptions) -> Iterator[None]:
+    """Keeps the step's breaker; any error inside is a GraphFailed outside.
+
+    A run that was told to end is no failure.
+    """
+    breaker = step.model.breakers[step.exit, step.is_head]
+    if breaker.is_open(time.monotonic()):
+        raise GraphOutOfUse(f"{step} is out of use: it failed {breaker.num_failures} times")
+    try:
+        yield
+    except Exception as error:  # onnxruntime's errors have no common base
+        if not options.terminate:
+            breaker.failed(time.monotonic())
+            logger.exception("%s failed", step)
+        raise GraphFailed(f"{step} failed") from error
+    breaker.succeeded()
+
+
+def charge(model: ServedModel, jobs: Sequence[Job], busy_s: float) -> None:
+    energy_j = model.costs.energy_j(busy_s, len(jobs))
+    for job in jobs:
+        job.compute_s += busy_s
+        job.energy_j += energy_j
+
+
+def gather(features: Sequence[Arrays]) -> Arrays:
+    """The rows of several jobs as one batch, without a copy where there is only one."""
+    if len(features) == 1:
+        return features[0]
+    return [np.concatenate(parts) for parts in zip(*features, strict=True)]

@@ -1,0 +1,119 @@
+"""Real engines on real threads, over a real model that a test may tamper with."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+
+import onnxruntime as ort
+
+from models.bundle.bundle import Bundle
+from models.bundle.confidence import Floats
+from models.bundle.policy import Policy, policy_of_threshold
+from models.bundle.runner import Arrays, SegmentRunner
+from server.catalog import ServedModel
+from server.classify import settle
+from server.engine import Engine
+from server.job import Budget, Job, Outcome
+from server.metrics import Metrics
+from server.scheduler import Scheduler
+from tests.server.conftest import made_profile, served
+from training.data import load_images
+
+IMAGES = load_images("digits", "test").images.numpy()
+NEVER = policy_of_threshold(1.0, 3)
+UNCONSULTED = Policy((None, None, None), min_exit=1, max_exit=3)
+ANY = Budget()
+
+
+class Tampered(SegmentRunner):
+    """Calls `before` with the exit and whether its head runs, then runs it."""
+
+    def __init__(self, bundle: Bundle, before: Callable[[int, bool], None]) -> None:
+        manifest = bundle.manifest
+        super().__init__(manifest.segments, manifest.exit_heads, bundle.graphs)
+        self.before = before
+
+    def run_segment(
+        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
+    ) -> Arrays:
+        self.before(exit, False)
+        return super().run_segment(exit, features, options)
+
+    def run_head(
+        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
+    ) -> Floats:
+        self.before(exit, True)
+        return super().run_head(exit, features, options)
+
+
+def tampered(
+    bundle: Bundle, before: Callable[[int, bool], None], per_row_s: float = 0.0
+) -> ServedModel:
+    """A model whose graphs are expected to take `per_row_s`, and that `before` may hinder."""
+    model = served(bundle, made_profile(per_row_s=per_row_s))
+    return replace(model, runner=Tampered(bundle, before))
+
+
+def failing(bundle: Bundle, *broken: tuple[int, bool]) -> ServedModel:
+    """A model of which some graphs raise, given as exit and whether it is the head."""
+
+    def fail(exit: int, is_head: bool) -> None:
+        if (exit, is_head) in broken:
+            raise RuntimeError("made to fail")
+
+    return tampered(bundle, fail)
+
+
+@asynccontextmanager
+async def running(
+    num_workers: int = 1, metrics: Metrics | None = None, stall_s: float = 10.0
+) -> AsyncIterator[Engine]:
+    """An engine, stopped in the end."""
+    engine = Engine(Scheduler(64, num_workers), metrics or Metrics(), stall_s)
+    yield engine
+    engine.stop()
+
+
+async def results_of(
+    engine: Engine,
+    model: ServedModel,
+    policy: Policy = NEVER,
+    budget: Budget = ANY,
+    rows: int = 1,
+) -> list[Outcome | BaseException]:
+    """What the engine makes of the first test images."""
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
+    arrival = time.monotonic()
+    engine.submit(
+        [
+            Job(model, policy, budget, arrival, image, partial(settle, future))
+            for image, future in zip(IMAGES, futures, strict=False)
+        ]
+    )
+    return await asyncio.gather(*futures, return_exceptions=True)
+
+
+def outcomes(
+    model: ServedModel,
+    policy: Policy = NEVER,
+    budget: Budget = ANY,
+    rows: int = 1,
+    metrics: Metrics | None = None,
+) -> list[Outcome | BaseException]:
+    """What a fresh engine makes of the first test images."""
+
+    async def run() -> list[Outcome | BaseException]:
+        async with running(num_workers=2, metrics=metrics) as engine:
+            return await results_of(engine, model, policy, budget, rows)
+
+    return asyncio.run(run())
+
+
+def only(results: Sequence[Outcome | BaseException]) -> Outcome:
+    (result,) = results
+    assert isinstance(result, Outcome)
+    return result

@@ -1,0 +1,61 @@
+"""What a model that fails at its first segment looks like from outside."""
+
+import io
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from models.bundle.bundle import Bundle
+from server.app import create_app
+from server.breaker import MAX_FAILURES
+from server.catalog import Catalog, ServedModel
+from server.metrics import Metrics
+from server.settings import load_settings
+from tests.server.engines import IMAGES, failing
+
+
+def client(model: ServedModel) -> TestClient:
+    catalog, metrics = Catalog(), Metrics()
+    catalog.add(model)
+    metrics.model_loaded(model)
+    return TestClient(create_app(load_settings(), catalog, metrics))
+
+
+@pytest.fixture
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGES[0, :, :, 0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png: bytes) -> None:
+    model, headers = failing(digits_bundle, (1, False)), {"content-type": "image/png"}
+    with client(model) as http:
+        assert http.get("/readyz").status_code == 200
+        for _ in range(MAX_FAILURES):
+            answer = http.post("/v1/classify", content=png, headers=headers)
+            assert answer.status_code == 500
+            assert answer.json()["detail"] == "segment 1 of digits failed"
+        answer = http.post("/v1/classify", content=png, headers=headers)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["detail"] == "digits fails at its first segment"
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "segment 1 of digits is out of use\n")
+        assert http.get("/healthz").status_code == 200
+        metrics = http.get("/metrics").text
+        assert 'offramp_inferences_total{model="digits",outcome="failed"} 3.0' in metrics
+        assert 'offramp_shed_total{reason="unavailable"} 1.0' in metrics
+        model.breakers[1, False].retry_at = 0.0
+        assert http.get("/readyz").status_code == 200, "the next batch tries again"
+
+
+def test_ready_while_a_later_segment_is_out_of_use(digits_bundle: Bundle, png: bytes) -> None:
+    with client(failing(digits_bundle, (3, False))) as http:
+        for _ in range(MAX_FAILURES + 1):
+            answer = http.post(
+                "/v1/classify?threshold=1", content=png, headers={"content-type": "image/png"}
+            ).json()
+            assert (answer["exit"], answer["stop_reason"]) == (2, "degraded")
+        assert http.get("/readyz").status_code == 200
