@@ -15,10 +15,11 @@ import numpy as np
 import typer
 
 from models.bundle.policy import policy_of_threshold
-from models.bundle.profile import RUNS, WATTS_PER_CORE, hardware
+from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
 from server.job import Answer, Budget, Job
 from server.scheduler import Scheduler
+from server.settings import load_settings
 
 Result = TypeVar("Result")
 WAITING = (10, 100, 1000, 10_000)
@@ -29,7 +30,7 @@ UNSURE = np.zeros(0, np.float32)
 
 def main(path: Annotated[Path, typer.Argument(help="A bundle.")]) -> None:
     """Prints a Markdown table."""
-    model = serve_bundle(path.resolve(), profile_runs=RUNS, watts=WATTS_PER_CORE)
+    model = serve_bundle(path.resolve(), load_settings())
     print(f"Median (95th percentile) of {DECISIONS} decisions, in microseconds, {hardware()}\n")
     print("| jobs waiting | pick a batch | admit a newcomer | put a job back | find who is late |")
     print("|---|---|---|---|---|")

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from models.bundle.bundle import BundleError
+from models.bundle.energy import find_meter
 from server import classify, info, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
 from server.engine import Engine
@@ -54,13 +55,13 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
 
 def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
     """Loads every bundle of the zoo and measures it on this host; raises BundleError."""
-    catalog = Catalog()
+    catalog, meter = Catalog(), find_meter()
+    if meter is not None:
+        metrics.meter_found(meter)
     for path in bundle_paths(settings.zoo):
         logger.info("loading %s", path)
         try:
-            model = serve_bundle(
-                path, profile_runs=settings.profile_runs, watts=settings.watts_per_core
-            )
+            model = serve_bundle(path, settings, meter)
         except BundleError:
             metrics.model_refused(path.parent.name)
             raise

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from models.bundle.bundle import Bundle, BundleError, load_bundle
 from models.bundle.costs import Costs
+from models.bundle.energy import Rapl
 from models.bundle.manifest import CostProfile, Manifest, OperatingPoint, version_of
-from models.bundle.profile import measure
 from models.bundle.runner import SegmentRunner
 from server.breaker import Breaker
 from server.errors import UnknownModel
+from server.measuring import measured
+from server.settings import Settings
 
 DEFAULT_OPERATING_POINT = "balanced"
 
@@ -48,7 +50,7 @@ class ServedModel:
         return self.operating_points[DEFAULT_OPERATING_POINT]
 
 
-def serve_bundle(path: Path, *, profile_runs: int, watts: float) -> ServedModel:
+def serve_bundle(path: Path, settings: Settings, meter: Rapl | None = None) -> ServedModel:
     """Loads a bundle, runs every graph and measures its cost here; raises BundleError."""
     bundle = load_bundle(path)
     manifest = bundle.manifest
@@ -61,7 +63,7 @@ def serve_bundle(path: Path, *, profile_runs: int, watts: float) -> ServedModel:
         raise BundleError(f"{path} has no operating point named {DEFAULT_OPERATING_POINT}")
     try:
         runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-        profile = measure(runner, runs=profile_runs, watts=watts)
+        profile = measured(bundle, runner, settings, meter)
     except Exception as error:  # onnxruntime's errors have no common base
         raise BundleError(f"{path} cannot be run: {error}") from error
     return ServedModel(bundle, runner, profile, Costs(profile))

@@ -15,7 +15,7 @@ from rich.table import Table
 from models.bundle.bundle import load_bundle
 from models.bundle.errors import UserError
 from models.bundle.policy import policy_at
-from models.bundle.profile import BATCH_SIZES, RUNS, WATTS_PER_CORE, measure
+from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
 from server import planning
 from server.app import create_app, load_catalog
@@ -58,11 +58,11 @@ def simulate(
     """Profiles a bundle here, then simulates each rate of requests and prints a table."""
     if arrivals not in ARRIVALS:
         raise UserError(f"no arrivals {arrivals!r}; there are {', '.join(ARRIVALS)}")
-    model = serve_bundle(path.resolve(), profile_runs=RUNS, watts=WATTS_PER_CORE)
+    settings = load_settings()
+    model = serve_bundle(path.resolve(), settings)
     if operating_point not in model.operating_points:
         known = ", ".join(model.operating_points)
         raise UserError(f"no operating point {operating_point!r}; there are {known}")
-    settings = load_settings()
     plan = Plan(
         policy=policy_at(model.operating_points[operating_point]),
         budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
@@ -83,7 +83,7 @@ def profile(path: Path) -> None:
     manifest = bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
     with Progress(transient=True) as progress:
-        task = progress.add_task("profiling", total=len(BATCH_SIZES))
+        task = progress.add_task("profiling", total=RUNS)
         cost = measure(runner, progress=lambda: progress.advance(task))
     console = Console()
     console.print(f"{path} on one thread of {cost.hardware}, {cost.runs} runs")

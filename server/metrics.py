@@ -1,7 +1,9 @@
 """Every metric of the server, and the only place that knows their names."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import (
@@ -11,11 +13,14 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
+from models.bundle.energy import Rapl
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
 from server.errors import Infeasible, Overloaded, Unavailable
@@ -206,9 +211,28 @@ class Metrics:
     def failed(self, model: ServedModel) -> None:
         self._inferences.labels(model.manifest.name, "failed").inc()
 
+    def meter_found(self, meter: Rapl) -> None:
+        """Exports what the host's meter counts, to hold the energy of answers against."""
+        self.registry.register(MeterCollector(meter))
+
     def exposition(self) -> bytes:
         """The registry in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class MeterCollector(Collector):
+    """Reads a meter at every scrape; says nothing where it has gone."""
+
+    meter: Rapl
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "offramp_meter_joules", "Energy used by the whole host", labels=["source"]
+        )
+        with suppress(OSError):
+            family.add_metric([self.meter.source], self.meter.read_j())
+        yield family
 
 
 def is_disabled(model: ServedModel, exit: int) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.bundle.errors import UserError
-from models.bundle.profile import RUNS, WATTS_PER_CORE
+from models.bundle.profile import MAX_S, WATTS_PER_CORE
 
 PREFIX = "OFFRAMP_"
 
@@ -44,8 +44,11 @@ class Settings(BaseSettings):
     max_images: PositiveInt = Field(64, description="images in one request")
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
-    profile_runs: PositiveInt = Field(
-        RUNS, description="timed runs per graph and batch size at start"
+    profile_s: PositiveFloat = Field(
+        MAX_S, description="seconds to measure a bundle's costs at start, about"
+    )
+    cache: Path = Field(
+        Path("~/.cache/offramp"), description="directory that keeps measured costs, if writable"
     )
     watts_per_core: PositiveFloat = Field(
         WATTS_PER_CORE, description="active power of a core, for the energy estimate"

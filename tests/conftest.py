@@ -14,6 +14,7 @@ from training import loop
 from training.config import RECIPES, TrainConfig
 from training.export import export
 
+os.environ["OFFRAMP_CACHE"] = os.devnull  # nothing is left in the user's home
 CIFAR100 = Path(os.environ.get("CIFAR100_DIR", ROOT / "../shared/data/cifar100"))
 settings.register_profile("patient", deadline=None)  # laws hold however slow the machine is
 settings.load_profile("patient")

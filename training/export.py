@@ -32,7 +32,7 @@ from models.bundle.manifest import (
     Provenance,
     Record,
 )
-from models.bundle.profile import BATCH_SIZES, measure
+from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
 from models.nets.presets import build
 from training import checkpoint, report
@@ -169,5 +169,5 @@ def logits_with_progress(
 
 def profile_with_progress(runner: SegmentRunner) -> CostProfile:
     """This host's cost profile, under a progress bar."""
-    with tqdm(total=len(BATCH_SIZES), desc="profiling", unit="batch size") as bar:
+    with tqdm(total=RUNS, desc="profiling", unit="round") as bar:
         return measure(runner, progress=bar.update)

@@ -242,7 +242,7 @@ class CostProfile(Record):
     segments: tuple[GraphCost, ...]
     exit_heads: tuple[GraphCost, ...]
     watts: float = Field(gt=0)
-    energy_method: Literal["estimate"]
+    energy_method: Literal["estimate", "rapl"]
 
     @model_validator(mode="after")
     def _one_entry_per_batch_size(self) -> Self:

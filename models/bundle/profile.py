@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.bundle.energy import Rapl, metered
 from models.bundle.manifest import SCHEMA_VERSION, CostProfile, GraphCost
 from models.bundle.runner import Arrays, SegmentRunner
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-RUNS = 20
+RUNS, MIN_RUNS = 20, 3
+MAX_S = 10.0
+WARM_UP_SHARE = 0.2
 WATTS_PER_CORE = 8.0
 """Active power of one server core, a typical value: the estimate where no meter is read."""
 
@@ -21,54 +25,77 @@ def measure(
     runner: SegmentRunner,
     *,
     runs: int = RUNS,
+    max_s: float = MAX_S,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     watts: float = WATTS_PER_CORE,
+    meter: Rapl | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
-    """Times every graph at every batch size, on one thread, after a warm-up of two runs.
+    """Times every graph at every batch size, on one thread, round by round after a warm-up.
 
-    `progress` is called after each batch size.
+    Takes about `max_s` at most: it leaves out the largest batches and rounds beyond `MIN_RUNS`
+    where they do not fit. `progress` is called after each round. With a meter, the watts are what
+    the rounds use beyond the idle host.
     """
-    exits = range(1, runner.num_exits + 1)
-    seconds: dict[tuple[str, int], list[list[float]]] = {
-        (kind, exit): [] for kind in ("segment", "head") for exit in exits
-    }
-    generator = np.random.default_rng(0)
-    for rows in batch_sizes:
-        size = (rows, *runner.input_shape)
-        features: Arrays = [generator.integers(0, 256, size, dtype=np.uint8)]
-        for exit in exits:
-            seconds["segment", exit].append(_times(runner.run_segment, exit, features, runs))
-            features = runner.run_segment(exit, features)
-            seconds["head", exit].append(_times(runner.run_head, exit, features, runs))
-        progress()
+    start = time.perf_counter()
+    images = _warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)
+    rounds: list[list[list[tuple[float, float]]]] = []
+    with metered(meter) as usage:
+        while len(rounds) < min(runs, MIN_RUNS) or (
+            len(rounds) < runs and time.perf_counter() - start < max_s
+        ):
+            rounds.append([_pass_s(runner, batch) for batch in images])
+            progress()
+    # (2 quantiles, batch sizes, exits, segment and head)
+    quantiles = np.quantile(np.array(rounds), (0.5, 0.95), axis=0)
     return CostProfile(
         schema_version=SCHEMA_VERSION,
         hardware=hardware(),
         threads=1,
-        runs=runs,
-        batch_sizes=tuple(batch_sizes),
-        segments=tuple(_graph_cost(exit, seconds["segment", exit]) for exit in exits),
-        exit_heads=tuple(_graph_cost(exit, seconds["head", exit]) for exit in exits),
-        watts=watts,
-        energy_method="estimate",
+        runs=len(rounds),
+        batch_sizes=tuple(batch_sizes[: len(images)]),
+        segments=_graph_costs(quantiles[..., 0]),
+        exit_heads=_graph_costs(quantiles[..., 1]),
+        watts=usage.watts or watts,
+        energy_method="rapl" if usage.watts else "estimate",
     )
 
 
-def _times(
-    run: Callable[[int, Arrays], object], exit: int, features: Arrays, runs: int
-) -> list[float]:
-    times = []
-    for _ in range(runs + 2):
+def _warmed_up(
+    runner: SegmentRunner, batch_sizes: Sequence[int], max_s: float
+) -> list[NDArray[np.uint8]]:
+    """A batch of random images of each size, sent through once, until `max_s` have passed."""
+    generator, start = np.random.default_rng(0), time.perf_counter()
+    batches: list[NDArray[np.uint8]] = []
+    for rows in batch_sizes:
+        size = (rows, *runner.input_shape)
+        batches.append(generator.integers(0, 256, size, dtype=np.uint8))
+        _pass_s(runner, batches[-1])
+        if time.perf_counter() - start > max_s:
+            break
+    return batches
+
+
+def _pass_s(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[tuple[float, float]]:
+    """Seconds of segment and head of every exit, for one batch sent through all of them."""
+    features: Arrays = [images]
+    seconds = []
+    for exit in range(1, runner.num_exits + 1):
         start = time.perf_counter()
-        run(exit, features)
-        times.append(time.perf_counter() - start)
-    return times[2:]
+        features = runner.run_segment(exit, features)
+        between = time.perf_counter()
+        runner.run_head(exit, features)
+        seconds.append((between - start, time.perf_counter() - between))
+    return seconds
 
 
-def _graph_cost(exit: int, seconds: list[list[float]]) -> GraphCost:
-    median, p95 = np.quantile(np.array(seconds), (0.5, 0.95), axis=1)
-    return GraphCost(exit=exit, median_s=tuple(median.tolist()), p95_s=tuple(p95.tolist()))
+def _graph_costs(quantiles: NDArray[np.float64]) -> tuple[GraphCost, ...]:
+    """From the median and the 95th percentile: (2, batch sizes, exits) seconds."""
+    median, p95 = quantiles.transpose(0, 2, 1)
+    return tuple(
+        GraphCost(exit=exit, median_s=tuple(m.tolist()), p95_s=tuple(p.tolist()))
+        for exit, (m, p) in enumerate(zip(median, p95, strict=True), start=1)
+    )
 
 
 def hardware() -> str:

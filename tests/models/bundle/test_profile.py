@@ -1,4 +1,11 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from models.bundle import profile as profile_module
 from models.bundle.bundle import Bundle
+from models.bundle.energy import Rapl, Usage
 from models.bundle.profile import BATCH_SIZES, hardware, measure
 from models.bundle.runner import SegmentRunner
 
@@ -29,7 +36,29 @@ def test_batch_sizes_runs_and_watts_are_the_callers(digits_bundle: Bundle) -> No
         progress=lambda: calls.append(None),
     )
     assert (profile.batch_sizes, profile.runs, profile.watts) == ((2, 3), 1, 4.5)
-    assert len(calls) == 2
+    assert len(calls) == 1
+
+
+def test_time_is_bounded_by_leaving_out_large_batches_and_late_rounds(
+    digits_bundle: Bundle,
+) -> None:
+    profile = measure(runner_of(digits_bundle), max_s=1e-9)
+    assert (profile.batch_sizes, profile.runs) == ((1,), 3)
+    assert [len(cost.median_s) for cost in (*profile.segments, *profile.exit_heads)] == [1] * 6
+
+
+def test_watts_come_from_the_meter_where_there_is_one(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def made(meter: Rapl | None) -> Iterator[Usage]:
+        yield Usage(watts=3.5 if meter else None)
+
+    monkeypatch.setattr(profile_module, "metered", made)
+    profile = measure(runner_of(digits_bundle), runs=1, batch_sizes=(1,), meter=Rapl())
+    assert (profile.watts, profile.energy_method) == (3.5, "rapl")
+    profile = measure(runner_of(digits_bundle), runs=1, batch_sizes=(1,))
+    assert (profile.watts, profile.energy_method) == (8.0, "estimate")
 
 
 def test_a_profile_names_its_hardware(digits_bundle: Bundle) -> None:

@@ -1,0 +1,61 @@
+"""A bundle's cost profile on this host, measured once and kept."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import onnxruntime as ort
+from pydantic import ValidationError
+
+from models.bundle.bundle import Bundle
+from models.bundle.energy import Rapl
+from models.bundle.manifest import CostProfile
+from models.bundle.profile import hardware, measure
+from models.bundle.runner import SegmentRunner
+from server.settings import Settings
+
+logger = logging.getLogger("offramp")
+
+
+def measured(
+    bundle: Bundle, runner: SegmentRunner, settings: Settings, meter: Rapl | None
+) -> CostProfile:
+    """What was measured before of this bundle on this host, or measures it now."""
+    path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
+    try:
+        return CostProfile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        pass
+    watts = settings.watts_per_core
+    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter)
+    try:
+        keep(profile, path)
+    except OSError as error:
+        logger.info("measured costs are not kept: %s", error)
+    return profile
+
+
+def key(bundle: Bundle, settings: Settings, meter: Rapl | None) -> str:
+    """Names everything that a measurement depends on; the manifest has the graphs' hashes."""
+    manifest = bundle.manifest
+    facts = (
+        manifest.model_dump_json(),
+        hardware(),
+        ort.__version__,
+        settings.watts_per_core,
+        settings.profile_s,
+        meter is not None,
+    )
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return f"{manifest.name}-{manifest.version}-{digest[:16]}"
+
+
+def keep(profile: CostProfile, path: Path) -> None:
+    """Writes aside and renames: nobody reads half a profile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(profile.model_dump_json(indent=1))
+    os.replace(file.name, path)
