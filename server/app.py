@@ -18,6 +18,7 @@ from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
 from server.scheduler import Scheduler
 from server.settings import Settings
+from server.shadow import Shadows
 from server.state import State
 
 logger = logging.getLogger("offramp")
@@ -30,7 +31,10 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = Engine(
-            Scheduler(settings.max_in_flight, settings.workers), metrics, settings.stall_s
+            Scheduler(settings.max_in_flight, settings.workers),
+            metrics,
+            Shadows(settings.shadow_share, metrics),
+            settings.stall_s,
         )
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             app.state.offramp = State(settings, metrics, catalog, engine, decoders)

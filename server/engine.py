@@ -22,6 +22,7 @@ from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
 from server.job import Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler, Step
+from server.shadow import Shadow, Shadows
 from server.verdict import Verdict, judge
 from server.worker import Worker
 
@@ -40,8 +41,11 @@ class Engine:
     A thread that dies, or that is `stall_s` behind what its batch was to take, is replaced.
     """
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, stall_s: float) -> None:
-        self._scheduler, self._metrics, self._stall_s = scheduler, metrics, stall_s
+    def __init__(
+        self, scheduler: Scheduler, metrics: Metrics, shadows: Shadows, stall_s: float
+    ) -> None:
+        self._scheduler, self._metrics = scheduler, metrics
+        self._shadows, self._stall_s = shadows, stall_s
         self._alarm = inf
         self._timer: asyncio.TimerHandle | None = None
         self._ready = threading.Condition()
@@ -98,23 +102,38 @@ class Engine:
             worker.thread.join()
 
     def _work(self, worker: Worker) -> None:
-        while (batch := self._next_batch(worker)) is not None:
-            verdict = self._run(worker, batch)
+        while (work := self._next(worker)) is not None:
+            if isinstance(work, Shadow):
+                self._follow(worker, work)
+                continue
+            verdict = self._run(worker, work)
             with self._ready:
                 if worker not in self._workers:
                     return
-                self._hand_back(batch, verdict)
+                self._hand_back(work, verdict)
 
-    def _next_batch(self, worker: Worker) -> Batch | None:
-        """The next batch, waiting for one; None once stopping and no job is left."""
+    def _next(self, worker: Worker) -> Batch | Shadow | None:
+        """The next batch, or a shadow where none waits; None once stopping and no job is left."""
         with self._ready:
             worker.take(None)
             while (batch := self._scheduler.next_batch(time.monotonic())) is None:
                 if self._is_stopping and self._scheduler.in_flight == 0:
                     return None
+                if (shadow := self._shadows.take()) is not None:
+                    return shadow
                 self._ready.wait()
             worker.take(batch)
             return batch
+
+    def _follow(self, worker: Worker, shadow: Shadow) -> None:
+        try:
+            is_done = self._shadows.follow(shadow, worker.options)
+        except Exception:  # nobody waits for it
+            logger.exception("a shadow sample of %s failed", shadow.model.manifest.name)
+            return
+        if not is_done:
+            with self._ready:
+                self._shadows.put_back(shadow)
 
     def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
         """Runs a step for a batch and judges its jobs; None where the segment failed."""
@@ -163,6 +182,9 @@ class Engine:
                 if not job.is_over:
                     self._scheduler.wait(job, now)
             self._end((job, job.outcome(reason)) for job, reason in verdict.ended)
+            for job, reason in verdict.ended:
+                if reason is StopReason.CONFIDENT:
+                    self._shadows.offer(job)
             self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
         self._expire(now)
         self._ready.notify_all()

@@ -40,6 +40,7 @@ SHED_REASONS: dict[type[Exception], str] = {
     Infeasible: "infeasible",
     Unavailable: "unavailable",
 }
+AGREEMENT = {True: "agree", False: "differ"}
 CANCELLED_STAGES = ("queue", "segment", "response")
 
 
@@ -107,6 +108,13 @@ class Metrics:
             "segment_disabled", "1 while a segment or its exit head is out of use", "model", "exit"
         )
         self._worker_restarts = counter("worker_restarts", "Worker threads that were replaced")
+        self._shadow_agreement = counter(
+            "shadow_agreement",
+            "Confident answers run on to the last exit, by whether it agreed",
+            "model",
+            "exit",
+            "result",
+        )
         self._energy = counter("energy_joules", "Energy spent on answers", "model", "source")
         self._model_info = gauge("model_info", "Models loaded; always 1", "model", "version")
         self._load_failures = counter("model_load_failures", "Bundles refused", "model")
@@ -140,6 +148,9 @@ class Metrics:
             self._queue_wait, self._budget_slack, self._budget_overrun, self._deadline_misses
         ):  # fmt: skip
             metric.labels(name)
+        for exit in range(1, model.manifest.num_exits):
+            for result in AGREEMENT.values():
+                self._shadow_agreement.labels(name, exit, result)
         point = model.default_point
         for exit, share in enumerate(point.exit_shares, start=1):
             self._calibration_exit_ratio.labels(name, exit).set(share)
@@ -173,6 +184,9 @@ class Metrics:
 
     def graph_failed(self, model: ServedModel, exit: int) -> None:
         self._segment_failures.labels(model.manifest.name, exit).inc()
+
+    def shadow_compared(self, model: ServedModel, exit: int, *, agrees: bool) -> None:
+        self._shadow_agreement.labels(model.manifest.name, exit, AGREEMENT[agrees]).inc()
 
     def worker_restarted(self) -> None:
         self._worker_restarts.inc()

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     watts_per_core: PositiveFloat = Field(
         WATTS_PER_CORE, description="active power of a core, for the energy estimate"
     )
+    shadow_share: float = Field(
+        0.01, ge=0, le=1, description="share of confident answers run on to the last exit when idle"
+    )
     stall_s: PositiveFloat = Field(
         10.0, description="seconds behind what it was to take until a worker is replaced"
     )

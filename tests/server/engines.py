@@ -19,6 +19,7 @@ from server.engine import Engine
 from server.job import Budget, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler
+from server.shadow import Shadows
 from tests.server.conftest import made_profile, served
 from training.data import load_images
 
@@ -69,10 +70,15 @@ def failing(bundle: Bundle, *broken: tuple[int, bool]) -> ServedModel:
 
 @asynccontextmanager
 async def running(
-    num_workers: int = 1, metrics: Metrics | None = None, stall_s: float = 10.0
+    num_workers: int = 1,
+    metrics: Metrics | None = None,
+    stall_s: float = 10.0,
+    shadow_share: float = 0.0,
 ) -> AsyncIterator[Engine]:
     """An engine, stopped in the end."""
-    engine = Engine(Scheduler(64, num_workers), metrics or Metrics(), stall_s)
+    metrics = metrics or Metrics()
+    shadows = Shadows(shadow_share, metrics)
+    engine = Engine(Scheduler(64, num_workers), metrics, shadows, stall_s)
     yield engine
     engine.stop()
 
