@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 import onnxruntime as ort
@@ -12,7 +13,7 @@ from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 from server.errors import GraphFailed, GraphOutOfUse
-from server.job import Answer, Job
+from server.job import Answer, Job, Row
 from server.scheduler import Step
 
 logger = logging.getLogger("offramp.engine")
@@ -27,7 +28,7 @@ def advance(step: Step, jobs: Sequence[Job], options: ort.RunOptions) -> None:
     seconds = time.monotonic() - start
     for row, job in enumerate(jobs):
         job.exit = exit
-        job.features = [array[row : row + 1] for array in outputs]
+        job.features = Row(outputs, row)
         job.macs += model.manifest.segments[exit - 1].macs
         job.segment_s.append(seconds)
     model.costs.segment_took(exit, len(jobs), seconds)
@@ -83,8 +84,19 @@ def charge(model: ServedModel, jobs: Sequence[Job], busy_s: float) -> None:
         job.energy_j += energy_j
 
 
-def gather(features: Sequence[Arrays]) -> Arrays:
-    """The rows of several jobs as one batch, without a copy where there is only one."""
-    if len(features) == 1:
-        return features[0]
-    return [np.concatenate(parts) for parts in zip(*features, strict=True)]
+def gather(rows: Sequence[Row]) -> Arrays:
+    """Rows of several batches as one; no copy of what lies together in one of them already."""
+    parts = [
+        select(same[0].arrays, [row.index for row in same])
+        for same in (list(group) for _, group in groupby(rows, lambda row: id(row.arrays)))
+    ]
+    return (
+        parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
+    )
+
+
+def select(arrays: Arrays, indices: list[int]) -> Arrays:
+    start, end = indices[0], indices[-1] + 1
+    if indices == list(range(start, end)):
+        return [array[start:end] for array in arrays]
+    return [array[indices] for array in arrays]

@@ -26,6 +26,14 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One image's features, left in the arrays of the batch that made them."""
+
+    arrays: Arrays
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A complete prediction at one exit; `at_s` is monotonic."""
 
@@ -68,7 +76,7 @@ class Job:
     deadline: float = inf
     due: float = inf
     exit: int = 0
-    features: Arrays = field(default_factory=list)
+    features: Row = field(init=False)
     answers: list[Answer] = field(default_factory=list)
     waiting_since: float = 0.0
     queue_s: float = 0.0
@@ -80,7 +88,7 @@ class Job:
     is_over: bool = False
 
     def __post_init__(self) -> None:
-        self.features = [self.image[None]]
+        self.features = Row([self.image[None]], 0)
         if self.budget.latency_s is not None:
             self.deadline = self.arrival + self.budget.latency_s
 

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
+from server.compute import gather
 from server.job import Job
 from server.metrics import Metrics
 
@@ -41,7 +42,8 @@ class Shadows:
         if random.random() >= self._share or job.exit == job.model.manifest.num_exits:
             return
         answer = job.answers[-1]
-        features = [array.copy() for array in job.features]  # not the whole batch of which it is
+        # a copy of its row: the whole batch is not to be kept
+        features = [array.copy() for array in gather([job.features])]
         index = int(answer.probabilities.argmax())
         self._waiting.append(Shadow(job.model, answer.exit, index, job.exit, features))
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 from server.compute import gather
 from server.engine import Engine
-from server.job import Answer, Budget, Job, Outcome
+from server.job import Answer, Budget, Job, Outcome, Row
 from server.metrics import Metrics
 from tests.server.conftest import made_profile, served
 from tests.server.engines import IMAGES, NEVER, UNCONSULTED, only, outcomes, running, tampered
@@ -79,13 +78,21 @@ def test_outcome_accounts_for_what_ran(model: ServedModel) -> None:
     assert outcome.energy_j == pytest.approx(8.0 * outcome.compute_s)
 
 
-def test_gather_joins_rows_and_copies_none_alone() -> None:
-    one: list[Any] = [np.zeros((1, 2)), np.ones((1, 3))]
-    two: list[Any] = [np.full((1, 2), 2.0), np.full((1, 3), 3.0)]
-    assert gather([one]) is one
-    first, second = gather([one, two])
-    np.testing.assert_array_equal(first, [[0, 0], [2, 2]])
-    np.testing.assert_array_equal(second, [[1, 1, 1], [3, 3, 3]])
+def test_gather_joins_rows_and_copies_none_that_lie_together() -> None:
+    batch: Arrays = [np.arange(10.0).reshape(5, 2), np.arange(5.0).reshape(5, 1)]
+    other: Arrays = [np.full((1, 2), -1.0), np.full((1, 1), -2.0)]
+    for indices in ([3], [0, 1, 2, 3, 4], [1, 2]):
+        first, second = gather([Row(batch, index) for index in indices])
+        np.testing.assert_array_equal(first, batch[0][indices])
+        np.testing.assert_array_equal(second, batch[1][indices])
+        assert np.shares_memory(first, batch[0])
+    for indices in ([0, 2], [2, 1]):
+        first, second = gather([Row(batch, index) for index in indices])
+        np.testing.assert_array_equal(first, batch[0][indices])
+        np.testing.assert_array_equal(second, batch[1][indices])
+    first, second = gather([Row(batch, 1), Row(other, 0), Row(batch, 0), Row(batch, 3)])
+    np.testing.assert_array_equal(first, [[2, 3], [-1, -1], [0, 1], [6, 7]])
+    np.testing.assert_array_equal(second, [[1], [-2], [0], [3]])
 
 
 def sleepy(bundle: Bundle, slow_exit: int, sleep_s: float) -> ServedModel:
@@ -127,7 +134,7 @@ async def one_running_one_waiting(
             await asyncio.sleep(0.001)
         second = Job(model, NEVER, Budget(0.2), deliveries.start, IMAGES[1], deliveries)
         second.exit = 1
-        second.features = model.runner.run_segment(1, second.features)
+        second.features = Row(model.runner.run_segment(1, second.features.arrays), 0)
         second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, deliveries.start))
         engine.submit([second])
         then(engine, second)
