@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,16 +33,21 @@ def serving(zoo: Path, **settings: object) -> Iterator[ServerProcess]:
     `settings` are OFFRAMP_* variables in lower case, without the prefix.
     """
     port = free_port()
-    environment = os.environ | {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
-    environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
     command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
+    environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
+    environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
+    with started([*command, "--port", str(port)], port, environment) as server:
+        yield server
+
+
+@contextmanager
+def started(
+    command: Sequence[str], port: int, environment: dict[str, str]
+) -> Iterator[ServerProcess]:
+    """A process that is to answer `/readyz` on a port, and does by the time this returns."""
     with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
         process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))
