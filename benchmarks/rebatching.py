@@ -1,0 +1,158 @@
+"""Batches that re-form at every exit against whole ones, on the same engine, A B A B.
+
+    python -m benchmarks.rebatching models/zoo/cifar100-msdnet/1 DATA
+
+Without HTTP: decoded images are submitted to an engine in this process. Closed loop for the rate,
+open loop (Poisson) for the latencies, both arms at the same rates.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from models.bundle.policy import policy_at
+from models.bundle.profile import hardware
+from server.catalog import ServedModel, serve_bundle
+from server.engine import Engine
+from server.job import Budget, Job, Outcome
+from server.metrics import Metrics
+from server.scheduler import Batch, Scheduler, Step
+from server.settings import load_settings
+from server.shadow import Shadows
+from server.verdict import Verdict
+from server.worker import Worker
+from training.data import open_images
+
+OUTSTANDING = 32
+LOADS = (0.5, 0.8, 0.95)
+"""Open-loop rates, in shares of what whole batches give in the closed loop."""
+
+
+class WholeBatches(Engine):
+    """A batch goes on with whoever is left, and answers when its last member does."""
+
+    def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
+        whole = Verdict()
+        while (verdict := super()._run(worker, batch)) is not None:
+            whole.ended.extend(verdict.ended)
+            if not verdict.going_on:
+                return whole
+            step = Step(batch.step.model, batch.step.exit + 1)
+            for job in verdict.going_on:
+                job.waiting_since = time.monotonic()
+            batch = Batch(step, verdict.going_on, batch.ends_at)
+        return None
+
+
+class Arm:
+    """One kind of engine, and the latencies it gave."""
+
+    def __init__(
+        self, kind: type[Engine], model: ServedModel, images: NDArray[np.uint8], point: str
+    ) -> None:
+        self.kind, self.model = kind, model
+        self.policy = policy_at(model.operating_points[point])
+        self.images = itertools.cycle(images)
+
+    def engine(self, workers: int) -> Engine:
+        metrics = Metrics()
+        return self.kind(Scheduler(4096, workers), metrics, Shadows(0, metrics), stall_s=10)
+
+    def submit(self, engine: Engine, deliver: Callable[[Outcome | Exception], object]) -> None:
+        now = time.monotonic()
+        engine.submit([Job(self.model, self.policy, Budget(), now, next(self.images), deliver)])
+
+    async def closed_loop(self, workers: int, seconds: float) -> float:
+        """Images per second with `OUTSTANDING` of them always under way."""
+        engine, num_done = self.engine(workers), 0
+        end = time.monotonic() + seconds
+        under_way = asyncio.Semaphore(0)
+
+        def answered(_: object) -> None:
+            nonlocal num_done
+            num_done += 1
+            if time.monotonic() < end:
+                self.submit(engine, answered)
+            else:
+                under_way.release()
+
+        for _ in range(OUTSTANDING):
+            self.submit(engine, answered)
+        for _ in range(OUTSTANDING):
+            await under_way.acquire()
+        engine.stop()
+        return num_done / seconds
+
+    async def open_loop(self, workers: int, seconds: float, rate: float) -> list[float]:
+        """Latencies in seconds of images that arrive at random."""
+        engine, latencies = self.engine(workers), list[float]()
+        gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
+        start = time.monotonic()
+
+        def answered(due: float, _: object) -> None:
+            latencies.append(time.monotonic() - due)
+
+        for due in (start + gaps.cumsum()).tolist():
+            if (wait_s := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            self.submit(engine, partial(answered, due))
+        while len(latencies) < len(gaps):
+            await asyncio.sleep(0.01)
+        engine.stop()
+        return latencies
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    data: str,
+    point: str = "balanced",
+    rounds: int = 5,
+    seconds: float = 5.0,
+) -> None:
+    """Prints a Markdown table: medians over the rounds, and the smallest and largest."""
+    settings = load_settings()
+    model, workers = serve_bundle(path.resolve(), settings), settings.workers
+    images = open_images(data, "test").take(np.arange(1000)).images.numpy()
+    arms = {
+        "re-formed at every exit": Arm(Engine, model, images, point),
+        "whole": Arm(WholeBatches, model, images, point),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    latencies: dict[tuple[str, float], list[list[float]]] = {}
+    for number in tqdm(range(rounds + 1), unit="round"):
+        for name, arm in arms.items():
+            rate = asyncio.run(arm.closed_loop(workers, seconds))
+            if number > 0:  # the first one warms up
+                rates[name].append(rate)
+        for load, (name, arm) in itertools.product(LOADS if number else (), arms.items()):
+            offered = load * median(rates["whole"])
+            found = asyncio.run(arm.open_loop(workers, seconds, offered))
+            latencies.setdefault((name, load), []).append(found)
+    print(f"`{point}` of {path}, {workers} workers, {rounds} rounds, {hardware()}\n")
+    print("| batches | load | images/s | p50 ms | p99 ms |")
+    print("|---|---|---|---|---|")
+    for name, found_rates in rates.items():
+        print(f"| {name} | {OUTSTANDING} outstanding | {spread(found_rates)} | | |")
+    for (name, load), runs in latencies.items():
+        p50, p99 = ([1000 * float(np.quantile(r, q)) for r in runs] for q in (0.5, 0.99))
+        cell = f"{load:g} x {median(rates['whole']):.0f}"
+        print(f"| {name} | {cell} | | {spread(p50, 2)} | {spread(p99, 2)} |")
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    low, middle, high = min(values), median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    typer.run(main)
