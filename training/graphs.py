@@ -17,7 +17,6 @@ from models.bundle.errors import UserError
 from models.bundle.manifest import Graph
 from models.bundle.manifest import Tensor as TensorSpec
 from models.nets.multi_exit import Features, MultiExitNet
-from training.augment import normalised
 
 DTYPES = {torch.uint8: "uint8", torch.float32: "float32"}
 PARITY_TOLERANCE = 1e-3
@@ -29,15 +28,20 @@ class ExportError(UserError):
 
 
 class ImageSegment(nn.Module):
-    """Segment 1 with the normalisation in front: takes uint8 (batch, height, width, channels)."""
+    """Segment 1 with the normalisation in front: takes uint8 (batch, height, width, channels).
+
+    The same arithmetic as `normalised`, but on whole planes: onnxruntime takes a tenth of the time.
+    """
 
     def __init__(self, segment: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.segment, self.mean, self.std = segment, mean, std
+        self.segment = segment
+        self.shift, self.scale = (x.view(-1, 1, 1) for x in (255 * mean, 1 / (255 * std)))
 
     def forward(self, features: Features) -> Features:
         (images,) = features
-        outputs: Features = self.segment([normalised(images, self.mean, self.std)])
+        planes = images.permute(0, 3, 1, 2).float()
+        outputs: Features = self.segment([(planes - self.shift) * self.scale])
         return outputs
 
 
