@@ -85,9 +85,11 @@ def json_or_text(value: str) -> object:
         return value
 
 
-def export(run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float) -> None:
+def export(
+    run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float, *, int8: bool = False
+) -> None:
     with network_errors():
-        path = exporting.export(run, name, version, zoo, max_accuracy_drop)
+        path = exporting.export(run, name, version, zoo, max_accuracy_drop, int8=int8)
     print((path / "report.md").read_text())
     print(f"wrote {path}")
 

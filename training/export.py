@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from models.bundle.manifest import (
     Calibration,
     CostProfile,
     File,
-    Graph,
     Input,
     Manifest,
     Provenance,
@@ -42,21 +42,29 @@ from training.checkpoint import Checkpoint
 from training.data import LabelledImages, load_images, open_images
 from training.evaluate import all_logits, evaluate
 from training.graphs import ExportError, check_parity, export_graphs
+from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST, SPLITS
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
+RANGE_ROWS = 500
 
 
 def export(
-    run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float = MAX_ACCURACY_DROP
+    run: Path,
+    name: str,
+    version: int,
+    zoo: Path,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
+    *,
+    int8: bool = False,
 ) -> Path:
     """Writes the best checkpoint of `run` as `zoo/name/version`, and returns that path.
 
     `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
     The bundle is built aside and renamed into place, so it exists whole or not at all. Raises
-    ExportError where it exists already, its name cannot be a model's, or a graph differs from
-    torch.
+    ExportError where it exists already, its name cannot be a model's, a graph differs from
+    torch, or 8 bits cost an exit too much accuracy.
     """
     if not re.fullmatch(MODEL_NAME, name):
         raise ExportError(f"{name!r} is no model name: it takes letters, digits, '.', '_' and '-'")
@@ -76,7 +84,7 @@ def export(
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
     try:
         fit = partial(calibrate, max_accuracy_drop=max_accuracy_drop)
-        _write(aside, saved, name, version, calibration, test, fit)
+        _write(aside, saved, name, version, calibration, test, fit, int8=int8)
         aside.chmod(0o755)
         os.rename(aside, target)
     except BaseException:
@@ -93,11 +101,18 @@ def _write(
     calibration_data: LabelledImages,
     test: LabelledImages,
     fit: Callable[..., Calibration],
+    *,
+    int8: bool,
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
-    segments, heads, content = checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
+    graphs = checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
+    logits = logits_of(graphs, calibration_data, "calibrating")
+    if int8:
+        graphs = quantized(*graphs, calibration_data.images[:RANGE_ROWS].numpy())
+        float_logits, logits = logits, logits_of(graphs, calibration_data, "calibrating int8")
+        check_accuracy(float_logits, logits, calibration_data.labels.numpy())
+    segments, heads, content = graphs
     runner = SegmentRunner(segments, heads, content)
-    logits = logits_with_progress(runner, calibration_data.images.numpy(), "calibrating")
     calibration = fit(logits, calibration_data.labels.numpy(), segments, heads)
     cost = profile_with_progress(runner)
     for file, graph in content.items():
@@ -113,7 +128,7 @@ def _write(
         exit_heads=tuple(heads),
         calibration=_write_record(directory, CALIBRATION, calibration),
         cost=_write_record(directory, COST, cost),
-        provenance=_provenance(saved),
+        provenance=_provenance(saved, "int8" if int8 else "float32"),
     )
     _write_record(directory, MANIFEST, manifest)
     bundle = load_bundle(directory)
@@ -122,9 +137,7 @@ def _write(
     report.write(evaluate(bundle, logits, test.labels.numpy(), data=data, split="test"), directory)
 
 
-def checked_graphs(
-    saved: Checkpoint, images: Tensor
-) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
+def checked_graphs(saved: Checkpoint, images: Tensor) -> Graphs:
     """Entries of segments and heads, and every graph by file; checked on `images`."""
     net = build(saved.config.net, saved.image_shape, len(saved.labels))
     net.load_state_dict(saved.weights)
@@ -140,7 +153,12 @@ def checked_graphs(
     return segments, heads, content
 
 
-def _provenance(saved: Checkpoint) -> Provenance:
+def logits_of(graphs: Graphs, data: LabelledImages, title: str) -> list[Floats]:
+    """Logits of every exit, (rows, classes) each, of graphs that are no bundle yet."""
+    return logits_with_progress(SegmentRunner(*graphs), data.images.numpy(), title)
+
+
+def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Provenance:
     data = Path(saved.config.data).name
     return Provenance(
         git_commit=saved.git_commit,
@@ -150,6 +168,7 @@ def _provenance(saved: Checkpoint) -> Provenance:
         epochs=saved.epoch,
         config=saved.config.model_dump(mode="json") | {"data": data},
         packages={package: package_version(package) for package in PACKAGES},
+        precision=precision,
     )
 
 

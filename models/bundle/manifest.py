@@ -75,6 +75,7 @@ class Provenance(Record):
     epochs: PositiveInt
     config: dict[str, str | int | float | bool | list[int] | None]
     packages: dict[str, str]
+    precision: Literal["float32", "int8"] = "float32"
 
 
 class Manifest(Record):
