@@ -161,7 +161,8 @@ class Engine:
         except GraphOutOfUse:
             raise
         except GraphFailed:
-            self._metrics.graph_failed(batch.step.model, batch.step.exit)
+            if not worker.options.terminate:
+                self._metrics.graph_failed(batch.step.model, batch.step.exit)
             raise
 
     def _count(self, batch: Batch) -> None:
