@@ -13,6 +13,7 @@ from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server import classify, info, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
+from server.departure import Departure
 from server.engine import Engine
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
@@ -48,6 +49,7 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Departure, metrics=metrics)
     app.add_middleware(Observe, metrics=metrics)
     problems.install(app)
     for router in ROUTERS:

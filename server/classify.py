@@ -80,8 +80,12 @@ async def decode(
     """Decodes off the event loop."""
     loop = asyncio.get_running_loop()
     target, max_pixels = model.manifest.input, state.settings.max_image_pixels
-    images, seconds = await loop.run_in_executor(
-        state.decoders, decode_images, contents, target, max_pixels
-    )
+    try:
+        images, seconds = await loop.run_in_executor(
+            state.decoders, decode_images, contents, target, max_pixels
+        )
+    except asyncio.CancelledError:
+        state.metrics.client_gone("decode")
+        raise
     state.metrics.decoded(seconds)
     return images, seconds

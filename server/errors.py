@@ -62,6 +62,10 @@ class NoAnswer(Exception):
     """Something failed, and the job had no answer to fall back on."""
 
 
+class ClientGone(Exception):
+    """The client went away before its answer; nobody is left to read anything."""
+
+
 class BadParameter(Exception):
     """Parameters that cannot be used; `errors` names every field and what is wrong with it."""
 

@@ -82,7 +82,10 @@ async def run(
     arrival: float,
     images: Sequence[NDArray[np.uint8]],
 ) -> list[Outcome | BaseException]:
-    """Admits one job per image and waits for what becomes of each, in order."""
+    """Admits one job per image and waits for what becomes of each, in order.
+
+    Cancelling it frees the slots of all of them.
+    """
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
     jobs = [
@@ -90,7 +93,18 @@ async def run(
         for image, future in zip(images, futures, strict=True)
     ]
     state.engine.submit(jobs)
-    return await asyncio.gather(*futures, return_exceptions=True)
+    try:
+        return await asyncio.gather(*futures, return_exceptions=True)
+    except asyncio.CancelledError:
+        abandon(state, jobs)
+        raise
+
+
+def abandon(state: State, jobs: list[Job]) -> None:
+    """Ends jobs that nobody waits for any more before their next segment."""
+    state.engine.cancel(jobs)
+    state.metrics.cancelled(jobs[0].model, len(jobs))
+    state.metrics.client_gone("segment" if any(job.exit for job in jobs) else "queue")
 
 
 def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:

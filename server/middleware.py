@@ -4,10 +4,12 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, ClientGone
 from server.metrics import Metrics
 
 UNMATCHED = "unmatched"
+CLIENT_GONE = 499
+"""The status counted for a request whose client went away: nginx's."""
 
 
 class Observe:
@@ -30,6 +32,8 @@ class Observe:
 
         try:
             await self.app(scope, receive, observed)
+        except ClientGone:
+            code = CLIENT_GONE
         finally:
             route = getattr(scope.get("route"), "path", UNMATCHED)
             self.metrics.request_ended(route, code, time.monotonic() - arrival)

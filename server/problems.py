@@ -9,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from server.errors import (
     BadBody,
@@ -31,7 +30,6 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
 STATUS: dict[type[Exception], HTTPStatus] = {
-    ClientDisconnect: HTTPStatus.BAD_REQUEST,  # nobody is left to read it
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
     UnknownModel: HTTPStatus.NOT_FOUND,

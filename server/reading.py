@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.decode import MEDIA_TYPES
@@ -68,6 +68,14 @@ async def read_form(request: Request, settings: Settings) -> tuple[list[bytes], 
         raise BadBody("the form's fields are not in its charset") from error
     if not parser.is_whole:
         raise BadBody("the form ends before its closing boundary")
+    try:
+        return await parts(form)
+    finally:
+        await form.close()
+
+
+async def parts(form: FormData) -> tuple[list[bytes], dict[str, Any]]:
+    """The images and the other fields of a form."""
     contents: list[bytes] = []
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():

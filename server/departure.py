@@ -1,0 +1,65 @@
+"""Pure ASGI middleware that notices when a client goes away.
+
+Starlette's BaseHTTPMiddleware hides disconnects from everything inside it, hence none is used.
+"""
+
+import asyncio
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import ClientGone
+from server.metrics import Metrics
+
+
+class Departure:
+    """Cancels a request's work when its client goes away, and raises ClientGone.
+
+    Until the body has arrived, whoever reads it learns of the disconnect. From then on one task
+    waits for it, until the last byte of the response is handed over.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        work = asyncio.current_task()
+        assert work is not None
+        watch: asyncio.Task[Message] | None = None
+
+        async def watched() -> Message:
+            nonlocal watch
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                watch = asyncio.ensure_future(receive())
+                watch.add_done_callback(cancel)
+            return message
+
+        def cancel(watch: asyncio.Task[Message]) -> None:
+            if not watch.cancelled():
+                work.cancel()
+
+        async def sent(message: Message) -> None:
+            if watch is not None and is_last(message):
+                watch.remove_done_callback(cancel)
+                watch.cancel()
+            await send(message)
+
+        try:
+            await self.app(scope, watched, sent)
+        except ClientDisconnect:
+            self.metrics.client_gone("body")
+            raise ClientGone from None
+        except asyncio.CancelledError:
+            if watch is None or watch.cancelled() or not watch.done() or work.uncancel() > 0:
+                raise
+            raise ClientGone from None
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+
+def is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
