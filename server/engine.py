@@ -1,7 +1,7 @@
 """Worker threads that take batches from the scheduler, run them and apply the stop rule.
 
 Nothing here runs on the event loop but alarms, the watch over the workers and the delivery of
-outcomes.
+answers and outcomes.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from onnxruntime import RunOptions
 from models.bundle.policy import StopReason
 from server.compute import advance, answer
 from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
-from server.job import Job, Outcome
+from server.job import Answer, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler, Step
 from server.shadow import Shadow, Shadows
@@ -148,6 +148,9 @@ class Engine:
             verdict = judge(batch, time.monotonic(), answer_all)
         except GraphFailed:
             return None
+        told = [(j, j.answers[-1]) for j in jobs if j.progress and j.has_answer_at(step.exit)]
+        if told:
+            self._loop.call_soon_threadsafe(_report, told)
         try:
             self._count(batch)
         except Exception:  # an answer is worth more than its count
@@ -272,3 +275,9 @@ class Engine:
 def _deliver(results: list[Result]) -> None:
     for job, result in results:
         job.deliver(result)
+
+
+def _report(answers: list[tuple[Job, Answer]]) -> None:
+    for job, answer in answers:
+        if job.progress is not None:
+            job.progress(answer)

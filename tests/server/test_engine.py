@@ -202,3 +202,24 @@ def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: B
     assert (deliveries.results, in_flight) == ([], 0)
     assert job.exit <= 1
     assert job.answers == []
+
+
+def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> None:
+    async def run() -> list[Answer | Outcome | Exception]:
+        told: list[Answer | Outcome | Exception] = []
+        end = asyncio.Event()
+
+        def deliver(result: Outcome | Exception) -> None:
+            told.append(result)
+            end.set()
+
+        async with running() as engine:
+            job = Job(model, NEVER, Budget(), time.monotonic(), IMAGES[0], deliver, told.append)
+            engine.submit([job])
+            await end.wait()
+        return told
+
+    *answers, outcome = asyncio.run(run())
+    assert isinstance(outcome, Outcome)
+    assert tuple(answers) == outcome.answers
+    assert [said.exit for said in outcome.answers] == [1, 2, 3]
