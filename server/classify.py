@@ -2,28 +2,34 @@
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 
-from server.answers import answer, server_timing
+from models.bundle.policy import Policy
+from server.answers import answer, exit_event, server_timing
 from server.catalog import ServedModel
 from server.decode import MEDIA_TYPES, decode_images
 from server.errors import BadParameter
 from server.inference import (
+    admit,
     budget_of,
     check_feasible,
     counted,
     counted_if_refused,
     policy_of,
+    results,
     run,
 )
+from server.job import Answer, Budget, Outcome
 from server.problems import RESPONSES
 from server.reading import read
-from server.schemas import Classification, Classifications, JsonBody, Parameters
+from server.schemas import Classification, Classifications, ExitEvent, JsonBody, Parameters
 from server.state import State, state_of
+from server.streaming import MEDIA_TYPE as STREAM
+from server.streaming import EventStream, Said, wants_events
 
 router = APIRouter()
 
@@ -43,15 +49,24 @@ REQUEST_BODY = {
     },
 }
 
+STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; as `text/event-stream`, where accepted, an `exit` event "
+        "per exit as it is computed, then one `final` event, which is the plain answer",
+        "content": {STREAM: {"schema": {"type": "string"}}},
+    }
+}
+
 
 @router.post(
     "/v1/classify",
-    responses=RESPONSES,
+    response_model=Classification | Classifications,
+    responses=RESPONSES | STREAM_RESPONSE,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(
     request: Request, response: Response, query: Annotated[Parameters, Query()]
-) -> Classification | Classifications:
+) -> Classification | Classifications | EventStream:
     """Classifies one image or several, each within the request's budget."""
     state = state_of(request)
     arrival: float = request.scope["arrival"]
@@ -66,12 +81,50 @@ async def classify(
             check_feasible(model, budget, arrival, len(contents))
         state.engine.check_room(len(contents))
         images, decode_s = await decode(state, model, contents)
-        results = await run(state, model, policy, budget, arrival, images)
-    total_s = time.monotonic() - arrival
-    outcomes = counted(state, model, budget, results, total_s)
+        if wants_events(request):
+            return stream(state, model, parameters, policy, budget, arrival, images)
+        ended = await run(state, model, policy, budget, arrival, images)
+    said, outcomes = answered(state, model, parameters, budget, arrival, ended)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
-    answers = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
-    return answers[0] if len(answers) == 1 else Classifications(results=answers)
+    return said
+
+
+def answered(
+    state: State,
+    model: ServedModel,
+    parameters: Parameters,
+    budget: Budget,
+    arrival: float,
+    ended: list[Outcome | BaseException],
+) -> tuple[Classification | Classifications, list[Outcome]]:
+    """What one image or several are answered; counts them."""
+    total_s = time.monotonic() - arrival
+    outcomes = counted(state, model, budget, ended, total_s)
+    said = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
+    return said[0] if len(said) == 1 else Classifications(results=said), outcomes
+
+
+def stream(
+    state: State,
+    model: ServedModel,
+    parameters: Parameters,
+    policy: Policy,
+    budget: Budget,
+    arrival: float,
+    images: list[NDArray[np.uint8]],
+) -> EventStream:
+    """Admits the images; every exit that runs becomes an event, and then the plain answer."""
+    said = Said()
+    admitted = admit(state, model, policy, budget, arrival, images, said.tell)
+
+    async def final() -> Classification | Classifications:
+        ended = await results(state, admitted)
+        return answered(state, model, parameters, budget, arrival, ended)[0]
+
+    def event(image: int, exit: Answer) -> ExitEvent:
+        return exit_event(model, parameters, image, exit, arrival)
+
+    return EventStream(state.metrics, admitted, said, asyncio.ensure_future(final()), event)
 
 
 async def decode(

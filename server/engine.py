@@ -278,6 +278,6 @@ def _deliver(results: list[Result]) -> None:
 
 
 def _report(answers: list[tuple[Job, Answer]]) -> None:
-    for job, answer in answers:
+    for job, said in answers:
         if job.progress is not None:
-            job.progress(answer)
+            job.progress(said)

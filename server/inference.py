@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -14,7 +15,7 @@ from models.bundle.policy import Policy, policy_at, policy_of_threshold
 from server.answers import milli
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
-from server.job import DELIVERY_S, Budget, Job, Outcome
+from server.job import DELIVERY_S, Answer, Budget, Job, Outcome
 from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
@@ -74,6 +75,19 @@ def counted_if_refused(state: State, num_images: int) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The jobs of one request, and what becomes of each, in order."""
+
+    jobs: list[Job]
+    futures: list[asyncio.Future[Outcome]]
+
+    @property
+    def stage(self) -> str:
+        """How far they have come, for the count of clients that went away."""
+        return "segment" if any(job.exit for job in self.jobs) else "queue"
+
+
 async def run(
     state: State,
     model: ServedModel,
@@ -82,29 +96,51 @@ async def run(
     arrival: float,
     images: Sequence[NDArray[np.uint8]],
 ) -> list[Outcome | BaseException]:
-    """Admits one job per image and waits for what becomes of each, in order.
-
-    Cancelling it frees the slots of all of them.
-    """
-    loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
-    jobs = [
-        Job(model, policy, budget, arrival, image, partial(settle, future))
-        for image, future in zip(images, futures, strict=True)
-    ]
-    state.engine.submit(jobs)
+    """Admits one job per image and waits for what becomes of each, in order."""
+    admitted = admit(state, model, policy, budget, arrival, images)
     try:
-        return await asyncio.gather(*futures, return_exceptions=True)
+        return await results(state, admitted)
     except asyncio.CancelledError:
-        abandon(state, jobs)
+        state.metrics.client_gone(admitted.stage)
         raise
 
 
-def abandon(state: State, jobs: list[Job]) -> None:
-    """Ends jobs that nobody waits for any more before their next segment."""
-    state.engine.cancel(jobs)
-    state.metrics.cancelled(jobs[0].model, len(jobs))
-    state.metrics.client_gone("segment" if any(job.exit for job in jobs) else "queue")
+def admit(
+    state: State,
+    model: ServedModel,
+    policy: Policy,
+    budget: Budget,
+    arrival: float,
+    images: Sequence[NDArray[np.uint8]],
+    progress: Callable[[int, Answer], None] | None = None,
+) -> Admitted:
+    """Admits one job per image; `progress` is told an image's number and each of its answers."""
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
+    jobs = [
+        Job(
+            model,
+            policy,
+            budget,
+            arrival,
+            image,
+            deliver=partial(settle, future),
+            progress=progress and partial(progress, number),
+        )
+        for number, (image, future) in enumerate(zip(images, futures, strict=True))
+    ]
+    state.engine.submit(jobs)
+    return Admitted(jobs, futures)
+
+
+async def results(state: State, admitted: Admitted) -> list[Outcome | BaseException]:
+    """What becomes of each image. Cancelling this frees the slots of all, and counts them."""
+    try:
+        return await asyncio.gather(*admitted.futures, return_exceptions=True)
+    except asyncio.CancelledError:
+        state.engine.cancel(admitted.jobs)
+        state.metrics.cancelled(admitted.jobs[0].model, len(admitted.jobs))
+        raise
 
 
 def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:

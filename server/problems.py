@@ -83,20 +83,25 @@ def problem(
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
+def problem_of(error: Exception) -> JSONResponse:
+    """The problem document of one of the errors of the table."""
+    errors: list[Complaint] = []
+    if isinstance(error, BadParameter):
+        errors = error.errors
+    elif isinstance(error, FieldError) and error.field is not None:
+        errors = [{"field": error.field, "detail": str(error)}]
+    return problem(STATUS[type(error)], str(error), errors)
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem document."""
 
     async def mapped(_: Request, error: Exception) -> JSONResponse:
-        errors: list[Complaint] = []
-        if isinstance(error, BadParameter):
-            errors = error.errors
-        elif isinstance(error, FieldError) and error.field is not None:
-            errors = [{"field": error.field, "detail": str(error)}]
-        return problem(STATUS[type(error)], str(error), errors)
+        return problem_of(error)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return await mapped(request, BadParameter.of(error.errors()))
+        return problem_of(BadParameter.of(error.errors()))
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

@@ -107,6 +107,19 @@ class Classifications(BaseModel):
     results: list[Classification]
 
 
+class ExitEvent(BaseModel):
+    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+
+    image: int
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Labelled]
+    exit: int
+    num_exits: int
+    at_ms: float
+
+
 class ExitInfo(BaseModel):
     """An exit's accuracy on the calibration split and its expected cost on this host."""
 
