@@ -15,6 +15,7 @@ from server import classify, info, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
 from server.departure import Departure
 from server.engine import Engine
+from server.gate import Gate
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
 from server.scheduler import Scheduler
@@ -28,6 +29,7 @@ ROUTERS = (classify.router, info.router)
 
 def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
+    gate = Gate(settings.max_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -38,7 +40,7 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
             settings.stall_s,
         )
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            app.state.offramp = State(settings, metrics, catalog, engine, decoders)
+            app.state.offramp = State(settings, metrics, catalog, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
                 yield
@@ -48,9 +50,11 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
     app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Departure, metrics=metrics)
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(
+        LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
+    )
+    app.add_middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s)
+    app.add_middleware(Observe, metrics=metrics, gate=gate)
     problems.install(app)
     for router in ROUTERS:
         for route in router.routes:

@@ -5,10 +5,11 @@ import time
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy
+from server.access import admitted
 from server.answers import answer, exit_event, server_timing
 from server.catalog import ServedModel
 from server.decode import MEDIA_TYPES, decode_images
@@ -31,7 +32,7 @@ from server.state import State, state_of
 from server.streaming import MEDIA_TYPE as STREAM
 from server.streaming import EventStream, Said, wants_events
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(admitted)])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 REQUEST_BODY = {

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -21,6 +20,7 @@ from server import planning
 from server.app import create_app, load_catalog
 from server.catalog import serve_bundle
 from server.job import Budget
+from server.listener import listener
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown
 from server.settings import load_settings
@@ -35,14 +35,7 @@ def serve(arguments: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
-    uvicorn.run(
-        create_app(settings, catalog, metrics),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
+    listener(create_app(settings, catalog, metrics), settings).run()
 
 
 def simulate(

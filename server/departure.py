@@ -16,11 +16,12 @@ class Departure:
     """Cancels a request's work when its client goes away, and raises ClientGone.
 
     Until the body has arrived, whoever reads it learns of the disconnect. From then on one task
-    waits for it, until the last byte of the response is handed over.
+    waits for it, until the last byte of the response is handed over. A client that leaves what it
+    is sent unread for `send_timeout_s` is dropped, and gone too.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, send_timeout_s: float) -> None:
+        self.app, self.metrics, self.send_timeout_s = app, metrics, send_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,7 +46,13 @@ class Departure:
             if watch is not None and is_last(message):
                 watch.remove_done_callback(cancel)
                 watch.cancel()
-            await send(message)
+            try:
+                async with asyncio.timeout(self.send_timeout_s):
+                    await send(message)
+            except TimeoutError:
+                self.metrics.client_gone("response")
+                await drop(scope, receive)
+                raise ClientGone from None
 
         try:
             await self.app(scope, watched, sent)
@@ -59,6 +66,13 @@ class Departure:
         finally:
             if watch is not None:
                 watch.cancel()
+
+
+async def drop(scope: Scope, receive: Receive) -> None:
+    """Closes the connection, with all that is unsent, where the server lets us."""
+    if "abort" in scope:
+        scope["abort"]()
+        await receive()
 
 
 def is_last(message: Message) -> bool:

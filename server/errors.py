@@ -38,6 +38,10 @@ class BodyTooLarge(Exception):
     """The body has more bytes than are read."""
 
 
+class BodyTooLate(Exception):
+    """The body has not arrived in the time that is given to it."""
+
+
 class UnsupportedMedia(Exception):
     """The body's content type is none that is served."""
 

@@ -15,6 +15,7 @@ from server.errors import (
     BadImage,
     BadParameter,
     BodyTooLarge,
+    BodyTooLate,
     Complaint,
     FieldError,
     ImageTooLarge,
@@ -27,12 +28,13 @@ from server.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 1
+RETRY_AFTER_S = "1"
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
     UnknownModel: HTTPStatus.NOT_FOUND,
+    BodyTooLate: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -41,6 +43,14 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+CLOSE = {"Connection": "close"}
+HEADERS: dict[type[Exception], dict[str, str]] = {
+    BodyTooLate: CLOSE,  # the rest of the body is not read
+    BodyTooLarge: CLOSE,
+    Overloaded: {"Retry-After": RETRY_AFTER_S},
+    Infeasible: {"Retry-After": RETRY_AFTER_S},
 }
 
 
@@ -78,8 +88,6 @@ def problem(
     body: dict[str, Any] = {"title": status.phrase, "status": status.value, "detail": detail}
     if errors:
         body["errors"] = list(errors)
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
@@ -90,7 +98,7 @@ def problem_of(error: Exception) -> JSONResponse:
         errors = error.errors
     elif isinstance(error, FieldError) and error.field is not None:
         errors = [{"field": error.field, "detail": str(error)}]
-    return problem(STATUS[type(error)], str(error), errors)
+    return problem(STATUS[type(error)], str(error), errors, HEADERS.get(type(error)))
 
 
 def install(app: FastAPI) -> None:

@@ -44,6 +44,19 @@ class Settings(BaseSettings):
     max_images: PositiveInt = Field(64, description="images in one request")
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
+    max_requests: PositiveInt = Field(
+        512, description="POST requests in progress at once; more are refused with 503"
+    )
+    max_connections: PositiveInt = Field(
+        1000, description="connections at once, probes included; more are refused with 503"
+    )
+    receive_timeout_s: PositiveFloat = Field(
+        10, description="seconds for the headers of a request to arrive, and then for its body"
+    )
+    send_timeout_s: PositiveFloat = Field(
+        10, description="seconds that a client may leave an answer unread before it is dropped"
+    )
+    keep_alive_s: PositiveInt = Field(5, description="seconds that a connection may be idle")
     profile_s: PositiveFloat = Field(
         MAX_S, description="seconds to measure a bundle's costs at start, about"
     )

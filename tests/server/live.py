@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
 from onnxruntime import RunOptions
 from PIL import Image
 
@@ -15,6 +14,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.runner import Arrays, SegmentRunner
 from server.app import create_app
 from server.catalog import Catalog, ServedModel
+from server.listener import listener
 from server.metrics import Metrics
 from server.settings import Settings
 from tests.images import encoded
@@ -44,15 +44,15 @@ def live(model: ServedModel, **settings: object) -> Iterator[str]:
     catalog, metrics = Catalog(), Metrics()
     catalog.add(model)
     metrics.model_loaded(model)
-    app = create_app(Settings.model_validate(settings), catalog, metrics)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    checked = Settings.model_validate(settings)
+    server = listener(create_app(checked, catalog, metrics), checked)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:
             until(lambda: server.started)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
