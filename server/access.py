@@ -1,10 +1,33 @@
-"""What routes depend on before they read anything."""
+"""What routes depend on before they read anything: a key, and room for work."""
 
-from fastapi import Request
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Annotated
 
-from server.errors import Overloaded
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from server.errors import Forbidden, Overloaded, Unauthenticated
 from server.metrics import SHED_REASONS
 from server.state import state_of
+
+Key = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, description="Needed where the server has keys set.")),
+]
+
+
+async def known(request: Request, key: Key) -> None:
+    """For whatever is about models: any caller where no keys are set, else one of theirs."""
+    check(key, state_of(request).settings.api_key_hashes)
+
+
+async def trusted(request: Request, key: Key) -> None:
+    """For management, which has keys of its own. With keys for inference alone it is off."""
+    settings = state_of(request).settings
+    if settings.api_key_hashes and not settings.management_key_hashes:
+        raise Forbidden("the server has no management key")
+    check(key, settings.management_key_hashes)
 
 
 async def admitted(request: Request) -> None:
@@ -15,3 +38,15 @@ async def admitted(request: Request) -> None:
     except Overloaded as error:
         state.metrics.shed(SHED_REASONS[type(error)], 1)
         raise
+
+
+def check(key: HTTPAuthorizationCredentials | None, hashes: tuple[bytes, ...]) -> None:
+    """Raises Unauthenticated unless the key is one of those, or there are none.
+
+    All are compared, each in constant time. SHA-256 is enough for keys that nobody could guess.
+    """
+    if not hashes:
+        return
+    digest = sha256(key.credentials.encode() if key else b"").digest()
+    if sum(compare_digest(digest, known) for known in hashes) == 0:
+        raise Unauthenticated("a key of this server is needed: Authorization: Bearer KEY")

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
-from server import classify, info, problems
+from server import classify, info, probes, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
 from server.departure import Departure
 from server.engine import Engine
@@ -24,7 +26,12 @@ from server.shadow import Shadows
 from server.state import State
 
 logger = logging.getLogger("offramp")
-ROUTERS = (classify.router, info.router)
+ROUTERS = (classify.router, info.router, probes.router)
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "X-Request-ID"],
+    "expose_headers": ["Retry-After", "Server-Timing", "X-Request-ID"],
+}
 
 
 def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
@@ -54,6 +61,8 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
         LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
     )
     app.add_middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
     app.add_middleware(Observe, metrics=metrics, gate=gate)
     problems.install(app)
     for router in ROUTERS:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy
-from server.access import admitted
+from server.access import admitted, known
 from server.answers import answer, exit_event, server_timing
 from server.catalog import ServedModel
 from server.decode import MEDIA_TYPES, decode_images
@@ -32,7 +32,7 @@ from server.state import State, state_of
 from server.streaming import MEDIA_TYPE as STREAM
 from server.streaming import EventStream, Said, wants_events
 
-router = APIRouter(dependencies=[Depends(admitted)])
+router = APIRouter(dependencies=[Depends(known), Depends(admitted)])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 REQUEST_BODY = {
@@ -83,44 +83,45 @@ async def classify(
         state.engine.check_room(len(contents))
         images, decode_s = await decode(state, model, contents)
         if wants_events(request):
-            return stream(state, model, parameters, policy, budget, arrival, images)
+            return stream(request, model, parameters, policy, budget, images)
         ended = await run(state, model, policy, budget, arrival, images)
-    said, outcomes = answered(state, model, parameters, budget, arrival, ended)
+    said, outcomes = answered(request, model, parameters, budget, ended)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
     return said
 
 
 def answered(
-    state: State,
+    request: Request,
     model: ServedModel,
     parameters: Parameters,
     budget: Budget,
-    arrival: float,
     ended: list[Outcome | BaseException],
 ) -> tuple[Classification | Classifications, list[Outcome]]:
     """What one image or several are answered; counts them."""
+    arrival: float = request.scope["arrival"]
     total_s = time.monotonic() - arrival
-    outcomes = counted(state, model, budget, ended, total_s)
+    outcomes = counted(state_of(request), model, budget, ended, total_s)
+    request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
     said = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
     return said[0] if len(said) == 1 else Classifications(results=said), outcomes
 
 
 def stream(
-    state: State,
+    request: Request,
     model: ServedModel,
     parameters: Parameters,
     policy: Policy,
     budget: Budget,
-    arrival: float,
     images: list[NDArray[np.uint8]],
 ) -> EventStream:
     """Admits the images; every exit that runs becomes an event, and then the plain answer."""
-    said = Said()
+    state, said = state_of(request), Said()
+    arrival: float = request.scope["arrival"]
     admitted = admit(state, model, policy, budget, arrival, images, said.tell)
 
     async def final() -> Classification | Classifications:
         ended = await results(state, admitted)
-        return answered(state, model, parameters, budget, arrival, ended)[0]
+        return answered(request, model, parameters, budget, ended)[0]
 
     def event(image: int, exit: Answer) -> ExitEvent:
         return exit_event(model, parameters, image, exit, arrival)

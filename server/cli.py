@@ -1,6 +1,5 @@
 """`offramp serve`, `profile` and `simulate`."""
 
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from server.app import create_app, load_catalog
 from server.catalog import serve_bundle
 from server.job import Budget
 from server.listener import listener
+from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown
 from server.settings import load_settings
@@ -32,7 +32,7 @@ def serve(arguments: Sequence[str]) -> None:
     # ending as asked is no failure: while models load, and when uvicorn, having drained, raises
     # the signal again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    configure_logs()
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
     listener(create_app(settings, catalog, metrics), settings).run()

@@ -46,6 +46,14 @@ class UnsupportedMedia(Exception):
     """The body's content type is none that is served."""
 
 
+class Unauthenticated(Exception):
+    """No key was given, or none that the server knows."""
+
+
+class Forbidden(Exception):
+    """Nobody may do this here."""
+
+
 class Overloaded(Exception):
     """There is no slot for another job."""
 

@@ -17,6 +17,7 @@ def listener(app: FastAPI, settings: Settings) -> uvicorn.Server:
             port=settings.port,
             http=type("LimitedProtocol", (Protocol,), limits),
             ws="none",
+            log_config=None,
             access_log=False,
             server_header=False,
             limit_concurrency=settings.max_connections,

@@ -1,22 +1,27 @@
 """Pure ASGI middleware: arrival times, request metrics, and the cap on bodies."""
 
 import asyncio
+import logging
 import time
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, BodyTooLate, ClientGone
 from server.gate import Gate
+from server.logs import id_of, request_id
 from server.metrics import Metrics
 
+logger = logging.getLogger("offramp.access")
 UNMATCHED = "unmatched"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 CLIENT_GONE = 499
 """The status counted for a request whose client went away: nginx's."""
 
 
 class Observe:
-    """Stamps every request's arrival and counts it, by route template and status, at its end."""
+    """Stamps every request's arrival and id; at its end counts it, by route template and status,
+    and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate) -> None:
         self.app, self.metrics, self.gate = app, metrics, gate
@@ -25,12 +30,14 @@ class Observe:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope["arrival"] = arrival = time.monotonic()
+        request_id.set(own_id := id_of(Headers(scope=scope).get("x-request-id")))
         code = 500
 
         async def observed(message: Message) -> None:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = own_id
             await send(message)
 
         num_requests = 1 if scope["method"] == "POST" else 0
@@ -42,7 +49,21 @@ class Observe:
         finally:
             self.gate.num_requests -= num_requests
             route = getattr(scope.get("route"), "path", UNMATCHED)
-            self.metrics.request_ended(route, code, time.monotonic() - arrival)
+            seconds = time.monotonic() - arrival
+            self.metrics.request_ended(route, code, seconds)
+            log(scope, route, code, seconds)
+
+
+def log(scope: Scope, route: str, code: int, seconds: float) -> None:
+    """One line per request, with nothing in it that a client wrote but its request id."""
+    fields = {
+        "method": scope["method"] if scope["method"] in METHODS else "other",
+        "route": route,
+        "code": code,
+        "duration_ms": round(1000 * seconds, 3),
+        "exits": scope.get("exits", []),
+    }
+    logger.info("request", extra={"fields": fields})
 
 
 class LimitBody:

@@ -18,14 +18,17 @@ from server.errors import (
     BodyTooLate,
     Complaint,
     FieldError,
+    Forbidden,
     ImageTooLarge,
     Infeasible,
     NoAnswer,
     Overloaded,
+    Unauthenticated,
     Unavailable,
     UnknownModel,
     UnsupportedMedia,
 )
+from server.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = "1"
@@ -33,6 +36,8 @@ RETRY_AFTER_S = "1"
 STATUS: dict[type[Exception], HTTPStatus] = {
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
     BodyTooLate: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -47,6 +52,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
 
 CLOSE = {"Connection": "close"}
 HEADERS: dict[type[Exception], dict[str, str]] = {
+    Unauthenticated: {"WWW-Authenticate": "Bearer"},
     BodyTooLate: CLOSE,  # the rest of the body is not read
     BodyTooLarge: CLOSE,
     Overloaded: {"Retry-After": RETRY_AFTER_S},
@@ -116,7 +122,9 @@ def install(app: FastAPI) -> None:
         return problem(HTTPStatus(error.status_code), error.detail, headers=error.headers)
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+        said = "the server failed; its log says why"
+        headers = {"X-Request-ID": request_id.get() or ""}  # this handler is outside all middleware
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, said, headers=headers)
 
     for kind in STATUS:
         app.add_exception_handler(kind, mapped)

@@ -3,15 +3,44 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle.errors import UserError
 from models.bundle.profile import MAX_S, WATTS_PER_CORE
 
 PREFIX = "OFFRAMP_"
+SHA256_BYTES = 32
+SECRETS = ("api_key_hashes", "management_key_hashes")
+"""Settings whose values no message repeats: a key may be given by mistake."""
+
+
+def split(text: object) -> object:
+    """The parts of a list that is given as text with commas."""
+    return tuple(filter(None, text.split(","))) if isinstance(text, str) else text
+
+
+def digest(text: object) -> object:
+    """The bytes of a SHA-256 in hexadecimal digits."""
+    value = bytes.fromhex(text) if isinstance(text, str) else text
+    if isinstance(value, bytes) and len(value) != SHA256_BYTES:
+        raise ValueError("a SHA-256 has 64 hexadecimal digits")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
+Hashes = Annotated[
+    tuple[Annotated[bytes, BeforeValidator(digest)], ...], NoDecode, BeforeValidator(split)
+]
 
 
 class SettingsError(UserError):
@@ -56,6 +85,15 @@ class Settings(BaseSettings):
     send_timeout_s: PositiveFloat = Field(
         10, description="seconds that a client may leave an answer unread before it is dropped"
     )
+    api_key_hashes: Hashes = Field(
+        (), description="SHA-256 of the keys for inference, hexadecimal, with commas; none: no key"
+    )
+    management_key_hashes: Hashes = Field(
+        (), description="the same for loading and unloading models"
+    )
+    cors_origins: Names = Field(
+        (), description="origins whose pages may call the server, with commas; none: no page"
+    )
     keep_alive_s: PositiveInt = Field(5, description="seconds that a connection may be idle")
     profile_s: PositiveFloat = Field(
         MAX_S, description="seconds to measure a bundle's costs at start, about"
@@ -94,4 +132,6 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
         if not first["loc"]:
             raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
         name = ".".join(map(str, first["loc"]))
+        if first["loc"][0] in SECRETS:
+            raise SettingsError(f"setting {name}: {first['msg']}") from None
         raise SettingsError(f"setting {name}: {first['msg']}, not {first['input']!r}") from error
