@@ -27,6 +27,8 @@ from server.verdict import Verdict, judge
 from server.worker import Worker
 
 logger = logging.getLogger("offramp.engine")
+STOP_S = 5.0
+"""How long a segment may still run when the server ends."""
 Result = tuple[Job, Outcome | Exception]
 T = TypeVar("T")
 Compute = Callable[[Step, list[Job], RunOptions], T]
@@ -91,15 +93,24 @@ class Engine:
         with self._ready:
             return not any(worker.is_lost(now, self._stall_s) for worker in self._workers)
 
+    def hurry(self) -> None:
+        """Answers at once for whoever has an answer, and for the others at their next exit."""
+        with self._ready:
+            now = time.monotonic()
+            self._scheduler.hurry(now)
+            self._expire(now)
+            self._ready.notify_all()
+
     def stop(self) -> None:
-        """Lets the workers finish every admitted job, then ends them."""
+        """Lets the workers finish every admitted job, then ends them, but for one that hangs."""
         self._watcher.cancel()
         with self._ready:
             self._is_stopping = True
             self._ready.notify_all()
             workers = list(self._workers)
+        deadline = time.monotonic() + STOP_S
         for worker in workers:
-            worker.thread.join()
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, worker: Worker) -> None:
         while (work := self._next(worker)) is not None:
