@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server.errors import Forbidden, Overloaded, Unauthenticated
+from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
 from server.metrics import SHED_REASONS
 from server.state import state_of
 
@@ -35,7 +35,7 @@ async def admitted(request: Request) -> None:
     state = state_of(request)
     try:
         state.gate.check()
-    except Overloaded as error:
+    except (Draining, Overloaded) as error:
         state.metrics.shed(SHED_REASONS[type(error)], 1)
         raise
 

@@ -55,6 +55,7 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
                 engine.stop()
 
     app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
+    app.state.gate = gate
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(

@@ -19,7 +19,7 @@ from server import planning
 from server.app import create_app, load_catalog
 from server.catalog import serve_bundle
 from server.job import Budget
-from server.listener import listener
+from server.listener import Listener
 from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown
@@ -29,13 +29,12 @@ from server.settings import load_settings
 def serve(arguments: Sequence[str]) -> None:
     """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
     settings = load_settings(arguments)
-    # ending as asked is no failure: while models load, and when uvicorn, having drained, raises
-    # the signal again
+    # ending as asked is no failure; this is for while models load
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logs()
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
-    listener(create_app(settings, catalog, metrics), settings).run()
+    Listener(create_app(settings, catalog, metrics), settings).run()
 
 
 def simulate(

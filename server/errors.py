@@ -54,6 +54,10 @@ class Forbidden(Exception):
     """Nobody may do this here."""
 
 
+class Draining(Exception):
+    """The server is about to end and takes no more work."""
+
+
 class Overloaded(Exception):
     """There is no slot for another job."""
 

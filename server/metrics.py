@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from models.bundle.energy import Rapl
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
-from server.errors import Infeasible, Overloaded, Unavailable
+from server.errors import Draining, Infeasible, Overloaded, Unavailable
 from server.job import Budget, Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
@@ -38,6 +38,7 @@ SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
     Infeasible: "infeasible",
     Unavailable: "unavailable",
+    Draining: "draining",
 }
 AGREEMENT = {True: "agree", False: "differ"}
 OUTCOMES = ("answered", "failed", "cancelled")
@@ -99,7 +100,7 @@ class Metrics:
         self._deadline_misses = counter(
             "deadline_misses", "Answers that came after their deadline", "model"
         )
-        self._shed = counter("shed", "Images refused before any work", "reason")
+        self._shed = counter("shed", "Images, or whole requests, refused before any work", "reason")
         self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
         self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
         self._queue_capacity = gauge("queue_capacity", "Images that may be admitted at once")

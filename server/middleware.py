@@ -37,7 +37,10 @@ class Observe:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = own_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = own_id
+                if self.gate.is_draining:
+                    headers["Connection"] = "close"
             await send(message)
 
         num_requests = 1 if scope["method"] == "POST" else 0

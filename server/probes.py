@@ -20,6 +20,8 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """200 while requests are welcome; the server listens only once its models are measured."""
     state, now = state_of(request), time.monotonic()
+    if state.gate.is_draining:
+        return Response("draining\n", 503, media_type="text/plain")
     if not state.engine.is_working():
         return Response("a worker is lost\n", 503, media_type="text/plain")
     for model in state.catalog:

@@ -17,6 +17,7 @@ from server.errors import (
     BodyTooLarge,
     BodyTooLate,
     Complaint,
+    Draining,
     FieldError,
     Forbidden,
     ImageTooLarge,
@@ -45,6 +46,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Draining: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -55,6 +57,7 @@ HEADERS: dict[type[Exception], dict[str, str]] = {
     Unauthenticated: {"WWW-Authenticate": "Bearer"},
     BodyTooLate: CLOSE,  # the rest of the body is not read
     BodyTooLarge: CLOSE,
+    Draining: {"Retry-After": RETRY_AFTER_S},
     Overloaded: {"Retry-After": RETRY_AFTER_S},
     Infeasible: {"Retry-After": RETRY_AFTER_S},
 }

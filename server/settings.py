@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -110,7 +111,12 @@ class Settings(BaseSettings):
     stall_s: PositiveFloat = Field(
         10.0, description="seconds behind what it was to take until a worker is replaced"
     )
-    shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
+    drain_delay_s: NonNegativeFloat = Field(
+        0, description="seconds after SIGTERM that connections are still taken, and told 503"
+    )
+    shutdown_grace_s: PositiveInt = Field(
+        10, description="seconds then to finish requests, before each is given the answer it has"
+    )
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:

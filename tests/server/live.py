@@ -14,7 +14,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.runner import Arrays, SegmentRunner
 from server.app import create_app
 from server.catalog import Catalog, ServedModel
-from server.listener import listener
+from server.listener import Listener
 from server.metrics import Metrics
 from server.settings import Settings
 from tests.images import encoded
@@ -45,7 +45,7 @@ def live(model: ServedModel, **settings: object) -> Iterator[str]:
     catalog.add(model)
     metrics.model_loaded(model)
     checked = Settings.model_validate(settings)
-    server = listener(create_app(checked, catalog, metrics), checked)
+    server = Listener(create_app(checked, catalog, metrics), checked)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
