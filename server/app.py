@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
@@ -26,6 +27,7 @@ from server.shadow import Shadows
 from server.state import State
 
 logger = logging.getLogger("offramp")
+DESCRIPTION = "Classification that stops early, within the budget that each request brings."
 ROUTERS = (classify.router, info.router, probes.router)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
@@ -54,7 +56,14 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
             finally:
                 engine.stop()
 
-    app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Offramp",
+        description=DESCRIPTION,
+        version=version("offramp"),
+        lifespan=lifespan,
+        swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
+    )
     app.state.gate = gate
     for router in ROUTERS:
         app.include_router(router)

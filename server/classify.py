@@ -1,6 +1,7 @@
 """`POST /v1/classify`: body to images, images to jobs, outcomes to answers."""
 
 import asyncio
+import json
 import time
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy
+from server import examples
 from server.access import admitted, known
 from server.answers import answer, exit_event, server_timing
 from server.catalog import ServedModel
@@ -30,7 +32,7 @@ from server.reading import read
 from server.schemas import Classification, Classifications, ExitEvent, JsonBody, Parameters
 from server.state import State, state_of
 from server.streaming import MEDIA_TYPE as STREAM
-from server.streaming import EventStream, Said, wants_events
+from server.streaming import EventStream, Said, event, wants_events
 
 router = APIRouter(dependencies=[Depends(known), Depends(admitted)])
 
@@ -46,15 +48,24 @@ REQUEST_BODY = {
                 "properties": {"image": {"type": "array", "items": BINARY["schema"]}},
             }
         },
-        "application/json": {"schema": JsonBody.model_json_schema()},
+        "application/json": {
+            "schema": JsonBody.model_json_schema(),
+            "examples": examples.REQUESTS,
+        },
     },
 }
 
-STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
+STREAM_EXAMPLE = (
+    event("exit", json.dumps(examples.EXIT)) + event("final", json.dumps(examples.CLASSIFICATION))
+).decode()
+ANSWER_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; as `text/event-stream`, where accepted, an `exit` event "
         "per exit as it is computed, then one `final` event, which is the plain answer",
-        "content": {STREAM: {"schema": {"type": "string"}}},
+        "content": {
+            "application/json": {"example": examples.CLASSIFICATION},
+            STREAM: {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
+        },
     }
 }
 
@@ -62,7 +73,7 @@ STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {
 @router.post(
     "/v1/classify",
     response_model=Classification | Classifications,
-    responses=RESPONSES | STREAM_RESPONSE,
+    responses=RESPONSES | ANSWER_RESPONSE,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def classify(
@@ -123,10 +134,10 @@ def stream(
         ended = await results(state, admitted)
         return answered(request, model, parameters, budget, ended)[0]
 
-    def event(image: int, exit: Answer) -> ExitEvent:
+    def exit_said(image: int, exit: Answer) -> ExitEvent:
         return exit_event(model, parameters, image, exit, arrival)
 
-    return EventStream(state.metrics, admitted, said, asyncio.ensure_future(final()), event)
+    return EventStream(state.metrics, admitted, said, asyncio.ensure_future(final()), exit_said)
 
 
 async def decode(

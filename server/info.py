@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends, Request
 
 from server.access import known
 from server.catalog import ServedModel
+from server.problems import FEW_RESPONSES
 from server.schemas import (
     ExitInfo,
     InputInfo,
@@ -14,7 +15,7 @@ from server.schemas import (
 )
 from server.state import state_of
 
-router = APIRouter(dependencies=[Depends(known)])
+router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
 
 
 @router.get("/v1/models")

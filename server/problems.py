@@ -63,18 +63,13 @@ HEADERS: dict[type[Exception], dict[str, str]] = {
 }
 
 
-class FieldProblem(BaseModel):
-    field: str
-    detail: str
-
-
 class Problem(BaseModel):
     """An RFC 9457 problem document; `errors` names the fields at fault."""
 
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] | None = None
+    errors: list[Complaint] | None = None
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -82,9 +77,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": status.phrase,
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
-    for status in sorted(set(STATUS.values()))
+    for status in sorted({*STATUS.values()} - {HTTPStatus.FORBIDDEN})  # that is for management
 }
 """For the OpenAPI document of a route that may answer with any of these."""
+FEW_RESPONSES: dict[int | str, dict[str, Any]] = {code: RESPONSES[code] for code in (401, 404, 422)}
+"""For a route that only reads."""
 
 
 def problem(
