@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: one table from error to status."""
 
+import random
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -32,7 +33,7 @@ from server.errors import (
 from server.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = "1"
+MAX_RETRY_AFTER_S = 3
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     BadBody: HTTPStatus.BAD_REQUEST,
@@ -57,9 +58,6 @@ HEADERS: dict[type[Exception], dict[str, str]] = {
     Unauthenticated: {"WWW-Authenticate": "Bearer"},
     BodyTooLate: CLOSE,  # the rest of the body is not read
     BodyTooLarge: CLOSE,
-    Draining: {"Retry-After": RETRY_AFTER_S},
-    Overloaded: {"Retry-After": RETRY_AFTER_S},
-    Infeasible: {"Retry-After": RETRY_AFTER_S},
 }
 
 
@@ -104,7 +102,10 @@ def problem_of(error: Exception) -> JSONResponse:
         errors = error.errors
     elif isinstance(error, FieldError) and error.field is not None:
         errors = [{"field": error.field, "detail": str(error)}]
-    return problem(STATUS[type(error)], str(error), errors, HEADERS.get(type(error)))
+    headers = HEADERS.get(type(error), {})
+    if STATUS[type(error)] is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
+        headers = {"Retry-After": str(random.randint(1, MAX_RETRY_AFTER_S))}
+    return problem(STATUS[type(error)], str(error), errors, headers)
 
 
 def install(app: FastAPI) -> None:

@@ -100,7 +100,8 @@ def test_refusals_say_why(server: ServerProcess, client: Client) -> None:
         pass
     with pytest.raises(OfframpError) as late:
         client.classify(IMAGES[0], latency_budget_ms=0.001, strict=True)
-    assert late.value.retry_after_s == 1
+    assert late.value.retry_after_s is not None
+    assert late.value.retry_after_s >= 1
     with Client(server.url) as stranger, pytest.raises(OfframpError, match="401"):
         stranger.models()
 

@@ -119,7 +119,7 @@ def test_more_requests_than_may_be_in_progress(digits_bundle: Bundle) -> None:
             first.sendall(request(PATH, num_bytes=1000))
             second.sendall(request(PATH, num_bytes=1000))
             until(lambda: refused(url).status_code == 503)
-            assert refused(url).headers["retry-after"] == "1"
+            assert int(refused(url).headers["retry-after"]) >= 1
             assert samples(url)['offramp_shed_total{reason="overload"}'] >= 2
             assert httpx.get(f"{url}/readyz").status_code == 200
         until(lambda: samples(url)[gone("body")] == 2)
