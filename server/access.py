@@ -30,8 +30,9 @@ async def trusted(request: Request, key: Key) -> None:
     check(key, settings.management_key_hashes)
 
 
-async def admitted(request: Request) -> None:
-    """For routes that do work: refuses them where there is too much of it."""
+async def admitted(request: Request, key: Key) -> None:
+    """For routes that do work: as known, and refused where there is too much of it."""
+    await known(request, key)
     state = state_of(request)
     try:
         state.gate.check()

@@ -1,20 +1,17 @@
 """`POST /v1/classify`: body to images, images to jobs, outcomes to answers."""
 
 import asyncio
-import json
 import time
-from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy
-from server import examples
-from server.access import admitted, known
+from server.access import admitted
 from server.answers import answer, exit_event, server_timing
 from server.catalog import ServedModel
-from server.decode import MEDIA_TYPES, decode_images
+from server.decode import decode_images
 from server.errors import BadParameter
 from server.inference import (
     admit,
@@ -27,62 +24,29 @@ from server.inference import (
     run,
 )
 from server.job import Answer, Budget, Outcome
+from server.openapi import ANSWERS, REQUEST
 from server.problems import RESPONSES
 from server.reading import read
-from server.schemas import Classification, Classifications, ExitEvent, JsonBody, Parameters
+from server.schemas import Classification, Classifications, ExitEvent, Parameters
 from server.state import State, state_of
-from server.streaming import MEDIA_TYPE as STREAM
-from server.streaming import EventStream, Said, event, wants_events
+from server.streaming import EventStream, Said, wants_events
 
-router = APIRouter(dependencies=[Depends(known), Depends(admitted)])
-
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-REQUEST_BODY = {
-    "required": True,
-    "content": dict.fromkeys(MEDIA_TYPES, BINARY)
-    | {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {"image": {"type": "array", "items": BINARY["schema"]}},
-            }
-        },
-        "application/json": {
-            "schema": JsonBody.model_json_schema(),
-            "examples": examples.REQUESTS,
-        },
-    },
-}
-
-STREAM_EXAMPLE = (
-    event("exit", json.dumps(examples.EXIT)) + event("final", json.dumps(examples.CLASSIFICATION))
-).decode()
-ANSWER_RESPONSE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; as `text/event-stream`, where accepted, an `exit` event "
-        "per exit as it is computed, then one `final` event, which is the plain answer",
-        "content": {
-            "application/json": {"example": examples.CLASSIFICATION},
-            STREAM: {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
-        },
-    }
-}
+router = APIRouter(dependencies=[Depends(admitted)])
 
 
 @router.post(
     "/v1/classify",
     response_model=Classification | Classifications,
-    responses=RESPONSES | ANSWER_RESPONSE,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    responses=ANSWERS | RESPONSES,
+    openapi_extra=REQUEST,
 )
 async def classify(
-    request: Request, response: Response, query: Annotated[Parameters, Query()]
+    request: Request, response: Response
 ) -> Classification | Classifications | EventStream:
     """Classifies one image or several, each within the request's budget."""
     state = state_of(request)
     arrival: float = request.scope["arrival"]
-    contents, parameters = await read(request, query, state.settings)
+    contents, parameters = await read(request, state.settings)
     model = state.catalog.find(parameters.model, parameters.version)
     policy, budget = policy_of(parameters, model), budget_of(parameters)
     num_labels = len(model.manifest.labels)

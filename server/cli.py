@@ -31,7 +31,7 @@ def serve(arguments: Sequence[str]) -> None:
     settings = load_settings(arguments)
     # ending as asked is no failure; this is for while models load
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    configure_logs()
+    configure_logs(access=settings.access_log)
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
     Listener(create_app(settings, catalog, metrics), settings).run()

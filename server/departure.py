@@ -43,7 +43,9 @@ class Departure:
                 work.cancel()
 
         async def sent(message: Message) -> None:
-            if watch is not None and is_last(message):
+            if message["type"] == "http.response.start":
+                return await send(message)  # too little to wait for anybody
+            if watch is not None and not message.get("more_body", False):
                 watch.remove_done_callback(cancel)
                 watch.cancel()
             try:
@@ -73,7 +75,3 @@ async def drop(scope: Scope, receive: Receive) -> None:
     if "abort" in scope:
         scope["abort"]()
         await receive()
-
-
-def is_last(message: Message) -> bool:
-    return message["type"] == "http.response.body" and not message.get("more_body", False)

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from uuid import uuid4
 
+ACCESS_LOGGER = "offramp.access"
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -35,8 +36,9 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-def configure_logs() -> None:
-    """Sends every logger's lines to standard error."""
+def configure_logs(*, access: bool) -> None:
+    """Sends every logger's lines to standard error, those of single requests only with `access`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger(ACCESS_LOGGER).disabled = not access

@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, BodyTooLate, ClientGone
 from server.gate import Gate
-from server.logs import id_of, request_id
+from server.logs import ACCESS_LOGGER, id_of, request_id
 from server.metrics import Metrics
 
-logger = logging.getLogger("offramp.access")
+logger = logging.getLogger(ACCESS_LOGGER)
 UNMATCHED = "unmatched"
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 CLIENT_GONE = 499

@@ -17,10 +17,9 @@ MAX_FIELDS = 50
 SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
 
 
-async def read(
-    request: Request, query: Parameters, settings: Settings
-) -> tuple[list[bytes], Parameters]:
+async def read(request: Request, settings: Settings) -> tuple[list[bytes], Parameters]:
     """The encoded images, and the parameters from the query and the body together."""
+    query = read_query(request)
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMedia(f"content encoding {encoding!r}; bodies are taken as they are")
@@ -41,6 +40,14 @@ async def read(
         raise BadParameter(field, "given both in the query and in the body")
     try:
         return contents, Parameters.model_validate(in_query | fields)
+    except ValidationError as error:
+        raise BadParameter.of(error.errors()) from error
+
+
+def read_query(request: Request) -> Parameters:
+    """In one step: FastAPI looks at one field after the other, which takes a third of a request."""
+    try:
+        return Parameters.model_validate(dict(request.query_params))
     except ValidationError as error:
         raise BadParameter.of(error.errors()) from error
 

@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(
         (), description="origins whose pages may call the server, with commas; none: no page"
     )
+    access_log: bool = Field(True, description="log one line per request")
     keep_alive_s: PositiveInt = Field(5, description="seconds that a connection may be idle")
     profile_s: PositiveFloat = Field(
         MAX_S, description="seconds to measure a bundle's costs at start, about"
