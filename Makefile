@@ -10,7 +10,7 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench lock clean
+.PHONY: serve test check format bench fuzz soak lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -26,6 +26,13 @@ check: $(DEV_ENV)/ready
 
 bench: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 $(DATA)
+
+fuzz: $(DEV_ENV)/ready
+	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000
+	$(RUN)/python -m benchmarks.fuzz images --cases 100000
+
+soak: $(DEV_ENV)/ready
+	$(RUN)/python -m benchmarks.soak models/zoo --requests 200000
 
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .

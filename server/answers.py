@@ -6,11 +6,12 @@ import numpy as np
 
 from models.bundle.confidence import Floats
 from server.catalog import ServedModel
-from server.job import Budget, Outcome
+from server.job import Answer, Budget, Outcome
 from server.schemas import (
     BudgetReport,
     Classification,
     CostReport,
+    ExitEvent,
     Labelled,
     Parameters,
     TraceEntry,
@@ -54,6 +55,24 @@ def answer(
             macs=outcome.macs,
         ),
         trace=trace(outcome, manifest.labels, arrival) if parameters.trace else None,
+    )
+
+
+def exit_event(
+    model: ServedModel, parameters: Parameters, image: int, said: Answer, arrival: float
+) -> ExitEvent:
+    """What one exit says of one image of a request."""
+    manifest = model.manifest
+    top = top_k(said.probabilities, manifest.labels, parameters.top_k)
+    return ExitEvent(
+        image=image,
+        label=top[0].label,
+        index=top[0].index,
+        confidence=said.confidence,
+        top_k=top,
+        exit=said.exit,
+        num_exits=manifest.num_exits,
+        at_ms=milli(said.at_s - arrival),
     )
 
 

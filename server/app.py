@@ -5,15 +5,20 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
-from server import classify, info, problems
+from server import classify, info, probes, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
+from server.departure import Departure
 from server.engine import Engine
+from server.gate import Gate
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
 from server.scheduler import Scheduler
@@ -22,11 +27,18 @@ from server.shadow import Shadows
 from server.state import State
 
 logger = logging.getLogger("offramp")
-ROUTERS = (classify.router, info.router)
+DESCRIPTION = "Classification that stops early, within the budget that each request brings."
+ROUTERS = (classify.router, info.router, probes.router)
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "X-Request-ID"],
+    "expose_headers": ["Retry-After", "Server-Timing", "X-Request-ID"],
+}
 
 
 def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
+    gate = Gate(settings.max_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -37,18 +49,31 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
             settings.stall_s,
         )
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            app.state.offramp = State(settings, metrics, catalog, engine, decoders)
+            app.state.offramp = State(settings, metrics, catalog, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
                 yield
             finally:
                 engine.stop()
 
-    app = FastAPI(title="Offramp", version=version("offramp"), lifespan=lifespan)
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Offramp",
+        description=DESCRIPTION,
+        version=version("offramp"),
+        lifespan=lifespan,
+        swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
+    )
+    app.state.gate = gate
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(
+        LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
+    )
+    app.add_middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    app.add_middleware(Observe, metrics=metrics, gate=gate)
     problems.install(app)
     for router in ROUTERS:
         for route in router.routes:

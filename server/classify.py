@@ -2,119 +2,106 @@
 
 import asyncio
 import time
-from functools import partial
-from math import inf
-from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 
-from models.bundle.policy import Policy, policy_at, policy_of_threshold
-from server.answers import answer, milli, server_timing
-from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
-from server.decode import MEDIA_TYPES, decode_images
-from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
-from server.job import DELIVERY_S, Budget, Job, Outcome
-from server.metrics import SHED_REASONS
+from models.bundle.policy import Policy
+from server.access import admitted
+from server.answers import answer, exit_event, server_timing
+from server.catalog import ServedModel
+from server.decode import decode_images
+from server.errors import BadParameter
+from server.inference import (
+    admit,
+    budget_of,
+    check_feasible,
+    counted,
+    counted_if_refused,
+    policy_of,
+    results,
+    run,
+)
+from server.job import Answer, Budget, Outcome
+from server.openapi import ANSWERS, REQUEST
 from server.problems import RESPONSES
 from server.reading import read
-from server.schemas import Classification, Classifications, JsonBody, Parameters
+from server.schemas import Classification, Classifications, ExitEvent, Parameters
 from server.state import State, state_of
+from server.streaming import EventStream, Said, wants_events
 
-router = APIRouter()
-
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-REQUEST_BODY = {
-    "required": True,
-    "content": dict.fromkeys(MEDIA_TYPES, BINARY)
-    | {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {"image": {"type": "array", "items": BINARY["schema"]}},
-            }
-        },
-        "application/json": {"schema": JsonBody.model_json_schema()},
-    },
-}
+router = APIRouter(dependencies=[Depends(admitted)])
 
 
 @router.post(
     "/v1/classify",
-    responses=RESPONSES,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    response_model=Classification | Classifications,
+    responses=ANSWERS | RESPONSES,
+    openapi_extra=REQUEST,
 )
 async def classify(
-    request: Request, response: Response, query: Annotated[Parameters, Query()]
-) -> Classification | Classifications:
+    request: Request, response: Response
+) -> Classification | Classifications | EventStream:
     """Classifies one image or several, each within the request's budget."""
     state = state_of(request)
     arrival: float = request.scope["arrival"]
-    contents, parameters = await read(request, query, state.settings)
+    contents, parameters = await read(request, state.settings)
     model = state.catalog.find(parameters.model, parameters.version)
     policy, budget = policy_of(parameters, model), budget_of(parameters)
-    try:
+    num_labels = len(model.manifest.labels)
+    if parameters.top_k > num_labels:
+        raise BadParameter("top_k", f"there are {num_labels} labels")
+    with counted_if_refused(state, len(contents)):
         if parameters.strict:
             check_feasible(model, budget, arrival, len(contents))
         state.engine.check_room(len(contents))
         images, decode_s = await decode(state, model, contents)
-        results = await run(state, model, policy, budget, arrival, images)
-    except (Overloaded, Infeasible, Unavailable) as error:
-        state.metrics.shed(SHED_REASONS[type(error)], len(contents))
-        raise
-    total_s = time.monotonic() - arrival
-    outcomes = counted(state, model, budget, results, total_s)
+        if wants_events(request):
+            return stream(request, model, parameters, policy, budget, images)
+        ended = await run(state, model, policy, budget, arrival, images)
+    said, outcomes = answered(request, model, parameters, budget, ended)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
-    answers = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
-    return answers[0] if len(answers) == 1 else Classifications(results=answers)
+    return said
 
 
-def policy_of(parameters: Parameters, model: ServedModel) -> Policy:
-    """The request's stop rule on this model; raises BadParameter."""
-    num_exits, num_labels = model.manifest.num_exits, len(model.manifest.labels)
-    min_exit, max_exit = parameters.min_exit, parameters.max_exit or num_exits
-    if parameters.top_k > num_labels:
-        raise BadParameter("top_k", f"there are {num_labels} labels")
-    if max_exit > num_exits:
-        raise BadParameter("max_exit", f"there are {num_exits} exits")
-    if min_exit > max_exit:
-        raise BadParameter("min_exit", f"exit {max_exit} is the last that may answer")
-    if parameters.threshold is not None:
-        if parameters.operating_point is not None:
-            raise BadParameter("threshold", "excludes operating_point")
-        return policy_of_threshold(
-            parameters.threshold, num_exits, min_exit=min_exit, max_exit=max_exit
-        )
-    name = parameters.operating_point or DEFAULT_OPERATING_POINT
-    if name not in model.operating_points:
-        known = ", ".join(model.operating_points)
-        raise BadParameter("operating_point", f"{name!r} is none of {known}")
-    return policy_at(model.operating_points[name], min_exit=min_exit, max_exit=max_exit)
+def answered(
+    request: Request,
+    model: ServedModel,
+    parameters: Parameters,
+    budget: Budget,
+    ended: list[Outcome | BaseException],
+) -> tuple[Classification | Classifications, list[Outcome]]:
+    """What one image or several are answered; counts them."""
+    arrival: float = request.scope["arrival"]
+    total_s = time.monotonic() - arrival
+    outcomes = counted(state_of(request), model, budget, ended, total_s)
+    request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
+    said = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
+    return said[0] if len(said) == 1 else Classifications(results=said), outcomes
 
 
-def budget_of(parameters: Parameters) -> Budget:
-    """The request's budget in base units."""
-    latency, energy = parameters.latency_budget_ms, parameters.energy_budget_mj
-    return Budget(
-        latency_s=None if latency is None else latency / 1000,
-        energy_j=None if energy is None else energy / 1000,
-    )
+def stream(
+    request: Request,
+    model: ServedModel,
+    parameters: Parameters,
+    policy: Policy,
+    budget: Budget,
+    images: list[NDArray[np.uint8]],
+) -> EventStream:
+    """Admits the images; every exit that runs becomes an event, and then the plain answer."""
+    state, said = state_of(request), Said()
+    arrival: float = request.scope["arrival"]
+    admitted = admit(state, model, policy, budget, arrival, images, said.tell)
 
+    async def final() -> Classification | Classifications:
+        ended = await results(state, admitted)
+        return answered(request, model, parameters, budget, ended)[0]
 
-def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int) -> None:
-    """Raises Infeasible where exit 1 alone is expected to cost more than the budget."""
-    cost = model.costs.next_answer(0, rows)
-    needed_s = cost.latency_s + DELIVERY_S
-    left_s = inf if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
-    if needed_s > left_s:
-        raise Infeasible(
-            f"exit 1 needs {milli(needed_s)} ms, {milli(max(left_s, 0))} ms are left",
-            "latency_budget_ms",
-        )
-    if budget.energy_j is not None and cost.energy_j > budget.energy_j:
-        raise Infeasible(f"exit 1 needs {milli(cost.energy_j)} mJ", "energy_budget_mj")
+    def exit_said(image: int, exit: Answer) -> ExitEvent:
+        return exit_event(model, parameters, image, exit, arrival)
+
+    return EventStream(state.metrics, admitted, said, asyncio.ensure_future(final()), exit_said)
 
 
 async def decode(
@@ -123,59 +110,12 @@ async def decode(
     """Decodes off the event loop."""
     loop = asyncio.get_running_loop()
     target, max_pixels = model.manifest.input, state.settings.max_image_pixels
-    images, seconds = await loop.run_in_executor(
-        state.decoders, decode_images, contents, target, max_pixels
-    )
+    try:
+        images, seconds = await loop.run_in_executor(
+            state.decoders, decode_images, contents, target, max_pixels
+        )
+    except asyncio.CancelledError:
+        state.metrics.client_gone("decode")
+        raise
     state.metrics.decoded(seconds)
     return images, seconds
-
-
-async def run(
-    state: State,
-    model: ServedModel,
-    policy: Policy,
-    budget: Budget,
-    arrival: float,
-    images: list[NDArray[np.uint8]],
-) -> list[Outcome | BaseException]:
-    """Admits one job per image and waits for what becomes of each, in order."""
-    loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
-    jobs = [
-        Job(model, policy, budget, arrival, image, partial(settle, future))
-        for image, future in zip(images, futures, strict=True)
-    ]
-    state.engine.submit(jobs)
-    return await asyncio.gather(*futures, return_exceptions=True)
-
-
-def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:
-    """Completes a request's future, unless its client went away."""
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-def counted(
-    state: State,
-    model: ServedModel,
-    budget: Budget,
-    results: list[Outcome | BaseException],
-    total_s: float,
-) -> list[Outcome]:
-    """Counts every result once; raises the first failure where there is any."""
-    outcomes: list[Outcome] = []
-    failures: list[BaseException] = []
-    for result in results:
-        if isinstance(result, Outcome):
-            outcomes.append(result)
-            state.metrics.answered(model, budget, result, total_s)
-        else:
-            failures.append(result)
-            state.metrics.failed(model)
-    if failures:
-        raise failures[0]
-    return outcomes

@@ -1,13 +1,11 @@
 """`offramp serve`, `profile` and `simulate`."""
 
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -21,6 +19,8 @@ from server import planning
 from server.app import create_app, load_catalog
 from server.catalog import serve_bundle
 from server.job import Budget
+from server.listener import Listener
+from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown
 from server.settings import load_settings
@@ -29,20 +29,12 @@ from server.settings import load_settings
 def serve(arguments: Sequence[str]) -> None:
     """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
     settings = load_settings(arguments)
-    # ending as asked is no failure: while models load, and when uvicorn, having drained, raises
-    # the signal again
+    # ending as asked is no failure; this is for while models load
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    configure_logs(access=settings.access_log)
     metrics = Metrics()
     catalog = load_catalog(settings, metrics)
-    uvicorn.run(
-        create_app(settings, catalog, metrics),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
+    Listener(create_app(settings, catalog, metrics), settings).run()
 
 
 def simulate(

@@ -1,7 +1,7 @@
 """Worker threads that take batches from the scheduler, run them and apply the stop rule.
 
 Nothing here runs on the event loop but alarms, the watch over the workers and the delivery of
-outcomes.
+answers and outcomes.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from onnxruntime import RunOptions
 from models.bundle.policy import StopReason
 from server.compute import advance, answer
 from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
-from server.job import Job, Outcome
+from server.job import Answer, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler, Step
 from server.shadow import Shadow, Shadows
@@ -27,6 +27,8 @@ from server.verdict import Verdict, judge
 from server.worker import Worker
 
 logger = logging.getLogger("offramp.engine")
+STOP_S = 5.0
+"""How long a segment may still run when the server ends."""
 Result = tuple[Job, Outcome | Exception]
 T = TypeVar("T")
 Compute = Callable[[Step, list[Job], RunOptions], T]
@@ -91,15 +93,24 @@ class Engine:
         with self._ready:
             return not any(worker.is_lost(now, self._stall_s) for worker in self._workers)
 
+    def hurry(self) -> None:
+        """Answers at once for whoever has an answer, and for the others at their next exit."""
+        with self._ready:
+            now = time.monotonic()
+            self._scheduler.hurry(now)
+            self._expire(now)
+            self._ready.notify_all()
+
     def stop(self) -> None:
-        """Lets the workers finish every admitted job, then ends them."""
+        """Lets the workers finish every admitted job, then ends them, but for one that hangs."""
         self._watcher.cancel()
         with self._ready:
             self._is_stopping = True
             self._ready.notify_all()
             workers = list(self._workers)
+        deadline = time.monotonic() + STOP_S
         for worker in workers:
-            worker.thread.join()
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, worker: Worker) -> None:
         while (work := self._next(worker)) is not None:
@@ -148,6 +159,9 @@ class Engine:
             verdict = judge(batch, time.monotonic(), answer_all)
         except GraphFailed:
             return None
+        told = [(j, j.answers[-1]) for j in jobs if j.progress and j.has_answer_at(step.exit)]
+        if told:
+            self._loop.call_soon_threadsafe(_report, told)
         try:
             self._count(batch)
         except Exception:  # an answer is worth more than its count
@@ -273,3 +287,9 @@ class Engine:
 def _deliver(results: list[Result]) -> None:
     for job, result in results:
         job.deliver(result)
+
+
+def _report(answers: list[tuple[Job, Answer]]) -> None:
+    for job, said in answers:
+        if job.progress is not None:
+            job.progress(said)

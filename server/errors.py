@@ -38,8 +38,24 @@ class BodyTooLarge(Exception):
     """The body has more bytes than are read."""
 
 
+class BodyTooLate(Exception):
+    """The body has not arrived in the time that is given to it."""
+
+
 class UnsupportedMedia(Exception):
     """The body's content type is none that is served."""
+
+
+class Unauthenticated(Exception):
+    """No key was given, or none that the server knows."""
+
+
+class Forbidden(Exception):
+    """Nobody may do this here."""
+
+
+class Draining(Exception):
+    """The server is about to end and takes no more work."""
 
 
 class Overloaded(Exception):
@@ -60,6 +76,10 @@ class GraphOutOfUse(GraphFailed):
 
 class NoAnswer(Exception):
     """Something failed, and the job had no answer to fall back on."""
+
+
+class ClientGone(Exception):
+    """The client went away before its answer; nobody is left to read anything."""
 
 
 class BadParameter(Exception):

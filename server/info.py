@@ -1,11 +1,10 @@
-"""`GET /v1/models`, `/healthz`, `/readyz` and `/metrics`."""
+"""`GET /v1/models`."""
 
-import time
+from fastapi import APIRouter, Depends, Request
 
-from fastapi import APIRouter, Request, Response
-
+from server.access import known
 from server.catalog import ServedModel
-from server.scheduler import Step
+from server.problems import FEW_RESPONSES
 from server.schemas import (
     ExitInfo,
     InputInfo,
@@ -16,7 +15,7 @@ from server.schemas import (
 )
 from server.state import state_of
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
 
 
 @router.get("/v1/models")
@@ -32,31 +31,6 @@ async def model(request: Request, name: str) -> ModelInfo:
     catalog = state_of(request).catalog
     catalog.find(name, None)
     return model_info(catalog.versions(name))
-
-
-@router.get("/healthz")
-async def healthz() -> Response:
-    """200 while the process is alive."""
-    return Response("ok\n", media_type="text/plain")
-
-
-@router.get("/readyz")
-async def readyz(request: Request) -> Response:
-    """200 while requests are welcome; the server listens only once its models are measured."""
-    state, now = state_of(request), time.monotonic()
-    if not state.engine.is_working():
-        return Response("a worker is lost\n", 503, media_type="text/plain")
-    for model in state.catalog:
-        if model.breakers[1, False].is_open(now):
-            return Response(f"{Step(model, 1)} is out of use\n", 503, media_type="text/plain")
-    return Response("ready\n", media_type="text/plain")
-
-
-@router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Prometheus's text format."""
-    exporter = state_of(request).metrics
-    return Response(exporter.exposition(), media_type=exporter.content_type)
 
 
 def model_info(versions: list[ServedModel]) -> ModelInfo:

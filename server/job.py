@@ -62,9 +62,10 @@ class Job:
     """One admitted image. `exit` is the last segment that has run, 0 before the first.
 
     `deadline` is arrival + latency budget on the monotonic clock, infinite without one. `due` is
-    when the scheduler wants the job answered: it gives one to every job. `deliver` is called once,
-    on the event loop, with the outcome or the error. `is_degraded` says that a segment failed for
-    it, `is_over` that nobody waits for it any more.
+    when the scheduler wants the job answered: it gives one to every job. On the event loop,
+    `progress` is told every answer as it is computed, and then `deliver`, once, the outcome or the
+    error. `is_degraded` says that a segment failed for it, `is_over` that nobody waits for it any
+    more.
     """
 
     model: ServedModel
@@ -73,6 +74,7 @@ class Job:
     arrival: float
     image: NDArray[np.uint8]
     deliver: Callable[[Outcome | Exception], Any]
+    progress: Callable[[Answer], Any] | None = None
     deadline: float = inf
     due: float = inf
     exit: int = 0

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from models.bundle.energy import Rapl
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
-from server.errors import Infeasible, Overloaded, Unavailable
+from server.errors import Draining, Infeasible, Overloaded, Unavailable
 from server.job import Budget, Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
@@ -34,14 +34,16 @@ SECONDS = (
 )  # fmt: skip
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
-OUTCOMES = ("answered", "failed")
 SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
     Infeasible: "infeasible",
     Unavailable: "unavailable",
+    Draining: "draining",
 }
 AGREEMENT = {True: "agree", False: "differ"}
-CANCELLED_STAGES = ("queue", "segment", "response")
+OUTCOMES = ("answered", "failed", "cancelled")
+CANCELLED_STAGES = ("body", "decode", "queue", "segment", "response")
+"""What was going on when a client went away; "segment" from the first segment that ran."""
 
 
 class Metrics:
@@ -71,7 +73,9 @@ class Metrics:
         )
         self._inferences = counter("inferences", "Images that were admitted", "model", "outcome")
         self._exits = counter("exits", "Answers given at each exit", "model", "exit")
-        self._stops = counter("stops", "Answers by stop reason", "model", "reason")
+        self._stops = counter(
+            "stops", "Answers, and images cancelled, by stop reason", "model", "reason"
+        )
         self._queue_wait = histogram(
             "queue_wait_seconds", "Time an image waited for a worker, all segments", "model"
         )
@@ -96,7 +100,7 @@ class Metrics:
         self._deadline_misses = counter(
             "deadline_misses", "Answers that came after their deadline", "model"
         )
-        self._shed = counter("shed", "Images refused before any work", "reason")
+        self._shed = counter("shed", "Images, or whole requests, refused before any work", "reason")
         self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
         self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
         self._queue_capacity = gauge("queue_capacity", "Images that may be admitted at once")
@@ -228,6 +232,15 @@ class Metrics:
     def meter_found(self, meter: Rapl) -> None:
         """Exports what the host's meter counts, to hold the energy of answers against."""
         self.registry.register(MeterCollector(meter))
+
+    def cancelled(self, model: ServedModel, images: int) -> None:
+        """Counts admitted images that nobody waits for any more."""
+        name = model.manifest.name
+        self._inferences.labels(name, "cancelled").inc(images)
+        self._stops.labels(name, StopReason.CANCELLED).inc(images)
+
+    def client_gone(self, stage: str) -> None:
+        self._cancelled.labels(stage).inc()
 
     def exposition(self) -> bytes:
         """The registry in Prometheus's text format."""

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: one table from error to status."""
 
+import random
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -9,46 +10,55 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from server.errors import (
     BadBody,
     BadImage,
     BadParameter,
     BodyTooLarge,
+    BodyTooLate,
     Complaint,
+    Draining,
     FieldError,
+    Forbidden,
     ImageTooLarge,
     Infeasible,
     NoAnswer,
     Overloaded,
+    Unauthenticated,
     Unavailable,
     UnknownModel,
     UnsupportedMedia,
 )
+from server.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 1
+MAX_RETRY_AFTER_S = 3
 
 STATUS: dict[type[Exception], HTTPStatus] = {
-    ClientDisconnect: HTTPStatus.BAD_REQUEST,  # nobody is left to read it
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
+    BodyTooLate: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Draining: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
-
-class FieldProblem(BaseModel):
-    field: str
-    detail: str
+CLOSE = {"Connection": "close"}
+HEADERS: dict[type[Exception], dict[str, str]] = {
+    Unauthenticated: {"WWW-Authenticate": "Bearer"},
+    BodyTooLate: CLOSE,  # the rest of the body is not read
+    BodyTooLarge: CLOSE,
+}
 
 
 class Problem(BaseModel):
@@ -57,7 +67,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[FieldProblem] | None = None
+    errors: list[Complaint] | None = None
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -65,9 +75,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": status.phrase,
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
-    for status in sorted(set(STATUS.values()))
+    for status in sorted({*STATUS.values()} - {HTTPStatus.FORBIDDEN})  # that is for management
 }
 """For the OpenAPI document of a route that may answer with any of these."""
+FEW_RESPONSES: dict[int | str, dict[str, Any]] = {code: RESPONSES[code] for code in (401, 404, 422)}
+"""For a route that only reads."""
 
 
 def problem(
@@ -80,32 +92,40 @@ def problem(
     body: dict[str, Any] = {"title": status.phrase, "status": status.value, "detail": detail}
     if errors:
         body["errors"] = list(errors)
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
     return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def problem_of(error: Exception) -> JSONResponse:
+    """The problem document of one of the errors of the table."""
+    errors: list[Complaint] = []
+    if isinstance(error, BadParameter):
+        errors = error.errors
+    elif isinstance(error, FieldError) and error.field is not None:
+        errors = [{"field": error.field, "detail": str(error)}]
+    headers = HEADERS.get(type(error), {})
+    if STATUS[type(error)] is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
+        headers = {"Retry-After": str(random.randint(1, MAX_RETRY_AFTER_S))}
+    return problem(STATUS[type(error)], str(error), errors, headers)
 
 
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem document."""
 
     async def mapped(_: Request, error: Exception) -> JSONResponse:
-        errors: list[Complaint] = []
-        if isinstance(error, BadParameter):
-            errors = error.errors
-        elif isinstance(error, FieldError) and error.field is not None:
-            errors = [{"field": error.field, "detail": str(error)}]
-        return problem(STATUS[type(error)], str(error), errors)
+        return problem_of(error)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return await mapped(request, BadParameter.of(error.errors()))
+        return problem_of(BadParameter.of(error.errors()))
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         return problem(HTTPStatus(error.status_code), error.detail, headers=error.headers)
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+        said = "the server failed; its log says why"
+        headers = {"X-Request-ID": request_id.get() or ""}  # this handler is outside all middleware
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, said, headers=headers)
 
     for kind in STATUS:
         app.add_exception_handler(kind, mapped)

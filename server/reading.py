@@ -4,27 +4,30 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.decode import MEDIA_TYPES
 from server.errors import BadBody, BadParameter, UnsupportedMedia
 from server.schemas import JsonBody, Parameters
 from server.settings import Settings
+from server.strict_json import parse_object
 
 MAX_FIELDS = 50
 SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
 
 
-async def read(
-    request: Request, query: Parameters, settings: Settings
-) -> tuple[list[bytes], Parameters]:
+async def read(request: Request, settings: Settings) -> tuple[list[bytes], Parameters]:
     """The encoded images, and the parameters from the query and the body together."""
+    query = read_query(request)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedMedia(f"content encoding {encoding!r}; bodies are taken as they are")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in MEDIA_TYPES:
         return [await request.body()], query
     if media_type == "application/json":
-        name, (contents, fields) = "images", await read_json(request)
+        name, (contents, fields) = "images", await read_json(request, settings)
     elif media_type == "multipart/form-data":
         name, (contents, fields) = "image", await read_form(request, settings)
     else:
@@ -41,14 +44,20 @@ async def read(
         raise BadParameter.of(error.errors()) from error
 
 
-async def read_json(request: Request) -> tuple[list[bytes], dict[str, Any]]:
+def read_query(request: Request) -> Parameters:
+    """In one step: FastAPI looks at one field after the other, which takes a third of a request."""
     try:
-        body = JsonBody.model_validate_json(await request.body())
+        return Parameters.model_validate(dict(request.query_params))
     except ValidationError as error:
-        first, *_ = errors = error.errors()
-        if first["type"] == "json_invalid":
-            raise BadBody(first["msg"]) from error
-        raise BadParameter.of(errors) from error
+        raise BadParameter.of(error.errors()) from error
+
+
+async def read_json(request: Request, settings: Settings) -> tuple[list[bytes], dict[str, Any]]:
+    parsed = parse_object(await request.body(), settings.max_images)
+    try:
+        body = JsonBody.model_validate(parsed)
+    except ValidationError as error:
+        raise BadParameter.of(error.errors()) from error
     return body.images, body.model_dump(exclude_unset=True, exclude={"images"})
 
 
@@ -68,6 +77,14 @@ async def read_form(request: Request, settings: Settings) -> tuple[list[bytes], 
         raise BadBody("the form's fields are not in its charset") from error
     if not parser.is_whole:
         raise BadBody("the form ends before its closing boundary")
+    try:
+        return await parts(form)
+    finally:
+        await form.close()
+
+
+async def parts(form: FormData) -> tuple[list[bytes], dict[str, Any]]:
+    """The images and the other fields of a form."""
     contents: list[bytes] = []
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():

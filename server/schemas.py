@@ -19,13 +19,11 @@ Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Parameters(BaseModel):
-    """What a client may ask of one request, as query parameters or body fields."""
+class InferenceParameters(BaseModel):
+    """What a client may ask of every image of one request, whatever the protocol."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: str | None = Field(None, description="needed where several models are served")
-    version: PositiveInt | None = Field(None, description="default: the highest")
     latency_budget_ms: Positive | None = Field(None, description="from arrival to answer")
     energy_budget_mj: Positive | None = None
     operating_point: str | None = Field(None, description="default: balanced")
@@ -34,9 +32,16 @@ class Parameters(BaseModel):
     )
     min_exit: PositiveInt = Field(1, description="no confident answer before this exit")
     max_exit: PositiveInt | None = Field(None, description="answer here at the latest")
+    strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
+
+
+class Parameters(InferenceParameters):
+    """The same and more, as query parameters or body fields."""
+
+    model: str | None = Field(None, description="needed where several models are served")
+    version: PositiveInt | None = Field(None, description="default: the highest")
     top_k: PositiveInt = Field(1, description="labels in the answer, most probable first")
     trace: bool = Field(False, description="add what each exit said, and when")
-    strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
 
 
 class JsonBody(Parameters):
@@ -100,6 +105,19 @@ class Classifications(BaseModel):
     """The answers for several images, in their order."""
 
     results: list[Classification]
+
+
+class ExitEvent(BaseModel):
+    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+
+    image: int
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Labelled]
+    exit: int
+    num_exits: int
+    at_ms: float
 
 
 class ExitInfo(BaseModel):

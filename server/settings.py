@@ -3,15 +3,45 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle.errors import UserError
 from models.bundle.profile import MAX_S, WATTS_PER_CORE
 
 PREFIX = "OFFRAMP_"
+SHA256_BYTES = 32
+SECRETS = ("api_key_hashes", "management_key_hashes")
+"""Settings whose values no message repeats: a key may be given by mistake."""
+
+
+def split(text: object) -> object:
+    """The parts of a list that is given as text with commas."""
+    return tuple(filter(None, text.split(","))) if isinstance(text, str) else text
+
+
+def digest(text: object) -> object:
+    """The bytes of a SHA-256 in hexadecimal digits."""
+    value = bytes.fromhex(text) if isinstance(text, str) else text
+    if isinstance(value, bytes) and len(value) != SHA256_BYTES:
+        raise ValueError("a SHA-256 has 64 hexadecimal digits")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
+Hashes = Annotated[
+    tuple[Annotated[bytes, BeforeValidator(digest)], ...], NoDecode, BeforeValidator(split)
+]
 
 
 class SettingsError(UserError):
@@ -44,6 +74,29 @@ class Settings(BaseSettings):
     max_images: PositiveInt = Field(64, description="images in one request")
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
+    max_requests: PositiveInt = Field(
+        512, description="POST requests in progress at once; more are refused with 503"
+    )
+    max_connections: PositiveInt = Field(
+        1000, description="connections at once, probes included; more are refused with 503"
+    )
+    receive_timeout_s: PositiveFloat = Field(
+        10, description="seconds for the headers of a request to arrive, and then for its body"
+    )
+    send_timeout_s: PositiveFloat = Field(
+        10, description="seconds that a client may leave an answer unread before it is dropped"
+    )
+    api_key_hashes: Hashes = Field(
+        (), description="SHA-256 of the keys for inference, hexadecimal, with commas; none: no key"
+    )
+    management_key_hashes: Hashes = Field(
+        (), description="the same for loading and unloading models"
+    )
+    cors_origins: Names = Field(
+        (), description="origins whose pages may call the server, with commas; none: no page"
+    )
+    access_log: bool = Field(True, description="log one line per request")
+    keep_alive_s: PositiveInt = Field(5, description="seconds that a connection may be idle")
     profile_s: PositiveFloat = Field(
         MAX_S, description="seconds to measure a bundle's costs at start, about"
     )
@@ -59,7 +112,12 @@ class Settings(BaseSettings):
     stall_s: PositiveFloat = Field(
         10.0, description="seconds behind what it was to take until a worker is replaced"
     )
-    shutdown_grace_s: PositiveInt = Field(10, description="seconds to finish requests on SIGTERM")
+    drain_delay_s: NonNegativeFloat = Field(
+        0, description="seconds after SIGTERM that connections are still taken, and told 503"
+    )
+    shutdown_grace_s: PositiveInt = Field(
+        10, description="seconds then to finish requests, before each is given the answer it has"
+    )
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:
@@ -81,4 +139,6 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
         if not first["loc"]:
             raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
         name = ".".join(map(str, first["loc"]))
+        if first["loc"][0] in SECRETS:
+            raise SettingsError(f"setting {name}: {first['msg']}") from None
         raise SettingsError(f"setting {name}: {first['msg']}, not {first['input']!r}") from error

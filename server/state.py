@@ -7,6 +7,7 @@ from fastapi import Request
 
 from server.catalog import Catalog
 from server.engine import Engine
+from server.gate import Gate
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -20,6 +21,7 @@ class State:
     catalog: Catalog
     engine: Engine
     decoders: Executor
+    gate: Gate
 
 
 def state_of(request: Request) -> State:

@@ -82,7 +82,7 @@ def test_bad_parameter_is_named(client: httpx.Client, query: str, field: str) ->
         ({"images": base64s(b"")}, 400),
         ({"images": base64s(*[png()] * 5)}, 422),
         ({}, 422),
-        ([], 422),
+        ([], 400),
     ],
 )
 def test_bad_json(client: httpx.Client, body: object, status: int) -> None:

@@ -254,7 +254,7 @@ def test_trace_is_there_only_when_asked_for(client: httpx.Client, by_hand: ByHan
 def test_openapi_documents_problems(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     responses = document["paths"]["/v1/classify"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "404", "413", "415", "422", "500", "503"}
+    assert set(responses) == {"200", "400", "401", "404", "408", "413", "415", "422", "500", "503"}
     assert list(responses["422"]["content"]) == ["application/problem+json"]
 
 

@@ -14,8 +14,8 @@ from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.catalog import ServedModel
-from server.classify import settle
 from server.engine import Engine
+from server.inference import settle
 from server.job import Budget, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler

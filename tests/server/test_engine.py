@@ -173,6 +173,35 @@ def test_who_has_an_answer_does_not_wait_for_its_own_segment_to_end(digits_bundl
     assert len(job.answers) == 1, "what comes after is not looked at"
 
 
+def test_in_a_hurry_who_has_an_answer_gets_it_at_once(digits_bundle: Bundle) -> None:
+    deliveries, in_flight = asyncio.run(
+        one_running_one_waiting(digits_bundle, lambda engine, _: engine.hurry())
+    )
+    waiting, _ = deliveries.results
+    assert isinstance(waiting, Outcome)
+    assert (waiting.answer.exit, waiting.stop_reason) == (1, StopReason.DEADLINE)
+    assert deliveries.ends[0] < 0.15, "before its own deadline, while the worker sleeps until 0.5 s"
+    assert in_flight == 0
+
+
+def test_in_a_hurry_nobody_goes_on_to_another_segment(digits_bundle: Bundle) -> None:
+    async def run() -> Deliveries:
+        model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.1), Deliveries()
+        async with running() as engine:
+            for image in IMAGES[:3]:
+                engine.submit([Job(model, NEVER, Budget(), time.monotonic(), image, deliveries)])
+            await asyncio.sleep(0.02)
+            engine.hurry()
+            while len(deliveries.results) < 3:
+                await asyncio.sleep(0.01)
+        return deliveries
+
+    outcomes = asyncio.run(run()).results
+    assert [isinstance(o, Outcome) and (o.answer.exit, o.stop_reason) for o in outcomes] == [
+        (1, StopReason.DEADLINE)
+    ] * 3
+
+
 def test_a_cancelled_job_frees_its_slot_and_is_never_delivered(digits_bundle: Bundle) -> None:
     def cancel(engine: Engine, job: Job) -> None:
         assert engine.in_flight() == 2
@@ -202,3 +231,24 @@ def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: B
     assert (deliveries.results, in_flight) == ([], 0)
     assert job.exit <= 1
     assert job.answers == []
+
+
+def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> None:
+    async def run() -> list[Answer | Outcome | Exception]:
+        told: list[Answer | Outcome | Exception] = []
+        end = asyncio.Event()
+
+        def deliver(result: Outcome | Exception) -> None:
+            told.append(result)
+            end.set()
+
+        async with running() as engine:
+            job = Job(model, NEVER, Budget(), time.monotonic(), IMAGES[0], deliver, told.append)
+            engine.submit([job])
+            await end.wait()
+        return told
+
+    *answers, outcome = asyncio.run(run())
+    assert isinstance(outcome, Outcome)
+    assert tuple(answers) == outcome.answers
+    assert [said.exit for said in outcome.answers] == [1, 2, 3]

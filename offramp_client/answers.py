@@ -1,0 +1,89 @@
+"""What the server takes and says, as the dictionaries that its JSON is."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+StopReason = Literal["confident", "deadline", "energy", "exit_limit", "final", "degraded"]
+
+
+class Options(TypedDict, total=False):
+    """What one request may ask for; the server's documentation says what each means."""
+
+    model: str
+    version: int
+    latency_budget_ms: float
+    energy_budget_mj: float
+    operating_point: str
+    threshold: float
+    min_exit: int
+    max_exit: int
+    top_k: int
+    trace: bool
+    strict: bool
+
+
+class Labelled(TypedDict):
+    label: str
+    index: int
+    probability: float
+
+
+class Budget(TypedDict):
+    """The request's budget; `met` is true where none was set."""
+
+    latency_ms: float | None
+    energy_mj: float | None
+    met: bool
+
+
+class Cost(TypedDict):
+    """What one image took; `total_ms` runs from the request's arrival."""
+
+    total_ms: float
+    queue_ms: float
+    compute_ms: float
+    energy_mj: float
+    energy_source: str
+    macs: int
+
+
+class TraceEntry(TypedDict):
+    exit: int
+    label: str
+    confidence: float
+    at_ms: float
+
+
+class Classification(TypedDict):
+    """The answer for one image."""
+
+    model: str
+    version: int
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Labelled]
+    exit: int
+    num_exits: int
+    stop_reason: StopReason
+    budget: Budget
+    cost: Cost
+    trace: NotRequired[list[TraceEntry]]
+
+
+class ExitSaid(TypedDict):
+    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+
+    image: int
+    label: str
+    index: int
+    confidence: float
+    top_k: list[Labelled]
+    exit: int
+    num_exits: int
+    at_ms: float
+
+
+def answers_of(said: Any) -> list[Classification]:  # noqa: ANN401
+    """The answers of a response, which has no list around a single one."""
+    answers: list[Classification] = said.get("results", [said])
+    return answers

@@ -1,0 +1,32 @@
+"""What the server refuses."""
+
+from typing import Any
+
+import httpx
+
+
+class OfframpError(Exception):
+    """The server's problem document; `errors` names the fields at fault.
+
+    `retry_after_s` is there where the server has no room now.
+    """
+
+    def __init__(self, problem: dict[str, Any], retry_after_s: float | None = None) -> None:
+        super().__init__(f"{problem['status']} {problem['title']}: {problem['detail']}")
+        self.status: int = problem["status"]
+        self.detail: str = problem["detail"]
+        self.errors: list[dict[str, str]] = problem.get("errors", [])
+        self.retry_after_s = retry_after_s
+
+
+def check(response: httpx.Response) -> None:
+    """Raises OfframpError unless the response, whose body has been read, is an answer."""
+    if response.is_success:
+        return
+    retry_after = response.headers.get("retry-after")
+    if response.headers.get("content-type") == "application/problem+json":
+        problem = response.json()
+    else:  # not from the server, but from something before it
+        status, title = response.status_code, response.reason_phrase
+        problem = {"status": status, "title": title, "detail": response.text}
+    raise OfframpError(problem, None if retry_after is None else float(retry_after))

@@ -1,0 +1,175 @@
+"""What every inference route does between its request and its response, whatever the protocol."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.policy import Policy, policy_at, policy_of_threshold
+from server.answers import milli
+from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
+from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
+from server.job import DELIVERY_S, Answer, Budget, Job, Outcome
+from server.metrics import SHED_REASONS
+from server.schemas import InferenceParameters
+from server.state import State
+
+
+def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
+    """The request's stop rule on this model; raises BadParameter."""
+    num_exits = model.manifest.num_exits
+    min_exit, max_exit = parameters.min_exit, parameters.max_exit or num_exits
+    if max_exit > num_exits:
+        raise BadParameter("max_exit", f"there are {num_exits} exits")
+    if min_exit > max_exit:
+        raise BadParameter("min_exit", f"exit {max_exit} is the last that may answer")
+    if parameters.threshold is not None:
+        if parameters.operating_point is not None:
+            raise BadParameter("threshold", "excludes operating_point")
+        return policy_of_threshold(
+            parameters.threshold, num_exits, min_exit=min_exit, max_exit=max_exit
+        )
+    name = parameters.operating_point or DEFAULT_OPERATING_POINT
+    if name not in model.operating_points:
+        known = ", ".join(model.operating_points)
+        raise BadParameter("operating_point", f"{name!r} is none of {known}")
+    return policy_at(model.operating_points[name], min_exit=min_exit, max_exit=max_exit)
+
+
+def budget_of(parameters: InferenceParameters) -> Budget:
+    """The request's budget in base units."""
+    latency, energy = parameters.latency_budget_ms, parameters.energy_budget_mj
+    return Budget(
+        latency_s=None if latency is None else latency / 1000,
+        energy_j=None if energy is None else energy / 1000,
+    )
+
+
+def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int) -> None:
+    """Raises Infeasible where exit 1 alone is expected to cost more than the budget."""
+    cost = model.costs.next_answer(0, rows)
+    needed_s = cost.latency_s + DELIVERY_S
+    left_s = inf if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
+    if needed_s > left_s:
+        raise Infeasible(
+            f"exit 1 needs {milli(needed_s)} ms, {milli(max(left_s, 0))} ms are left",
+            "latency_budget_ms",
+        )
+    if budget.energy_j is not None and cost.energy_j > budget.energy_j:
+        raise Infeasible(f"exit 1 needs {milli(cost.energy_j)} mJ", "energy_budget_mj")
+
+
+@contextmanager
+def counted_if_refused(state: State, num_images: int) -> Iterator[None]:
+    """Counts images that are refused before any work."""
+    try:
+        yield
+    except (Overloaded, Infeasible, Unavailable) as error:
+        state.metrics.shed(SHED_REASONS[type(error)], num_images)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The jobs of one request, and what becomes of each, in order."""
+
+    jobs: list[Job]
+    futures: list[asyncio.Future[Outcome]]
+
+    @property
+    def stage(self) -> str:
+        """How far they have come, for the count of clients that went away."""
+        return "segment" if any(job.exit for job in self.jobs) else "queue"
+
+
+async def run(
+    state: State,
+    model: ServedModel,
+    policy: Policy,
+    budget: Budget,
+    arrival: float,
+    images: Sequence[NDArray[np.uint8]],
+) -> list[Outcome | BaseException]:
+    """Admits one job per image and waits for what becomes of each, in order."""
+    admitted = admit(state, model, policy, budget, arrival, images)
+    try:
+        return await results(state, admitted)
+    except asyncio.CancelledError:
+        state.metrics.client_gone(admitted.stage)
+        raise
+
+
+def admit(
+    state: State,
+    model: ServedModel,
+    policy: Policy,
+    budget: Budget,
+    arrival: float,
+    images: Sequence[NDArray[np.uint8]],
+    progress: Callable[[int, Answer], None] | None = None,
+) -> Admitted:
+    """Admits one job per image; `progress` is told an image's number and each of its answers."""
+    loop = asyncio.get_running_loop()
+    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
+    jobs = [
+        Job(
+            model,
+            policy,
+            budget,
+            arrival,
+            image,
+            deliver=partial(settle, future),
+            progress=progress and partial(progress, number),
+        )
+        for number, (image, future) in enumerate(zip(images, futures, strict=True))
+    ]
+    state.engine.submit(jobs)
+    return Admitted(jobs, futures)
+
+
+async def results(state: State, admitted: Admitted) -> list[Outcome | BaseException]:
+    """What becomes of each image. Cancelling this frees the slots of all, and counts them."""
+    try:
+        return await asyncio.gather(*admitted.futures, return_exceptions=True)
+    except asyncio.CancelledError:
+        state.engine.cancel(admitted.jobs)
+        state.metrics.cancelled(admitted.jobs[0].model, len(admitted.jobs))
+        raise
+
+
+def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:
+    """Completes a request's future, unless its client went away."""
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def counted(
+    state: State,
+    model: ServedModel,
+    budget: Budget,
+    results: list[Outcome | BaseException],
+    total_s: float,
+) -> list[Outcome]:
+    """Counts every result once; raises the first failure where there is any."""
+    outcomes: list[Outcome] = []
+    failures: list[BaseException] = []
+    for result in results:
+        if isinstance(result, Outcome):
+            outcomes.append(result)
+            state.metrics.answered(model, budget, result, total_s)
+        else:
+            failures.append(result)
+            state.metrics.failed(model)
+    if failures:
+        raise failures[0]
+    return outcomes

@@ -1,0 +1,61 @@
+"""uvicorn, as this server runs it, and how it ends."""
+
+import asyncio
+import os
+import socket
+import time
+from math import inf
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.protocol import Protocol
+from server.settings import Settings
+
+LAST_WORDS_S = 1
+"""How long answers may take once every job has been told to give the one it has."""
+
+
+class Listener(uvicorn.Server):
+    """Serves until SIGTERM or SIGINT, then leaves in an order that loses nothing.
+
+    First the server is not ready and takes no more work. After `drain_delay_s`, in which load
+    balancers notice, it takes no more connections either. Whoever is not answered after
+    `shutdown_grace_s` is given the answer of the last exit that has run. A second signal ends the
+    process at once.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self._app, self._settings, self._closes_at = app, settings, inf
+        limits = {"receive_timeout_s": settings.receive_timeout_s}
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=type("LimitedProtocol", (Protocol,), limits),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=settings.max_connections,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,
+        )
+        super().__init__(config)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._closes_at < inf:
+            os._exit(128 + sig)
+        self._app.state.gate.is_draining = True
+        self._closes_at = time.monotonic() + self._settings.drain_delay_s
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit |= time.monotonic() >= self._closes_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        hurry = self._app.state.offramp.engine.hurry
+        timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
+        await super().shutdown(sockets)
+        timer.cancel()

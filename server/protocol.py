@@ -1,0 +1,68 @@
+"""uvicorn's HTTP/1.1, with the limits it leaves out."""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 65_536
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection that is closed unless its next request has come after `receive_timeout_s`.
+
+    uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
+    Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent.
+    """
+
+    receive_timeout_s = 10.0
+    _deadline: asyncio.TimerHandle | None = None
+    _num_header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request(self.receive_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._num_header_bytes += len(data)  # unless it turns out to be more than headers
+        super().data_received(data)
+        if self._num_header_bytes > MAX_HEADER_BYTES:
+            if self._is_idle():
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+            else:
+                self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._num_header_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_header_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_request(self.timeout_keep_alive + self.receive_timeout_s)
+
+    def _expect_request(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle():
+            self.transport.abort()
+
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered; what still arrives is of none or of an old one."""
+        return self.cycle is None or self.cycle.response_complete

@@ -1,0 +1,84 @@
+"""The OpenAPI document: its examples run, its page needs nothing from elsewhere."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from server import examples
+from server.schemas import Classification, ExitEvent
+from tests.conftest import Serve
+
+URL = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""")
+
+
+@pytest.fixture(scope="module")
+def client(serve: Serve, digits_zoo: Path) -> Iterator[httpx.Client]:
+    with serve(digits_zoo) as server, httpx.Client(base_url=server.url) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> Any:  # noqa: ANN401
+    return client.get("/openapi.json").json()
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:  # noqa: ANN401
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield method, path, operation
+
+
+def test_every_example_runs(client: httpx.Client, document: Any) -> None:  # noqa: ANN401
+    num_run = 0
+    for method, path, operation in operations(document):
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            for example in content.get("examples", {}).values():
+                headers = {"content-type": media_type}
+                body = json.dumps(example["value"])
+                said = client.request(method, path, content=body, headers=headers)
+                assert said.status_code == 200, (example["summary"], said.text)
+                num_run += 1
+    assert num_run >= len(examples.REQUESTS)
+
+
+def test_examples_of_answers_hold_what_answers_hold() -> None:
+    answer = Classification.model_validate(examples.CLASSIFICATION, strict=False)
+    assert answer.model_dump(mode="json") == examples.CLASSIFICATION
+    said = ExitEvent.model_validate(examples.EXIT, strict=True)
+    assert said.model_dump(mode="json") == examples.EXIT
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:  # noqa: ANN401
+    references = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)))
+    assert references
+    for reference in references:
+        target = document
+        for key in reference.split("/"):
+            target = target[key]
+
+
+def test_docs_ask_nobody_else(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    named = URL.findall(page.text)
+    assert {"/openapi.json", "/static-offline-docs/swagger-ui-bundle.js"} <= set(named)
+    assert "//" not in page.text.replace("<!--", "").replace("-->", "")
+    assert '"validatorUrl": null' in page.text
+    for path in named:
+        assert client.get(path).status_code == 200
+    style = client.get("/static-offline-docs/swagger-ui.css").text
+    assert not re.findall(r"@import|url\((?!\"?data:)", style)
+
+
+def test_files_of_the_page_are_one_route_in_the_metrics(client: httpx.Client) -> None:
+    client.get("/static-offline-docs/favicon.png")
+    client.get("/static-offline-docs/../secret")
+    client.get("/static-offline-docs/nowhere")
+    metrics = client.get("/metrics").text
+    counted = set(re.findall(r'offramp_requests_total\{code="\d+",route="([^"]+)"', metrics))
+    assert not [route for route in counted if "favicon" in route or "nowhere" in route]

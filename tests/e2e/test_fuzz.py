@@ -1,0 +1,26 @@
+"""A little of what `make fuzz` does at length."""
+
+from pathlib import Path
+
+from benchmarks.fuzz import SETTINGS, fuzz_images, fuzz_requests
+from tests.conftest import Serve
+from tests.server.live import samples
+
+
+def test_requests_of_every_kind_get_answers_that_the_document_knows(
+    serve: Serve, digits_zoo: Path
+) -> None:
+    with serve(digits_zoo, **SETTINGS) as server:
+        codes = fuzz_requests(server.url, num_cases=500)
+        assert {200, 404, 422} <= codes.keys()
+        assert 500 not in codes
+        said = samples(server.url)
+    assert said["offramp_in_flight"] == said["offramp_queue_depth"] == 0
+    assert said['offramp_inferences_total{model="digits",outcome="failed"}'] == 0
+
+
+def test_damaged_images_are_decoded_or_refused() -> None:
+    ends = fuzz_images(num_cases=500)
+    assert ends.keys() <= {"decoded", "BadImage", "ImageTooLarge"}
+    assert ends["decoded"] > 0
+    assert ends["BadImage"] > 0

@@ -1,0 +1,132 @@
+"""Real processes and real signals: what is admitted is answered, and the process ends with 0."""
+
+import json
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.process import ServerProcess
+from tests.conftest import Serve
+from tests.server.live import PNG, connect, request
+
+HEADERS = {"content-type": "image/png"}
+PATH = "/v1/classify?threshold=1"
+
+
+def ask(url: str) -> httpx.Response:
+    return httpx.post(f"{url}{PATH}", content=PNG, headers=HEADERS, timeout=20)
+
+
+def access_lines(server: ServerProcess) -> Counter[tuple[str, int]]:
+    """How many requests the log says were answered, by route and status."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    return Counter(
+        (line["route"], line["code"]) for line in lines if line["logger"] == "offramp.access"
+    )
+
+
+def test_readiness_goes_first_and_work_is_refused(serve: Serve, digits_zoo: Path) -> None:
+    with serve(digits_zoo, drain_delay_s=3) as server:
+        with httpx.Client(base_url=server.url) as client:
+            assert client.post(PATH, content=PNG, headers=HEADERS).status_code == 200
+            server.process.terminate()
+            while client.get("/readyz").status_code == 200:
+                time.sleep(0.01)
+            refused = client.post(PATH, content=PNG, headers=HEADERS)
+            assert refused.status_code == 503
+            assert refused.headers["connection"] == "close"
+            assert int(refused.headers["retry-after"]) >= 1
+            assert client.get("/healthz").status_code == 200
+            shed = 'offramp_shed_total{reason="draining"} 1.0'
+            assert shed in client.get("/metrics").text.splitlines()
+        assert server.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_on_its_way_is_answered(
+    serve: Serve, digits_zoo: Path, number: signal.Signals
+) -> None:
+    whole = request(PATH, headers="Accept: text/event-stream\r\n")
+    with serve(digits_zoo) as server, connect(server.url) as client:
+        client.sendall(whole[:-10])
+        time.sleep(0.2)  # until it is being read: there is nothing to ask
+        server.process.send_signal(number)
+        gone = refuses(server.url)
+        client.sendall(whole[-10:])
+        answer = b""
+        while part := client.recv(65_536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer
+        assert b"event: final" in answer
+        assert server.process.wait(20) == 0
+        assert gone
+
+
+def refuses(url: str) -> bool:
+    """Waits until no connection is taken any more."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            connect(url).close()
+        except ConnectionError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_nothing_admitted_is_lost_under_load(serve: Serve, digits_zoo: Path) -> None:
+    def until_refused(url: str) -> Counter[int]:
+        codes: Counter[int] = Counter()
+        while codes[503] == 0:
+            codes[ask(url).status_code] += 1
+        return codes
+
+    with serve(digits_zoo, drain_delay_s=3) as server:
+        with ThreadPoolExecutor(8) as pool:
+            clients = [pool.submit(until_refused, server.url) for _ in range(8)]
+            time.sleep(1)
+            server.process.terminate()
+            codes = sum((client.result() for client in clients), Counter[int]())
+        assert server.process.wait(20) == 0
+        assert codes.keys() == {200, 503}
+        assert codes[200] > 8
+        logged = access_lines(server)
+        assert {code: logged["/v1/classify", code] for code in codes} == codes
+
+
+def held(server: ServerProcess) -> socket.socket:
+    """A request whose body never becomes whole, so that the server has to wait for it."""
+    client = connect(server.url)
+    client.sendall(request(PATH, num_bytes=1000))
+    time.sleep(0.2)
+    return client
+
+
+def seconds_to_end(server: ServerProcess, act: Callable[[], object]) -> float:
+    start = time.monotonic()
+    act()
+    server.process.wait(30)
+    return time.monotonic() - start
+
+
+def test_the_end_comes_in_a_settable_time(serve: Serve, digits_zoo: Path) -> None:
+    with serve(digits_zoo, shutdown_grace_s=1, receive_timeout_s=60) as server, held(server):
+        assert 1 < seconds_to_end(server, server.process.terminate) < 15
+        assert server.process.returncode == 0
+
+
+def test_a_second_signal_forces(serve: Serve, digits_zoo: Path) -> None:
+    with serve(digits_zoo, shutdown_grace_s=60, receive_timeout_s=60) as server, held(server):
+        server.process.terminate()
+        assert refuses(server.url)
+        assert server.process.poll() is None
+        assert seconds_to_end(server, server.process.terminate) < 15
+        assert server.process.returncode == 128 + signal.SIGTERM
