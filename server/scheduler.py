@@ -119,6 +119,7 @@ class Scheduler:
         step, place = self._places.pop(job)
         queue = self._queues[step]
         del queue[bisect_left(queue, place)]
+        self._forget_if_empty(step)
         return True
 
     def finish(self, num_jobs: int) -> None:
@@ -130,11 +131,7 @@ class Scheduler:
 
         Idle workers share a queue; no first answer waits for somebody's better one in its batch.
         """
-        step = min(
-            (step for step, queue in self._queues.items() if queue),
-            key=lambda step: self._queues[step][0],
-            default=None,
-        )
+        step = min(self._queues, key=lambda step: self._queues[step][0], default=None)
         if step is None:
             return None
         queue = self._queues[step]
@@ -144,6 +141,7 @@ class Scheduler:
         rows = best_rows(step, [due - now for _, due, *_ in candidates])
         jobs = [job for *_, job in queue[:rows]]
         del queue[:rows]
+        self._forget_if_empty(step)
         for job in jobs:
             del self._places[job]
         ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
@@ -175,6 +173,7 @@ class Scheduler:
                         answering.append(job)
                     else:
                         self._enqueue(job, Step(job.model, job.exit, is_head=True))
+            self._forget_if_empty(step)
         return answering
 
     def hurry(self, now: float) -> None:
@@ -204,20 +203,23 @@ class Scheduler:
         insort(self._queues.setdefault(step, []), place)
         self._places[job] = step, place
 
+    def _forget_if_empty(self, step: Step) -> None:
+        """Keeps no model alive that nobody waits for."""
+        if not self._queues[step]:
+            del self._queues[step]
+
     def _steps_to_better(self) -> list[tuple[Step, float]]:
         """The steps waited for by jobs that could answer now, and the seconds they take."""
         return [
             (step, step.model.costs.step_s(step.exit, 1, is_head=False))
             for step, queue in self._queues.items()
-            if queue and step.exit > 1 and not step.is_head
+            if step.exit > 1 and not step.is_head
         ]
 
     def _first_answers_s(self, due: float) -> float:
         """Worker seconds of the first answers that are waited for and due before then."""
         return sum(
-            bisect_left(queue, (False, due)) * _row_s(step)
-            for step, queue in self._queues.items()
-            if queue
+            bisect_left(queue, (False, due)) * _row_s(step) for step, queue in self._queues.items()
         )
 
     def _start_of(self, work_s: float, now: float) -> float:
@@ -246,7 +248,7 @@ class Scheduler:
         ahead_s = MARGIN * self._first_answers_s(due)
         if self._start_of(ahead_s, now) + self._all_answered_s(jobs, num_ahead) > due:
             raise Overloaded("the first answer would come too late")
-        row_s = [(step, _row_s(step)) for step, queue in self._queues.items() if queue]
+        row_s = [(step, _row_s(step)) for step in self._queues]
         behind = sorted(
             (place[1], seconds)
             for step, seconds in row_s
