@@ -3,27 +3,20 @@
 import base64
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.process import ServerProcess
 from models.bundle.bundle import Bundle
-from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.policy import policy_at, policy_of_threshold
-from models.bundle.runner import SegmentRunner
 from tests.conftest import Serve
-from tests.images import encoded
-from training.data import load_images
-from training.evaluate import all_logits
+from tests.e2e.conftest import NUM_IMAGES, ByHand
 from training.replay import walk
 
-NUM_IMAGES = 60
 PNG = {"content-type": "image/png"}
 
 
@@ -37,39 +30,6 @@ def server(serve: Serve, digits_zoo: Path) -> Iterator[ServerProcess]:
 def client(server: ServerProcess) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url) as session:
         yield session
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """Test images, as arrays and as PNG, and what every exit says of them."""
-
-    images: NDArray[np.uint8]
-    pngs: list[bytes]
-    probabilities: list[Floats]
-
-    @property
-    def confidences(self) -> list[list[float]]:
-        per_exit: NDArray[np.float32] = np.stack(
-            [p.max(axis=1) for p in self.probabilities], axis=1
-        )
-        rows: list[list[float]] = per_exit.tolist()
-        return rows
-
-    def index(self, row: int, exit: int) -> int:
-        return int(self.probabilities[exit - 1][row].argmax())
-
-
-@pytest.fixture(scope="module")
-def by_hand(digits_bundle: Bundle) -> ByHand:
-    images = load_images("digits", "test").images.numpy()[:NUM_IMAGES]
-    manifest = digits_bundle.manifest
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs)
-    logits = all_logits(runner, images, lambda _: None)
-    probabilities = [
-        calibrated_probabilities(z, fitted.calibration_temperature)
-        for z, fitted in zip(logits, digits_bundle.calibration.exits, strict=True)
-    ]
-    return ByHand(images, [encoded(image) for image in images], probabilities)
 
 
 def counters(client: httpx.Client, name: str) -> Counter[tuple[str, ...]]:
