@@ -1,9 +1,10 @@
 """The application, and the bundles it serves: all loaded and measured before the first request."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -21,10 +22,12 @@ from server.engine import Engine
 from server.gate import Gate
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
+from server.repository import Repository
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.shadow import Shadows
 from server.state import State
+from server.watcher import watch
 
 logger = logging.getLogger("offramp")
 DESCRIPTION = "Classification that stops early, within the budget that each request brings."
@@ -49,15 +52,20 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
             settings.stall_s,
         )
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            app.state.offramp = State(settings, metrics, catalog, engine, decoders, gate)
+            repository = Repository(settings, catalog, metrics)
+            app.state.offramp = State(
+                settings, metrics, catalog, repository, engine, decoders, gate
+            )
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
-                yield
+                async with watching(repository, settings):
+                    yield
             finally:
                 engine.stop()
 
     app = FastAPIOffline(
         redoc_url=None,
+        redirect_slashes=False,
         title="Offramp",
         description=DESCRIPTION,
         version=version("offramp"),
@@ -82,6 +90,21 @@ def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAP
     return app
 
 
+@asynccontextmanager
+async def watching(repository: Repository, settings: Settings) -> AsyncIterator[None]:
+    """Follows the zoo in the background, where the settings ask for it."""
+    if settings.watch_interval_s is None:
+        yield
+        return
+    task = asyncio.create_task(watch(repository, settings.zoo, settings.watch_interval_s))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
     """Loads every bundle of the zoo and measures it on this host; raises BundleError."""
     catalog, meter = Catalog(), find_meter()
@@ -96,4 +119,5 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
             raise
         catalog.add(model)
         metrics.model_loaded(model)
+        metrics.default_is(model)  # versions rise
     return catalog

@@ -1,21 +1,26 @@
 """The bundles this server serves."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.bundle.bundle import Bundle, BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Rapl
-from models.bundle.manifest import CostProfile, Manifest, OperatingPoint, version_of
+from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
 from models.bundle.runner import SegmentRunner
 from server.breaker import Breaker
 from server.errors import UnknownModel
 from server.measuring import measured
 from server.settings import Settings
+from server.statistics import Statistics
 
 DEFAULT_OPERATING_POINT = "balanced"
+
+Key = tuple[str, int]
+"""A model's name and version."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -30,6 +35,11 @@ class ServedModel:
     profile: CostProfile
     costs: Costs
     breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
+    statistics: Statistics = field(default_factory=Statistics)
+
+    @property
+    def key(self) -> Key:
+        return self.manifest.name, self.manifest.version
 
     @property
     def manifest(self) -> Manifest:
@@ -50,8 +60,14 @@ class ServedModel:
         return self.operating_points[DEFAULT_OPERATING_POINT]
 
 
-def serve_bundle(path: Path, settings: Settings, meter: Rapl | None = None) -> ServedModel:
-    """Loads a bundle, runs every graph and measures its cost here; raises BundleError."""
+def serve_bundle(
+    path: Path, settings: Settings, meter: Rapl | None = None, current: ServedModel | None = None
+) -> ServedModel:
+    """Loads a bundle, runs every graph and measures its cost here; raises BundleError.
+
+    Where `current` is the same bundle, it is returned; where only what is around the graphs is new,
+    labels or operating points, they go on in the sessions that `current` has.
+    """
     bundle = load_bundle(path)
     manifest = bundle.manifest
     if (manifest.name, str(manifest.version)) != (path.parent.name, path.name):
@@ -61,6 +77,11 @@ def serve_bundle(path: Path, settings: Settings, meter: Rapl | None = None) -> S
         )
     if DEFAULT_OPERATING_POINT not in bundle.calibration.operating_points:
         raise BundleError(f"{path} has no operating point named {DEFAULT_OPERATING_POINT}")
+    if current is not None:
+        if manifest == current.manifest:
+            return current
+        if graphs_of(manifest) == graphs_of(current.manifest):
+            return replace(current, bundle=bundle)
     try:
         runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
         profile = measured(bundle, runner, settings, meter)
@@ -69,15 +90,29 @@ def serve_bundle(path: Path, settings: Settings, meter: Rapl | None = None) -> S
     return ServedModel(bundle, runner, profile, Costs(profile))
 
 
+def graphs_of(manifest: Manifest) -> tuple[object, ...]:
+    """Everything that decides what its sessions compute; graphs are compared by their hashes."""
+    return manifest.input, manifest.segments, manifest.exit_heads
+
+
+def find_bundles(zoo: Path) -> dict[Key, Path]:
+    """Every NAME/VERSION directory under `zoo`, versions rising."""
+    found: dict[Key, Path] = {}
+    for path in zoo.glob("*/*"):
+        name, version = path.parent.name, version_of(path.name)
+        if version is not None and re.fullmatch(MODEL_NAME, name) and path.is_dir():
+            found[name, version] = path
+    return dict(sorted(found.items()))
+
+
 def bundle_paths(zoo: Path) -> list[Path]:
-    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
+    """The directories to start with; raises BundleError without any."""
     if not zoo.is_dir():
         raise BundleError(f"{zoo} is not a directory")
-    versions = {path: version_of(path.name) for path in zoo.glob("*/*") if path.is_dir()}
-    found = sorted((p.parent, version, p) for p, version in versions.items() if version)
+    found = list(find_bundles(zoo).values())
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return [path for _, _, path in found]
+    return found
 
 
 class Catalog:
@@ -89,6 +124,17 @@ class Catalog:
     def add(self, model: ServedModel) -> None:
         versions = self._models.setdefault(model.manifest.name, {})
         versions[model.manifest.version] = model
+
+    def remove(self, model: ServedModel) -> None:
+        """Jobs that hold the model go on with it."""
+        name, version = model.key
+        del self._models[name][version]
+        if not self._models[name]:
+            del self._models[name]
+
+    def get(self, key: Key) -> ServedModel | None:
+        name, version = key
+        return self._models.get(name, {}).get(version)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return (model for versions in self._models.values() for model in versions.values())
@@ -103,14 +149,17 @@ class Catalog:
     def find(self, name: str | None, version: int | None) -> ServedModel:
         """The model asked for; without a name there must be only one. Raises UnknownModel."""
         if name is None:
-            if len(self._models) > 1:
-                raise UnknownModel(f"one of {', '.join(self.names())} must be named", "model")
+            if len(self._models) != 1:
+                raise UnknownModel(f"a model must be named, of {self._known()}", "model")
             (name,) = self._models
         versions = self.versions(name)
         if not versions:
-            raise UnknownModel(f"{name!r} is none of {', '.join(self.names())}", "model")
+            raise UnknownModel(f"{name!r} is none of {self._known()}", "model")
         for model in reversed(versions):
             if version in (None, model.manifest.version):
                 return model
         known = ", ".join(str(model.manifest.version) for model in versions)
         raise UnknownModel(f"{name} has no version {version}, only {known}", "version")
+
+    def _known(self) -> str:
+        return ", ".join(self.names()) or "the models served: there are none"

@@ -182,7 +182,9 @@ class Engine:
     def _count(self, batch: Batch) -> None:
         step, jobs = batch.step, batch.jobs
         if not step.is_head:
-            self._metrics.segment_ran(step.model, step.exit, len(jobs), jobs[0].segment_s[-1])
+            seconds = jobs[0].segment_s[-1]
+            self._metrics.segment_ran(step.model, step.exit, len(jobs), seconds)
+            step.model.statistics.segment_ran(len(jobs), seconds)
         confidences = [j.answers[-1].confidence for j in jobs if j.has_answer_at(step.exit)]
         self._metrics.head_ran(step.model, step.exit, confidences)
 

@@ -26,6 +26,10 @@ class UnknownModel(FieldError):
     """No such model or version is served."""
 
 
+class NotReady(FieldError):
+    """The server, or a model that it knows, cannot answer now."""
+
+
 class Infeasible(FieldError):
     """A strict request whose budget is less than the first exit's expected cost."""
 

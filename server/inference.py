@@ -167,9 +167,11 @@ def counted(
         if isinstance(result, Outcome):
             outcomes.append(result)
             state.metrics.answered(model, budget, result, total_s)
+            model.statistics.answered(result.queue_s, result.compute_s)
         else:
             failures.append(result)
             state.metrics.failed(model)
+    model.statistics.request_ended(is_success=not failures, total_s=total_s)
     if failures:
         raise failures[0]
     return outcomes

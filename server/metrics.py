@@ -155,17 +155,28 @@ class Metrics:
         for exit in range(1, model.manifest.num_exits):
             for result in AGREEMENT.values():
                 self._shadow_agreement.labels(name, exit, result)
-        point = model.default_point
-        for exit, share in enumerate(point.exit_shares, start=1):
-            self._calibration_exit_ratio.labels(name, exit).set(share)
-            self._segment_disabled.labels(name, exit).set_function(
-                partial(is_disabled, model, exit)
-            )
+        for exit in range(1, model.manifest.num_exits + 1):
             for metric in (
                 self._exits, self._segment_duration, self._batch_rows, self._confidence,
                 self._segment_failures,
             ):  # fmt: skip
                 metric.labels(name, exit)
+
+    def model_unloaded(self, model: ServedModel) -> None:
+        """What it counted stays; nothing holds on to it."""
+        name, version = model.key
+        self._model_info.remove(name, version)
+        for exit in range(1, model.manifest.num_exits + 1):
+            self._segment_disabled.labels(name, exit).set_function(float)
+
+    def default_is(self, model: ServedModel) -> None:
+        """This version answers where a request names none."""
+        name, _ = model.key
+        for exit, share in enumerate(model.default_point.exit_shares, start=1):
+            self._calibration_exit_ratio.labels(name, exit).set(share)
+            self._segment_disabled.labels(name, exit).set_function(
+                partial(is_disabled, model, exit)
+            )
 
     def model_refused(self, name: str) -> None:
         self._load_failures.labels(name).inc()

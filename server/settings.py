@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     stall_s: PositiveFloat = Field(
         10.0, description="seconds behind what it was to take until a worker is replaced"
     )
+    watch_interval_s: PositiveFloat | None = Field(
+        None, description="seconds between looks at the zoo for changed bundles; default: never"
+    )
     drain_delay_s: NonNegativeFloat = Field(
         0, description="seconds after SIGTERM that connections are still taken, and told 503"
     )

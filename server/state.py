@@ -9,6 +9,7 @@ from server.catalog import Catalog
 from server.engine import Engine
 from server.gate import Gate
 from server.metrics import Metrics
+from server.repository import Repository
 from server.settings import Settings
 
 
@@ -19,6 +20,7 @@ class State:
     settings: Settings
     metrics: Metrics
     catalog: Catalog
+    repository: Repository
     engine: Engine
     decoders: Executor
     gate: Gate

@@ -136,6 +136,7 @@ def test_a_segment_that_keeps_failing_is_used_no_more_until_it_works_again(
 
     model, metrics = tampered(digits_bundle, hinder), Metrics()
     metrics.model_loaded(model)
+    metrics.default_is(model)
     *degraded, last = asyncio.run(run())
     assert degraded == [(StopReason.DEGRADED, 2)] * 6
     assert last == (StopReason.FINAL, 3)
