@@ -29,8 +29,6 @@ def answer(
     """One image's answer, `total_s` after its arrival."""
     manifest, last = model.manifest, outcome.answer
     top = top_k(last.probabilities, manifest.labels, parameters.top_k)
-    is_in_time = budget.latency_s is None or total_s <= budget.latency_s
-    is_in_energy = budget.energy_j is None or outcome.energy_j <= budget.energy_j
     return Classification(
         model=manifest.name,
         version=manifest.version,
@@ -44,7 +42,7 @@ def answer(
         budget=BudgetReport(
             latency_ms=parameters.latency_budget_ms,
             energy_mj=parameters.energy_budget_mj,
-            met=is_in_time and is_in_energy,
+            met=is_met(budget, outcome, total_s),
         ),
         cost=CostReport(
             total_ms=milli(total_s),
@@ -74,6 +72,11 @@ def exit_event(
         num_exits=manifest.num_exits,
         at_ms=milli(said.at_s - arrival),
     )
+
+
+def is_met(budget: Budget, outcome: Outcome, total_s: float) -> bool:
+    is_in_time = budget.latency_s is None or total_s <= budget.latency_s
+    return is_in_time and (budget.energy_j is None or outcome.energy_j <= budget.energy_j)
 
 
 def top_k(probabilities: Floats, labels: Sequence[str], k: int) -> list[Labelled]:

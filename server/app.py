@@ -22,6 +22,7 @@ from server.engine import Engine
 from server.gate import Gate
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
+from server.oip import routes as oip
 from server.repository import Repository
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -31,7 +32,7 @@ from server.watcher import watch
 
 logger = logging.getLogger("offramp")
 DESCRIPTION = "Classification that stops early, within the budget that each request brings."
-ROUTERS = (classify.router, info.router, probes.router)
+ROUTERS = (classify.router, info.router, probes.router, *oip.ROUTERS)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
     "allow_headers": ["Authorization", "Content-Type", "X-Request-ID"],

@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents: one table from error to status."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from models.bundle.bundle import BundleError
 from server.errors import (
     BadBody,
     BadImage,
@@ -24,6 +26,7 @@ from server.errors import (
     ImageTooLarge,
     Infeasible,
     NoAnswer,
+    NotReady,
     Overloaded,
     Unauthenticated,
     Unavailable,
@@ -38,6 +41,7 @@ MAX_RETRY_AFTER_S = 3
 STATUS: dict[type[Exception], HTTPStatus] = {
     BadBody: HTTPStatus.BAD_REQUEST,
     BadImage: HTTPStatus.BAD_REQUEST,
+    BundleError: HTTPStatus.BAD_REQUEST,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
     UnknownModel: HTTPStatus.NOT_FOUND,
@@ -51,6 +55,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 CLOSE = {"Connection": "close"}
@@ -108,24 +113,36 @@ def problem_of(error: Exception) -> JSONResponse:
     return problem(STATUS[type(error)], str(error), errors, headers)
 
 
+def spoken(request: Request, problem: JSONResponse) -> JSONResponse:
+    """The problem as its protocol says it: under /v2 as an error, and all bad input is 400."""
+    if not f"{request.url.path}/".startswith("/v2/"):
+        return problem
+    is_bad_input = problem.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    status = HTTPStatus.BAD_REQUEST if is_bad_input else problem.status_code
+    own = ("content-type", "content-length")
+    headers = {name: value for name, value in problem.headers.items() if name not in own}
+    return JSONResponse({"error": json.loads(bytes(problem.body))["detail"]}, status, headers)
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem document."""
 
-    async def mapped(_: Request, error: Exception) -> JSONResponse:
-        return problem_of(error)
+    async def mapped(request: Request, error: Exception) -> JSONResponse:
+        return spoken(request, problem_of(error))
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return problem_of(BadParameter.of(error.errors()))
+        return spoken(request, problem_of(BadParameter.of(error.errors())))
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return problem(HTTPStatus(error.status_code), error.detail, headers=error.headers)
+        status = HTTPStatus(error.status_code)
+        return spoken(request, problem(status, error.detail, headers=error.headers))
 
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
         said = "the server failed; its log says why"
         headers = {"X-Request-ID": request_id.get() or ""}  # this handler is outside all middleware
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, said, headers=headers)
+        return spoken(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, said, headers=headers))
 
     for kind in STATUS:
         app.add_exception_handler(kind, mapped)

@@ -82,7 +82,7 @@ def test_management_has_keys_of_its_own(
     problems.install(app)
     nothing: Any = None
     checked = Settings.model_validate(settings)
-    app.state.offramp = State(checked, nothing, nothing, nothing, nothing, nothing)
+    app.state.offramp = State(checked, *[nothing] * 6)
     app.post("/load", dependencies=[Depends(trusted)])(lambda: "loaded")
     said = TestClient(app).post("/load", headers=bearer(key) if key else {})
     assert said.status_code == status

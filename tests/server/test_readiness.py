@@ -11,7 +11,9 @@ from server.app import create_app
 from server.breaker import MAX_FAILURES
 from server.catalog import Catalog, ServedModel
 from server.metrics import Metrics
+from server.repository import Repository
 from server.settings import load_settings
+from tests.e2e.oip import request
 from tests.server.engines import IMAGES, failing
 
 
@@ -38,17 +40,49 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
             assert answer.status_code == 500
             assert answer.json()["detail"] == "segment 1 of digits failed"
         answer = http.post("/v1/classify", content=png, headers=headers)
+        refused = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
+        assert refused.status_code == 503
+        assert refused.json() == {"error": "digits fails at its first segment"}
+        assert refused.headers["retry-after"] == answer.headers["retry-after"]
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["detail"] == "digits fails at its first segment"
+        for path in ("/v2/health/ready", "/v2/models/digits/ready"):
+            ready = http.get(path)
+            assert ready.status_code == 503
+            assert ready.json() == {"error": "segment 1 of digits is out of use"}
         ready = http.get("/readyz")
         assert (ready.status_code, ready.text) == (503, "segment 1 of digits is out of use\n")
         assert http.get("/healthz").status_code == 200
         metrics = http.get("/metrics").text
         assert 'offramp_inferences_total{model="digits",outcome="failed"} 3.0' in metrics
-        assert 'offramp_shed_total{reason="unavailable"} 1.0' in metrics
+        assert 'offramp_shed_total{reason="unavailable"} 2.0' in metrics
         model.breakers[1, False].retry_at = 0.0
         assert http.get("/readyz").status_code == 200, "the next batch tries again"
+
+
+def test_a_failure_has_the_form_of_its_protocol(digits_bundle: Bundle) -> None:
+    with client(failing(digits_bundle, (1, False))) as http:
+        failed = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
+        assert failed.status_code == 500
+        assert failed.json() == {"error": "segment 1 of digits failed"}
+        (stats,) = http.get("/v2/models/digits/stats").json()["model_stats"]
+        assert stats["inference_stats"]["fail"]["count"] == 1
+        assert stats["inference_count"] == 0
+
+
+def test_an_error_that_nobody_expected_says_nothing(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    with client(failing(digits_bundle)) as http:
+        monkeypatch.setattr(Repository, "find", fail)
+        quiet = TestClient(http.app, raise_server_exceptions=False)
+        said = quiet.get("/v2/models/digits")
+        assert said.status_code == 500
+        assert said.json() == {"error": "the server failed; its log says why"}
 
 
 def test_ready_while_a_later_segment_is_out_of_use(digits_bundle: Bundle, png: bytes) -> None:

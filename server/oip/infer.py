@@ -1,0 +1,109 @@
+"""`POST /v2/models/NAME/infer`: tensors to jobs, outcomes to tensors."""
+
+import asyncio
+import time
+
+from fastapi import Request, Response
+
+from models.bundle.manifest import Manifest
+from server.answers import is_met, milli, server_timing
+from server.catalog import ServedModel
+from server.compression import accepted_encoding, deflate, inflate
+from server.inference import budget_of, check_feasible, counted, counted_if_refused, policy_of, run
+from server.job import Budget, Outcome
+from server.oip.models import model_of
+from server.oip.outputs import output
+from server.oip.requests import Inference, read_inference
+from server.oip.response_schemas import InferResponse
+from server.settings import Settings
+from server.state import State, state_of
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+async def infer(request: Request) -> Response:
+    """Classifies every image of a tensor, each within the request's budget."""
+    state, model = state_of(request), model_of(request)
+    arrival: float = request.scope["arrival"]
+    asked, decode_s = await read(request, state, model)
+    policy, budget = policy_of(asked.parameters, model), budget_of(asked.parameters)
+    num_images = len(asked.images)
+    with counted_if_refused(state, num_images):
+        if asked.parameters.strict:
+            check_feasible(model, budget, arrival, num_images)
+        results = await run(state, model, policy, budget, arrival, list(asked.images))
+    total_s = time.monotonic() - arrival
+    outcomes = counted(state, model, budget, results, total_s)
+    request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
+    response = response_of(asked, model, budget, outcomes, total_s)
+    response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
+    return await compressed(request, state, response)
+
+
+async def read(request: Request, state: State, model: ServedModel) -> tuple[Inference, float]:
+    """Reads the body and, off the event loop, what it says."""
+    body, headers = await request.body(), request.headers
+    loop = asyncio.get_running_loop()
+    try:
+        asked, seconds = await loop.run_in_executor(
+            state.decoders,
+            decode,
+            body,
+            headers.get("content-encoding", ""),
+            headers.get(HEADER_LENGTH),
+            model.manifest,
+            state.settings,
+        )
+    except asyncio.CancelledError:
+        state.metrics.client_gone("decode")
+        raise
+    state.metrics.decoded(seconds)
+    return asked, seconds
+
+
+def decode(
+    body: bytes, encoding: str, header_length: str | None, manifest: Manifest, settings: Settings
+) -> tuple[Inference, float]:
+    """The request, and the seconds it took to understand it."""
+    started = time.monotonic()
+    content = inflate(body, encoding, settings.max_body_bytes)
+    asked = read_inference(content, header_length, manifest, settings.max_images)
+    return asked, time.monotonic() - started
+
+
+def response_of(
+    asked: Inference, model: ServedModel, budget: Budget, outcomes: list[Outcome], total_s: float
+) -> Response:
+    """JSON, with the binary outputs behind it where there are any."""
+    parts = [output(wanted, outcomes, model.manifest.labels) for wanted in asked.outputs]
+    head = InferResponse(
+        model_name=model.manifest.name,
+        model_version=str(model.manifest.version),
+        id=asked.id,
+        parameters={
+            "total_ms": milli(total_s),
+            "energy_mj": milli(sum(outcome.energy_j for outcome in outcomes)),
+            "energy_source": model.energy_source,
+            "met": all(is_met(budget, outcome, total_s) for outcome in outcomes),
+        },
+        outputs=[tensor for tensor, _ in parts],
+    )
+    content = head.model_dump_json(exclude_none=True).encode()
+    tails = [tail for _, tail in parts if tail is not None]
+    if not tails:
+        return Response(content, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(content))}
+    return Response(b"".join([content, *tails]), 200, headers, "application/octet-stream")
+
+
+async def compressed(request: Request, state: State, response: Response) -> Response:
+    """The response in an encoding that its client accepts, if it is large enough to gain by it."""
+    body = bytes(response.body)
+    encoding = accepted_encoding(request.headers.get("accept-encoding", ""), len(body))
+    if encoding is None:
+        return response
+    loop = asyncio.get_running_loop()
+    content = await loop.run_in_executor(state.decoders, deflate, body, encoding)
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    headers |= {"content-encoding": encoding, "vary": "Accept-Encoding"}
+    return Response(content, 200, headers)

@@ -1,0 +1,91 @@
+"""From the bytes of an inference request to images and what is asked of them. Pure."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from models.bundle.manifest import Manifest
+from server.errors import BadBody, BadParameter
+from server.oip.inputs import images_of
+from server.oip.parameters import parameters_of
+from server.oip.request_schemas import InferRequest
+from server.oip.tensors import uint8_of_bytes
+from server.oip.wanted import OUTPUT_DATATYPES, Wanted, wanted
+from server.schemas import InferenceParameters
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_BRACKETS = 10_000
+"""In names, ids and parameters, and around the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A request understood: images, (rows, height, width, channels), and what is wanted of them."""
+
+    id: str | None
+    images: NDArray[np.uint8]
+    parameters: InferenceParameters
+    outputs: list[Wanted]
+
+
+def read_inference(
+    body: bytes, header_length: str | None, manifest: Manifest, max_rows: int
+) -> Inference:
+    """Raises BadBody or BadParameter. `header_length` is Inference-Header-Content-Length."""
+    if header_length == "0":
+        return raw_inference(body, manifest)
+    head, tail = split(body, header_length)
+    check_nesting(head, manifest, max_rows)
+    request = parse(InferRequest, head)
+    parameters = dict(request.parameters)
+    are_binary = parameters.pop("binary_data_output", False)
+    if type(are_binary) is not bool:
+        raise BadParameter("parameters.binary_data_output", "must be true or false")
+    return Inference(
+        id=request.id,
+        images=images_of(request.inputs, tail, manifest, max_rows),
+        parameters=parameters_of(parameters),
+        outputs=wanted(request.outputs, manifest, are_binary=are_binary),
+    )
+
+
+def raw_inference(body: bytes, manifest: Manifest) -> Inference:
+    """A request that is nothing but the bytes of one image; all outputs are binary."""
+    shape = (1, *manifest.segments[0].inputs[0].shape[1:])
+    outputs = [Wanted(name, is_binary=True) for name in OUTPUT_DATATYPES]
+    return Inference(None, uint8_of_bytes(body, shape), InferenceParameters(), outputs)
+
+
+def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON, and the binary data behind it."""
+    if header_length is None:
+        return body, memoryview(b"")
+    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
+        raise BadBody("Inference-Header-Content-Length must be a number of bytes")
+    num_bytes = int(header_length)
+    if num_bytes > len(body):
+        raise BadBody(f"Inference-Header-Content-Length exceeds the body's {len(body)} bytes")
+    return body[:num_bytes], memoryview(body)[num_bytes:]
+
+
+def check_nesting(head: bytes, manifest: Manifest, max_rows: int) -> None:
+    """A million empty lists would keep the interpreter busy for seconds; no image has so many."""
+    _, height, width, _ = manifest.segments[0].inputs[0].shape
+    num_nested = max_rows * (1 + height * (1 + width))
+    if head.count(b"[") + head.count(b"{") > num_nested + MAX_BRACKETS:
+        raise BadBody("the JSON has more lists and objects than the largest batch needs")
+
+
+def parse(kind: type[M], content: bytes) -> M:
+    """JSON as a request of this kind; raises BadBody or BadParameter."""
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first, *_ = errors = error.errors(include_url=False, include_input=False)
+        if first["type"] == "json_invalid":
+            raise BadBody(first["msg"]) from error
+        raise BadParameter.of(errors) from error
