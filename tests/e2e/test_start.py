@@ -89,7 +89,7 @@ def test_serving_never_imports_torch(digits_zoo: Path) -> None:
         "create_app(settings, load_catalog(settings, metrics), metrics); "
         "print([m for m in ('torch', 'onnx', 'training', 'sklearn') if m in sys.modules])"
     )
-    command = [sys.executable, "-c", code, "--zoo", str(digits_zoo), "--profile-runs", "1"]
+    command = [sys.executable, "-c", code, "--zoo", str(digits_zoo), "--profile-s", "0.1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
