@@ -10,7 +10,7 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench lock clean
+.PHONY: serve test check format bench dashboards lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -26,6 +26,9 @@ check: $(DEV_ENV)/ready
 
 bench: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 $(DATA)
+
+dashboards: $(DEV_ENV)/ready
+	$(RUN)/python -m deploy.grafana.generate
 
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .

@@ -84,7 +84,9 @@ class Prometheus:
 
     def values(self, query: Query, variables: dict[str, str], start: float) -> list[list[float]]:
         """Every series' values as the panel draws them, from `start` until now."""
-        expression, end = query.substituted(variables), time.time()
+        end = time.time()
+        window = {"__range": f"{int(end - start) + 1}s"}
+        expression = query.substituted(variables | window)
         if query.instant:
             result = self.get("query", query=expression, time=end)["result"]
             return [[float(each["value"][1])] for each in result]
@@ -233,16 +235,17 @@ def test_calibration_is_the_bundles(observed: Observed, digits_bundle: Bundle) -
 @pytest.fixture(scope="module")
 def variables(observed: Observed) -> dict[str, str]:
     """The dashboard's variables, found as Grafana finds them."""
-    wanted = dashboard.variables()["model"]["query"]["query"]
-    parts = re.fullmatch(r"label_values\((\w+), (\w+)\)", wanted)
-    assert parts is not None
-    models = observed.prometheus.get(f"label/{parts[2]}/values", **{"match[]": parts[1]})
-    assert models == ["digits"]
-    return {
-        "model": models[0],
-        "__rate_interval": f"{RATE_INTERVAL_S}s",
-        "__range": f"{int(time.time() - observed.start) + 1}s",
-    }
+    found: dict[str, str] = {}
+    for name in ("model", "version", "exit"):
+        wanted = dashboard.variables("exits")[name]["definition"]
+        for known, value in found.items():
+            wanted = wanted.replace(f"${known}", value)
+        parts = re.fullmatch(r"label_values\((\S+), (\w+)\)", wanted)
+        assert parts is not None
+        first, *_ = observed.prometheus.get(f"label/{parts[2]}/values", **{"match[]": parts[1]})
+        found[name] = first
+    assert found == {"model": "digits", "version": "1", "exit": "1"}
+    return found | {"__rate_interval": f"{RATE_INTERVAL_S}s"}
 
 
 @pytest.mark.parametrize("query", dashboard.queries(), ids=str)
