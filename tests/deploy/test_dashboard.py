@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from benchmarks.process import ROOT
 from deploy.grafana import generate
 from server.metrics import Metrics
 from tests.deploy.dashboard import BOARDS, Query, load, panels, queries, variables
@@ -69,6 +70,12 @@ def test_panel_explains_itself(board: str, panel: dict[str, Any]) -> None:
     legends = [target["legendFormat"] for target in panel["targets"]]
     assert all(legends)
     assert len(set(legends)) == len(legends)
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=title)
+def test_guide_says_how_to_read_the_panel(board: str, panel: dict[str, Any]) -> None:
+    _, _, section = (ROOT / "docs/operating.md").read_text().partition(f"### {board.title()}\n")
+    assert panel["title"].replace("$exit", "N") in section.partition("\n##")[0]
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=title)
