@@ -9,8 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -21,17 +20,15 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from benchmarks.process import ROOT, free_port
+from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, scraping
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
 from tests.deploy import dashboard
 from tests.deploy.dashboard import Query
+from tests.deploy.rules import ALERTS, RECORDED
 from tests.images import encoded
 
-CONFIGURATION = ROOT / "deploy/prometheus/prometheus.yml"
-SCRAPE_S = 1
 RATE_INTERVAL_S = 4 * SCRAPE_S  # what Grafana takes for $__rate_interval on a short time range
-LIMIT_S = 20
 ROUNDS = 3
 IMAGES = 12
 CLASSIFY = "/v1/classify"
@@ -66,49 +63,12 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Prometheus:
-    """A client of Prometheus's HTTP API."""
-
-    url: str
-
-    def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
-        said = httpx.get(f"{self.url}/api/v1/{path}", params=parameters)
-        assert said.status_code == 200, said.text
-        return said.json()["data"]
-
-    def now(self, expression: str, label: str) -> dict[str, float]:
-        """The current value of each series by one label, without those that are zero."""
-        series = self.get("query", query=expression)["result"]
-        values = {each["metric"].get(label, ""): float(each["value"][1]) for each in series}
-        return {name: value for name, value in values.items() if value != 0}
-
-    def values(self, query: Query, variables: dict[str, str], start: float) -> list[list[float]]:
-        """Every series' values as the panel draws them, from `start` until now."""
-        end = time.time()
-        window = {"__range": f"{int(end - start) + 1}s"}
-        expression = query.substituted(variables | window)
-        if query.instant:
-            result = self.get("query", query=expression, time=end)["result"]
-            return [[float(each["value"][1])] for each in result]
-        result = self.get("query_range", query=expression, start=start, end=end, step=SCRAPE_S)
-        return [[float(value) for _, value in each["values"]] for each in result["result"]]
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """A Prometheus that has seen all that was sent since `start`, a Unix time."""
 
     prometheus: Prometheus
     sent: Sent
     start: float
-
-
-def eventually(look: Callable[[], object], expected: object) -> None:
-    """Polls until `look()` is as expected; the last difference is the failure."""
-    deadline = time.monotonic() + LIMIT_S
-    while (seen := look()) != expected and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert seen == expected
 
 
 def executable(name: str) -> str:
@@ -118,50 +78,6 @@ def executable(name: str) -> str:
         pytest.skip(f"{name} is not installed: apt-get install prometheus")
     assert path is not None
     return path
-
-
-def configuration(server: str, own: str) -> str:
-    """The committed configuration at other addresses, and quicker."""
-    text = CONFIGURATION.read_text()
-    for committed, ours in (
-        ("offramp:8000", server),
-        ("localhost:9090", own),
-        ("scrape_interval: 5s", f"scrape_interval: {SCRAPE_S}s"),
-    ):
-        assert text.count(committed) == 1
-        text = text.replace(committed, ours)
-    return text
-
-
-@contextmanager
-def scraping(server_url: str, directory: Path) -> Iterator[Prometheus]:
-    """A Prometheus process that has scraped the server and itself."""
-    address = f"127.0.0.1:{free_port()}"
-    file = directory / "prometheus.yml"
-    file.write_text(configuration(server_url.removeprefix("http://"), address))
-    command = [
-        executable("prometheus"),
-        f"--config.file={file}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address={address}",
-    ]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        prometheus = Prometheus(f"http://{address}")
-        eventually(lambda: is_ready(prometheus.url), True)
-        eventually(lambda: prometheus.now("up", "job"), {"offramp": 1, "prometheus": 1})
-        yield prometheus
-    finally:
-        process.terminate()
-        process.wait(LIMIT_S)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready").is_success
-    except httpx.TransportError:
-        return False
 
 
 def digits() -> list[bytes]:
@@ -180,10 +96,25 @@ def send(url: str, sent: Sent) -> None:
         sent.add(client.post(CLASSIFY, content=image[:20]))
 
 
+def values(
+    prometheus: Prometheus, query: Query, variables: dict[str, str], start: float
+) -> list[list[float]]:
+    """Every series' values as the panel draws them, from `start` until now."""
+    end = time.time()
+    window = {"__range": f"{int(end - start) + 1}s"}
+    expression = query.substituted(variables | window)
+    if query.instant:
+        result = prometheus.get("query", query=expression, time=end)["result"]
+        return [[float(each["value"][1])] for each in result]
+    result = prometheus.get("query_range", query=expression, start=start, end=end, step=SCRAPE_S)
+    return [[float(value) for _, value in each["values"]] for each in result["result"]]
+
+
 @pytest.fixture(scope="module")
 def observed(
     serve: Serve, digits_zoo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
+    executable("prometheus")
     directory = tmp_path_factory.mktemp("prometheus")
     with serve(digits_zoo) as server, scraping(server.url, directory) as prometheus:
         start, sent = time.time(), Sent()
@@ -194,7 +125,9 @@ def observed(
 
 
 def test_configuration_is_valid() -> None:
-    subprocess.run([executable("promtool"), "check", "config", str(CONFIGURATION)], check=True)
+    subprocess.run(
+        [executable("promtool"), "check", "config", str(DIRECTORY / "prometheus.yml")], check=True
+    )
 
 
 def test_every_request_was_answered_as_meant(observed: Observed) -> None:
@@ -250,8 +183,20 @@ def variables(observed: Observed) -> dict[str, str]:
 
 @pytest.mark.parametrize("query", dashboard.queries(), ids=str)
 def test_query_returns_data(observed: Observed, variables: dict[str, str], query: Query) -> None:
-    curves = observed.prometheus.values(query, variables, observed.start)
+    curves = values(observed.prometheus, query, variables, observed.start)
     assert any(not isnan(value) for curve in curves for value in curve)
+
+
+@pytest.mark.parametrize("rule", RECORDED)
+def test_recording_rule_has_recorded(observed: Observed, rule: str) -> None:
+    recorded = observed.prometheus.get("query", query=f"max_over_time({rule}[1h])")["result"]
+    assert not isnan(float(recorded[0]["value"][1]))
+
+
+def test_every_rule_was_evaluated_without_error(observed: Observed) -> None:
+    groups = observed.prometheus.get("rules")["groups"]
+    health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    assert health == dict.fromkeys([*RECORDED, *ALERTS], "ok")
 
 
 def test_exit_shares_sum_to_one(observed: Observed, variables: dict[str, str]) -> None:
@@ -259,5 +204,5 @@ def test_exit_shares_sum_to_one(observed: Observed, variables: dict[str, str]) -
         q for q in dashboard.queries() if q.panel == "Exit share and calibration"
     )
     for query in (served, calibration):
-        curves = observed.prometheus.values(query, variables, observed.start)
+        curves = values(observed.prometheus, query, variables, observed.start)
         assert sum(value for (value,) in curves) == pytest.approx(1)

@@ -8,23 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks.process import ROOT
 from server.metrics import Metrics
+from tests.deploy.rules import ALERTS, FILES, RECORDED, RULES
 from tests.deploy.test_dashboard import exported_names
 from tests.deploy.test_prometheus import executable
-
-DIRECTORY = ROOT / "deploy/prometheus"
-FILES = sorted(DIRECTORY.glob("rules*.yml"))
-RULES: list[dict[str, Any]] = [
-    rule
-    for file in FILES
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-]
-RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
-ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 
 Series = dict[str, str]
 
