@@ -18,8 +18,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from sklearn.datasets import load_digits
 
+from benchmarks.process import ROOT
 from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, scraping
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
@@ -197,6 +199,21 @@ def test_every_rule_was_evaluated_without_error(observed: Observed) -> None:
     groups = observed.prometheus.get("rules")["groups"]
     health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
     assert health == dict.fromkeys([*RECORDED, *ALERTS], "ok")
+
+
+def test_autoscalers_metric_has_a_value(observed: Observed) -> None:
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+    query: str = rule["metricsQuery"]
+    for name, value in (
+        ("Series", rule["seriesQuery"].partition("{")[0]),
+        ("LabelMatchers", 'job="offramp"'),
+        ("GroupBy", "job"),
+    ):
+        query = query.replace(f"<<.{name}>>", value)
+    assert "<<" not in query
+    (series,) = observed.prometheus.get("query", query=query)["result"]
+    assert 0 <= float(series["value"][1]) <= 1
 
 
 def test_exit_shares_sum_to_one(observed: Observed, variables: dict[str, str]) -> None:
