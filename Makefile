@@ -39,6 +39,8 @@ lock: $(DEV_ENV)/ready
 	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra train --extra dev -c requirements/serve.txt \
 		--unsafe-package torch --unsafe-package pip --unsafe-package setuptools \
 		-o requirements/dev.txt pyproject.toml
+	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra ray -c requirements/dev.txt \
+		--unsafe-package pip --unsafe-package setuptools -o requirements/ray.txt pyproject.toml
 
 clean:
 	rm -rf .venv
@@ -51,9 +53,9 @@ $(SERVE_ENV)/ready: requirements/serve.txt
 	$(SERVE_ENV)/bin/pip install -q --no-deps -e .
 	touch $@
 
-$(DEV_ENV)/ready: requirements/dev.txt
+$(DEV_ENV)/ready: requirements/dev.txt requirements/ray.txt
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(RUN)/pip install -q $(TORCH)
-	$(RUN)/pip install -q -r requirements/dev.txt
+	$(RUN)/pip install -q -r requirements/dev.txt -r requirements/ray.txt
 	$(RUN)/pip install -q --no-deps -e .
 	touch $@

@@ -1,7 +1,7 @@
 """The application, and the bundles it serves: all loaded and measured before the first request."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,23 +19,33 @@ from server.middleware import LimitBody, Observe
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.shadow import Shadows
-from server.state import State
+from server.state import Answering, State
 
 logger = logging.getLogger("offramp")
 ROUTERS = (classify.router, info.router)
 
 
-def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
+def local_engine(settings: Settings, metrics: Metrics) -> Engine:
+    """Workers in this process, running from now on."""
+    return Engine(
+        Scheduler(settings.max_in_flight, settings.workers),
+        metrics,
+        Shadows(settings.shadow_share, metrics),
+        settings.stall_s,
+    )
+
+
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    metrics: Metrics,
+    start_engine: Callable[[Settings, Metrics], Answering] = local_engine,
+) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(
-            Scheduler(settings.max_in_flight, settings.workers),
-            metrics,
-            Shadows(settings.shadow_share, metrics),
-            settings.stall_s,
-        )
+        engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             app.state.offramp = State(settings, metrics, catalog, engine, decoders)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
