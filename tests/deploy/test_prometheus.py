@@ -118,7 +118,7 @@ def observed(
 ) -> Iterator[Observed]:
     executable("prometheus")
     directory = tmp_path_factory.mktemp("prometheus")
-    with serve(digits_zoo) as server, scraping(server.url, directory) as prometheus:
+    with serve(digits_zoo, shadow_share=1) as server, scraping(server.url, directory) as prometheus:
         start, sent = time.time(), Sent()
         for _ in range(ROUNDS):
             send(server.url, sent)
