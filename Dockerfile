@@ -16,11 +16,12 @@ FROM ${BASE}
 # Same path as in the first stage: a venv's scripts name their interpreter by its absolute path.
 COPY --from=build /opt/venv /opt/venv
 COPY models/zoo /zoo
-# onnxruntime sends usage data home unless told not to.
+# onnxruntime sends usage data home unless told not to. The user has no home to keep costs in.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
+    OFFRAMP_CACHE=/tmp/offramp \
     OFFRAMP_ZOO=/zoo \
     OFFRAMP_HOST=0.0.0.0 \
     OFFRAMP_PORT=8000

@@ -10,7 +10,7 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench fuzz soak lock clean
+.PHONY: serve test check format bench fuzz soak dashboards lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -34,6 +34,9 @@ fuzz: $(DEV_ENV)/ready
 soak: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.soak models/zoo --requests 200000
 
+dashboards: $(DEV_ENV)/ready
+	$(RUN)/python -m deploy.grafana.generate
+
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
@@ -43,6 +46,8 @@ lock: $(DEV_ENV)/ready
 	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra train --extra dev -c requirements/serve.txt \
 		--unsafe-package torch --unsafe-package pip --unsafe-package setuptools \
 		-o requirements/dev.txt pyproject.toml
+	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra ray -c requirements/dev.txt \
+		--unsafe-package pip --unsafe-package setuptools -o requirements/ray.txt pyproject.toml
 
 clean:
 	rm -rf .venv
@@ -55,9 +60,9 @@ $(SERVE_ENV)/ready: requirements/serve.txt
 	$(SERVE_ENV)/bin/pip install -q --no-deps -e .
 	touch $@
 
-$(DEV_ENV)/ready: requirements/dev.txt
+$(DEV_ENV)/ready: requirements/dev.txt requirements/ray.txt
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(RUN)/pip install -q $(TORCH)
-	$(RUN)/pip install -q -r requirements/dev.txt
+	$(RUN)/pip install -q -r requirements/dev.txt -r requirements/ray.txt
 	$(RUN)/pip install -q --no-deps -e .
 	touch $@

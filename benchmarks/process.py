@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -27,12 +28,12 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(zoo: Path, **settings: object) -> Iterator[ServerProcess]:
-    """Starts a server on a free port and waits until it is ready; ends it on leaving.
+def serving(zoo: Path, *, port: int | None = None, **settings: Any) -> Iterator[ServerProcess]:
+    """Starts a server, on a free port unless one is given, and waits until it is ready.
 
-    `settings` are OFFRAMP_* variables in lower case, without the prefix.
+    It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
     """
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}

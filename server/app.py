@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -27,7 +27,7 @@ from server.repository import Repository
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.shadow import Shadows
-from server.state import State
+from server.state import Answering, State
 from server.watcher import watch
 
 logger = logging.getLogger("offramp")
@@ -40,18 +40,28 @@ CORS: dict[str, Any] = {
 }
 
 
-def create_app(settings: Settings, catalog: Catalog, metrics: Metrics) -> FastAPI:
+def local_engine(settings: Settings, metrics: Metrics) -> Engine:
+    """Workers in this process, running from now on."""
+    return Engine(
+        Scheduler(settings.max_in_flight, settings.workers),
+        metrics,
+        Shadows(settings.shadow_share, metrics),
+        settings.stall_s,
+    )
+
+
+def create_app(
+    settings: Settings,
+    catalog: Catalog,
+    metrics: Metrics,
+    start_engine: Callable[[Settings, Metrics], Answering] = local_engine,
+) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
     gate = Gate(settings.max_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(
-            Scheduler(settings.max_in_flight, settings.workers),
-            metrics,
-            Shadows(settings.shadow_share, metrics),
-            settings.stall_s,
-        )
+        engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             repository = Repository(settings, catalog, metrics)
             app.state.offramp = State(

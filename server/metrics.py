@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 from prometheus_client import (
     CollectorRegistry,
@@ -100,6 +101,9 @@ class Metrics:
         self._deadline_misses = counter(
             "deadline_misses", "Answers that came after their deadline", "model"
         )
+        self._depth_limited = counter(
+            "depth_limited", "Answers cut short that would not have been without waiting", "model"
+        )
         self._shed = counter("shed", "Images, or whole requests, refused before any work", "reason")
         self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
         self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
@@ -149,7 +153,8 @@ class Metrics:
         for reason in StopReason:
             self._stops.labels(name, reason)
         for metric in (
-            self._queue_wait, self._budget_slack, self._budget_overrun, self._deadline_misses
+            self._queue_wait, self._budget_slack, self._budget_overrun, self._deadline_misses,
+            self._depth_limited,
         ):  # fmt: skip
             metric.labels(name)
         for exit in range(1, model.manifest.num_exits):
@@ -229,6 +234,8 @@ class Metrics:
         self._stops.labels(name, outcome.stop_reason).inc()
         self._queue_wait.labels(name).observe(outcome.queue_s)
         self._energy.labels(name, model.energy_source).inc(outcome.energy_j)
+        if is_depth_limited(model, budget, outcome, total_s):
+            self._depth_limited.labels(name).inc()
         if budget.latency_s is None:
             return
         if total_s <= budget.latency_s:
@@ -256,6 +263,17 @@ class Metrics:
     def exposition(self) -> bytes:
         """The registry in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total_s: float) -> bool:
+    """Whether the time that an answer waited would have been enough for the next exit.
+
+    Who sets no budget is cut short by load alone.
+    """
+    if outcome.stop_reason is not StopReason.DEADLINE:
+        return False
+    left_s = inf if budget.latency_s is None else budget.latency_s - total_s
+    return model.costs.next_answer(outcome.answer.exit, 1).latency_s <= left_s + outcome.queue_s
 
 
 @dataclass(frozen=True)

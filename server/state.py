@@ -1,16 +1,31 @@
 """What the routes share: made when the server starts, read from the request."""
 
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Request
 
 from server.catalog import Catalog
-from server.engine import Engine
 from server.gate import Gate
+from server.job import Job
 from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import Settings
+
+
+class Answering(Protocol):
+    """An engine, here or elsewhere."""
+
+    def check_room(self, num_jobs: int) -> None: ...
+    def submit(self, jobs: list[Job]) -> None: ...
+    def cancel(self, jobs: Iterable[Job]) -> None: ...
+    def queue_depth(self) -> int: ...
+    def in_flight(self) -> int: ...
+    def is_working(self) -> bool: ...
+    def hurry(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +36,7 @@ class State:
     metrics: Metrics
     catalog: Catalog
     repository: Repository
-    engine: Engine
+    engine: Answering
     decoders: Executor
     gate: Gate
 

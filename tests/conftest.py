@@ -1,7 +1,7 @@
 """What tests share: real data, a bundle trained in seconds, and real server processes."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -58,3 +58,13 @@ def digits_bundle(digits_zoo: Path) -> Bundle:
 def serve() -> Serve:
     """Starts a server on a zoo, with OFFRAMP_* settings given in lower case without the prefix."""
     return serving
+
+
+@pytest.fixture(scope="session")
+def shipped(serve: Serve) -> Iterator[str]:
+    """The URL of a server of the shipped bundles: RUNNING_SERVER's, else one of its own."""
+    if url := os.environ.get("RUNNING_SERVER"):
+        yield url
+        return
+    with serve(ROOT / "models/zoo") as server:
+        yield server.url

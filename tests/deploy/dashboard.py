@@ -1,26 +1,26 @@
-"""The committed dashboard as typed panels and queries."""
+"""The committed dashboards as typed panels and queries."""
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.process import ROOT
+from deploy.grafana.generate import DIRECTORY
 
-PATH = ROOT / "deploy/grafana/dashboards/exits.json"
+BOARDS = ("exits", "budgets", "service")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """One query of a panel; an instant query gives one value per series, others a curve."""
 
+    board: str
     panel: str
     legend: str
     expression: str
     instant: bool
 
     def __str__(self) -> str:
-        return f"{self.panel}: {self.legend}"
+        return f"{self.board}: {self.panel}: {self.legend}"
 
     def substituted(self, variables: dict[str, str]) -> str:
         """The expression that Prometheus gets, each `$name` replaced by its value."""
@@ -30,23 +30,24 @@ class Query:
         return expression
 
 
-def load(path: Path = PATH) -> dict[str, Any]:
-    board: dict[str, Any] = json.loads(path.read_text())
-    return board
+def load(board: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((DIRECTORY / f"{board}.json").read_text())
+    return content
 
 
-def panels() -> list[dict[str, Any]]:
+def panels(board: str) -> list[dict[str, Any]]:
     """Every panel that draws something, in the order of the page."""
-    return [panel for panel in load()["panels"] if panel["type"] != "row"]
+    return [panel for panel in load(board)["panels"] if panel["type"] != "row"]
 
 
 def queries() -> list[Query]:
     return [
-        Query(panel["title"], target["legendFormat"], target["expr"], bool(target.get("instant")))
-        for panel in panels()
+        Query(board, panel["title"], target["legendFormat"], target["expr"], target["instant"])
+        for board in BOARDS
+        for panel in panels(board)
         for target in panel["targets"]
     ]
 
 
-def variables() -> dict[str, dict[str, Any]]:
-    return {variable["name"]: variable for variable in load()["templating"]["list"]}
+def variables(board: str) -> dict[str, dict[str, Any]]:
+    return {variable["name"]: variable for variable in load(board)["templating"]["list"]}

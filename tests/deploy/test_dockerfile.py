@@ -12,7 +12,7 @@ FINAL_STAGE = DOCKERFILE.rpartition("FROM ")[2]
 
 def test_environment_names_only_known_settings() -> None:
     named = set(re.findall(rf"^\s+{PREFIX}(\w+)=", FINAL_STAGE, re.MULTILINE))
-    assert named == {"ZOO", "HOST", "PORT"}
+    assert named == {"CACHE", "ZOO", "HOST", "PORT"}
     assert {name.lower() for name in named} <= Settings.model_fields.keys()
 
 

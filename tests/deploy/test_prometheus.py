@@ -9,8 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -19,19 +18,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from sklearn.datasets import load_digits
 
-from benchmarks.process import ROOT, free_port
+from benchmarks.process import ROOT
+from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, scraping
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
 from tests.deploy import dashboard
 from tests.deploy.dashboard import Query
+from tests.deploy.rules import ALERTS, RECORDED
 from tests.images import encoded
 
-CONFIGURATION = ROOT / "deploy/prometheus/prometheus.yml"
-SCRAPE_S = 1
 RATE_INTERVAL_S = 4 * SCRAPE_S  # what Grafana takes for $__rate_interval on a short time range
-LIMIT_S = 20
 ROUNDS = 3
 IMAGES = 12
 CLASSIFY = "/v1/classify"
@@ -66,47 +65,12 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Prometheus:
-    """A client of Prometheus's HTTP API."""
-
-    url: str
-
-    def get(self, path: str, **parameters: str | float) -> Any:  # noqa: ANN401 - JSON
-        said = httpx.get(f"{self.url}/api/v1/{path}", params=parameters)
-        assert said.status_code == 200, said.text
-        return said.json()["data"]
-
-    def now(self, expression: str, label: str) -> dict[str, float]:
-        """The current value of each series by one label, without those that are zero."""
-        series = self.get("query", query=expression)["result"]
-        values = {each["metric"].get(label, ""): float(each["value"][1]) for each in series}
-        return {name: value for name, value in values.items() if value != 0}
-
-    def values(self, query: Query, variables: dict[str, str], start: float) -> list[list[float]]:
-        """Every series' values as the panel draws them, from `start` until now."""
-        expression, end = query.substituted(variables), time.time()
-        if query.instant:
-            result = self.get("query", query=expression, time=end)["result"]
-            return [[float(each["value"][1])] for each in result]
-        result = self.get("query_range", query=expression, start=start, end=end, step=SCRAPE_S)
-        return [[float(value) for _, value in each["values"]] for each in result["result"]]
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """A Prometheus that has seen all that was sent since `start`, a Unix time."""
 
     prometheus: Prometheus
     sent: Sent
     start: float
-
-
-def eventually(look: Callable[[], object], expected: object) -> None:
-    """Polls until `look()` is as expected; the last difference is the failure."""
-    deadline = time.monotonic() + LIMIT_S
-    while (seen := look()) != expected and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert seen == expected
 
 
 def executable(name: str) -> str:
@@ -116,50 +80,6 @@ def executable(name: str) -> str:
         pytest.skip(f"{name} is not installed: apt-get install prometheus")
     assert path is not None
     return path
-
-
-def configuration(server: str, own: str) -> str:
-    """The committed configuration at other addresses, and quicker."""
-    text = CONFIGURATION.read_text()
-    for committed, ours in (
-        ("offramp:8000", server),
-        ("localhost:9090", own),
-        ("scrape_interval: 5s", f"scrape_interval: {SCRAPE_S}s"),
-    ):
-        assert text.count(committed) == 1
-        text = text.replace(committed, ours)
-    return text
-
-
-@contextmanager
-def scraping(server_url: str, directory: Path) -> Iterator[Prometheus]:
-    """A Prometheus process that has scraped the server and itself."""
-    address = f"127.0.0.1:{free_port()}"
-    file = directory / "prometheus.yml"
-    file.write_text(configuration(server_url.removeprefix("http://"), address))
-    command = [
-        executable("prometheus"),
-        f"--config.file={file}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address={address}",
-    ]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        prometheus = Prometheus(f"http://{address}")
-        eventually(lambda: is_ready(prometheus.url), True)
-        eventually(lambda: prometheus.now("up", "job"), {"offramp": 1, "prometheus": 1})
-        yield prometheus
-    finally:
-        process.terminate()
-        process.wait(LIMIT_S)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready").is_success
-    except httpx.TransportError:
-        return False
 
 
 def digits() -> list[bytes]:
@@ -178,12 +98,27 @@ def send(url: str, sent: Sent) -> None:
         sent.add(client.post(CLASSIFY, content=image[:20]))
 
 
+def values(
+    prometheus: Prometheus, query: Query, variables: dict[str, str], start: float
+) -> list[list[float]]:
+    """Every series' values as the panel draws them, from `start` until now."""
+    end = time.time()
+    window = {"__range": f"{int(end - start) + 1}s"}
+    expression = query.substituted(variables | window)
+    if query.instant:
+        result = prometheus.get("query", query=expression, time=end)["result"]
+        return [[float(each["value"][1])] for each in result]
+    result = prometheus.get("query_range", query=expression, start=start, end=end, step=SCRAPE_S)
+    return [[float(value) for _, value in each["values"]] for each in result["result"]]
+
+
 @pytest.fixture(scope="module")
 def observed(
     serve: Serve, digits_zoo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
+    executable("prometheus")
     directory = tmp_path_factory.mktemp("prometheus")
-    with serve(digits_zoo) as server, scraping(server.url, directory) as prometheus:
+    with serve(digits_zoo, shadow_share=1) as server, scraping(server.url, directory) as prometheus:
         start, sent = time.time(), Sent()
         for _ in range(ROUNDS):
             send(server.url, sent)
@@ -192,7 +127,9 @@ def observed(
 
 
 def test_configuration_is_valid() -> None:
-    subprocess.run([executable("promtool"), "check", "config", str(CONFIGURATION)], check=True)
+    subprocess.run(
+        [executable("promtool"), "check", "config", str(DIRECTORY / "prometheus.yml")], check=True
+    )
 
 
 def test_every_request_was_answered_as_meant(observed: Observed) -> None:
@@ -233,22 +170,50 @@ def test_calibration_is_the_bundles(observed: Observed, digits_bundle: Bundle) -
 @pytest.fixture(scope="module")
 def variables(observed: Observed) -> dict[str, str]:
     """The dashboard's variables, found as Grafana finds them."""
-    wanted = dashboard.variables()["model"]["query"]["query"]
-    parts = re.fullmatch(r"label_values\((\w+), (\w+)\)", wanted)
-    assert parts is not None
-    models = observed.prometheus.get(f"label/{parts[2]}/values", **{"match[]": parts[1]})
-    assert models == ["digits"]
-    return {
-        "model": models[0],
-        "__rate_interval": f"{RATE_INTERVAL_S}s",
-        "__range": f"{int(time.time() - observed.start) + 1}s",
-    }
+    found: dict[str, str] = {}
+    for name in ("model", "version", "exit"):
+        wanted = dashboard.variables("exits")[name]["definition"]
+        for known, value in found.items():
+            wanted = wanted.replace(f"${known}", value)
+        parts = re.fullmatch(r"label_values\((\S+), (\w+)\)", wanted)
+        assert parts is not None
+        first, *_ = observed.prometheus.get(f"label/{parts[2]}/values", **{"match[]": parts[1]})
+        found[name] = first
+    assert found == {"model": "digits", "version": "1", "exit": "1"}
+    return found | {"__rate_interval": f"{RATE_INTERVAL_S}s"}
 
 
 @pytest.mark.parametrize("query", dashboard.queries(), ids=str)
 def test_query_returns_data(observed: Observed, variables: dict[str, str], query: Query) -> None:
-    curves = observed.prometheus.values(query, variables, observed.start)
+    curves = values(observed.prometheus, query, variables, observed.start)
     assert any(not isnan(value) for curve in curves for value in curve)
+
+
+@pytest.mark.parametrize("rule", RECORDED)
+def test_recording_rule_has_recorded(observed: Observed, rule: str) -> None:
+    recorded = observed.prometheus.get("query", query=f"max_over_time({rule}[1h])")["result"]
+    assert not isnan(float(recorded[0]["value"][1]))
+
+
+def test_every_rule_was_evaluated_without_error(observed: Observed) -> None:
+    groups = observed.prometheus.get("rules")["groups"]
+    health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    assert health == dict.fromkeys([*RECORDED, *ALERTS], "ok")
+
+
+def test_autoscalers_metric_has_a_value(observed: Observed) -> None:
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text())
+    (rule,) = adapter["rules"]["custom"]
+    query: str = rule["metricsQuery"]
+    for name, value in (
+        ("Series", rule["seriesQuery"].partition("{")[0]),
+        ("LabelMatchers", 'job="offramp"'),
+        ("GroupBy", "job"),
+    ):
+        query = query.replace(f"<<.{name}>>", value)
+    assert "<<" not in query
+    (series,) = observed.prometheus.get("query", query=query)["result"]
+    assert 0 <= float(series["value"][1]) <= 1
 
 
 def test_exit_shares_sum_to_one(observed: Observed, variables: dict[str, str]) -> None:
@@ -256,5 +221,5 @@ def test_exit_shares_sum_to_one(observed: Observed, variables: dict[str, str]) -
         q for q in dashboard.queries() if q.panel == "Exit share and calibration"
     )
     for query in (served, calibration):
-        curves = observed.prometheus.values(query, variables, observed.start)
+        curves = values(observed.prometheus, query, variables, observed.start)
         assert sum(value for (value,) in curves) == pytest.approx(1)

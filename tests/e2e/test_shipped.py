@@ -13,7 +13,6 @@ import pytest
 from benchmarks.budget_sweep import run_by_hand
 from benchmarks.process import ROOT
 from models.bundle.bundle import Bundle, load_bundle
-from tests.conftest import Serve
 from tests.e2e.test_serving import counters
 from tests.images import encoded
 from training.cli import evaluate
@@ -31,8 +30,8 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def client(serve: Serve) -> Iterator[httpx.Client]:
-    with serve(ROOT / "models/zoo") as server, httpx.Client(base_url=server.url) as session:
+def client(shipped: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shipped) as session:
         yield session
 
 

@@ -1,0 +1,115 @@
+"""What clients can do to a server, and whoever copies bundles, that an alert must notice."""
+
+import base64
+import itertools
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.process import ROOT
+
+MODEL = "cifar100-msdnet"
+BUNDLE = ROOT / "models/zoo" / MODEL / "1"
+PER_SECOND = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong for as long as its context lasts, and the alerts that must say so."""
+
+    name: str
+    alerts: set[str]
+    made: Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Sends images to a server from threads of its own, not faster than it is told to."""
+
+    url: str
+    pngs: Sequence[bytes]
+
+    @contextmanager
+    def sending(
+        self, *, threads: int = 1, images: int = 1, per_second: float = PER_SECOND, **said: object
+    ) -> Iterator[None]:
+        """Requests of some images each, with the parameters `said`, until the context ends."""
+        over = threading.Event()
+        work = [
+            threading.Thread(target=self._send, args=(over, images, threads / per_second, said))
+            for _ in range(threads)
+        ]
+        for thread in work:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in work:
+                thread.join()
+
+    def _send(
+        self, over: threading.Event, images: int, pause_s: float, said: dict[str, object]
+    ) -> None:
+        endless = itertools.cycle(base64.b64encode(png).decode() for png in self.pngs)
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            while not over.wait(pause_s):
+                body = {"images": list(itertools.islice(endless, images))} | said
+                client.post("/v1/classify", json=body)
+
+
+def faults(client: Client, noise: Client, zoo: Path) -> list[Fault]:
+    """One after another; `noise` sends images that are none."""
+    tight_ms = time_to_half(client.url)
+    burning = {"OfframpErrorBudgetBurnFast", "OfframpErrorBudgetBurnSlow"}
+    return [
+        Fault("every exit is run", {"OfframpEnergyHigh"}, lambda: client.sending(threshold=1)),
+        Fault(
+            "images are noise",
+            {"OfframpExitMixDrift"},
+            noise.sending,
+        ),
+        Fault(
+            "deadlines of 0.1 ms",
+            {"OfframpDeadlineMissesHigh"},
+            lambda: client.sending(latency_budget_ms=0.1),
+        ),
+        Fault(
+            f"budgets of {tight_ms:.1f} ms for all exits",
+            {"OfframpBrownOut"},
+            lambda: client.sending(threshold=1, latency_budget_ms=tight_ms),
+        ),
+        Fault("a bad bundle", {"OfframpModelLoadFailed"}, lambda: bad_bundle(client.url, zoo)),
+        Fault(
+            "overload",
+            {"OfframpQueueSaturated"} | burning,
+            lambda: client.sending(threads=8, images=8, per_second=400, threshold=1),
+        ),
+    ]
+
+
+def time_to_half(url: str) -> float:
+    """A latency budget in milliseconds that half of the exits fit into."""
+    (version,) = httpx.get(f"{url}/v1/models/{MODEL}").json()["versions"]
+    exits: list[dict[str, Any]] = version["exits"]
+    return 2.0 + float(exits[len(exits) // 2]["latency_ms"])
+
+
+@contextmanager
+def bad_bundle(url: str, zoo: Path) -> Iterator[None]:
+    """Another version with one byte less, which the server is told to load."""
+    path = zoo / MODEL / "2"
+    shutil.copytree(BUNDLE, path)
+    graph = path / "segment_1.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    said = httpx.post(f"{url}/v2/repository/models/{MODEL}/load")
+    if said.is_success:
+        raise RuntimeError("a bad bundle was loaded")
+    yield
+    shutil.rmtree(path)

@@ -1,0 +1,125 @@
+"""Offramp on a real Ray cluster of two nodes on this machine; under load, one of them is killed.
+
+    python -m benchmarks.ray_cluster examples/otter.png --replicas 2 --kill
+
+Prints one line of JSON: how many requests were sent, what was answered, and how many a second.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+import typer
+from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from benchmarks.process import ROOT, free_port
+from deploy.ray.application import Options, build
+
+PATIENCE = {  # two nodes start slowly on a small machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_worker_niceness": "0",  # else it is served last, whatever runs beside it
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+STORE_BYTES = 100 * 2**20
+CLIENTS = 8
+KILL_AFTER_S = 1
+REPORT_S = 15  # Ray's nodes report metrics every ten seconds
+HEADERS = {"content-type": "image/png"}
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[Cluster, Any]]:
+    """A head, where the ingress is, and a second node; either has room for one engine."""
+    os.environ.update(PATIENCE)
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "resources": {"ingress": 1, "engine": 1},
+            "object_store_memory": STORE_BYTES,
+            "include_dashboard": False,
+        },
+    )
+    try:
+        second = made.add_node(num_cpus=1, resources={"engine": 1}, object_store_memory=STORE_BYTES)
+        environment = {"OFFRAMP_ZOO": str(ROOT / "models/zoo"), "OFFRAMP_WORKERS": "1"}
+        ray.init(
+            address=made.address,
+            runtime_env={"env_vars": environment | {"PYTHONPATH": str(ROOT)}},
+            log_to_driver=False,
+        )
+        yield made, second
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+@contextmanager
+def serving(replicas: int) -> Iterator[str]:
+    """The application's URL, once every replica is ready; one replica per node at most."""
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port, "location": "HeadOnly"})
+    engine = {
+        "num_replicas": replicas,
+        "ray_actor_options": {"num_cpus": 0, "resources": {"engine": 1}},
+    }
+    ingress = {"ray_actor_options": {"num_cpus": 0, "resources": {"ingress": 1}}}
+    serve.run(build(Options(engine=engine, ingress=ingress)), name="offramp", route_prefix="/")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+def send(url: str, image: bytes, number: int) -> Counter[str]:
+    """Asks so many times, one after another, and counts statuses."""
+    said: Counter[str] = Counter()
+    with httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client:
+        for _ in range(number):
+            said[str(client.post("/v1/classify?threshold=1", content=image).status_code)] += 1
+    return said
+
+
+def answers_by_replica() -> dict[str, int]:
+    """What Ray's own exporters, one on each node, say of the engines."""
+    answered: Counter[str] = Counter()
+    for node in ray.nodes():
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with suppress(httpx.TransportError):  # a killed node
+            for family in text_string_to_metric_families(httpx.get(url).text):
+                for sample in family.samples:
+                    if sample.name == "ray_offramp_replica_exits_total":
+                        answered[sample.labels["replica"]] += int(sample.value)
+    return dict(answered)
+
+
+def main(image: Path, replicas: int = 2, requests: int = 400, kill: bool = False) -> None:
+    content, each = image.read_bytes(), requests // CLIENTS
+    result: dict[str, object] = {"replicas": replicas, "sent": CLIENTS * each}
+    with cluster() as (made, second), serving(replicas) as url:
+        send(url, content, CLIENTS)
+        start = time.monotonic()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            asked = [pool.submit(send, url, content, each) for _ in range(CLIENTS)]
+            if kill:
+                time.sleep(KILL_AFTER_S)
+                result["clients_at_kill"] = sum(not one.done() for one in asked)
+                made.remove_node(second, allow_graceful=False)
+            result["codes"] = sum((one.result() for one in asked), Counter[str]())
+        result["per_second"] = round(CLIENTS * each / (time.monotonic() - start), 1)
+        time.sleep(REPORT_S)
+        result["answers_by_replica"] = answers_by_replica()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    typer.run(main)

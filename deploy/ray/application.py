@@ -1,0 +1,70 @@
+"""Offramp on Ray Serve: the same app as ingress, the same engine as replicas, autoscaled.
+
+serve run deploy.ray.application:build
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from deploy.ray.remote_engine import RemoteEngine
+from deploy.ray.replica import EngineReplica
+from server.app import create_app, load_catalog
+from server.metrics import Metrics
+from server.settings import load_settings
+
+AUTOSCALING = AutoscalingConfig(
+    min_replicas=1,
+    max_replicas=8,
+    target_ongoing_requests=8,  # waiting or running: the depth of a replica's queue
+    upscale_delay_s=5,
+    downscale_delay_s=300,
+)
+MAX_ONGOING = 256
+"""Requests that a replica is given at once; its own admission refuses sooner."""
+
+
+class Ingress:
+    """The server's app. It loads the bundles, too: it describes models and checks requests."""
+
+    def __init__(self, replicas: DeploymentHandle) -> None:
+        self._replicas = replicas
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        settings, metrics = load_settings(), Metrics()
+        return create_app(
+            settings,
+            load_catalog(settings, metrics),
+            metrics,
+            lambda *_: RemoteEngine(self._replicas, settings.max_in_flight),
+        )
+
+
+class Options(BaseModel):
+    """Of the two deployments, as in Serve's configuration files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: dict[str, Any] = {}
+    ingress: dict[str, Any] = {}
+
+
+def build(options: Options) -> serve.Application:
+    """Engines are autoscaled unless the options say how many there are."""
+    scaling = {} if "num_replicas" in options.engine else {"autoscaling_config": AUTOSCALING}
+    engines = serve.deployment(
+        EngineReplica, name="engine", max_ongoing_requests=MAX_ONGOING, **scaling | options.engine
+    )
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name="ingress",
+        max_ongoing_requests=4 * MAX_ONGOING,
+        logging_config=LoggingConfig(enable_access_log=False),
+        **options.ingress,
+    )
+    return ingress.bind(engines.bind())

@@ -1,0 +1,38 @@
+"""What goes to an engine replica and comes back: durations, since clocks of machines differ."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.policy import Policy
+from server.job import Budget, Job, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The images of one request, and what is left of its latency budget."""
+
+    model: str
+    version: int
+    policy: Policy
+    budget: Budget
+    images: list[NDArray[np.uint8]]
+
+
+def work_of(jobs: list[Job], now: float) -> Work:
+    """Jobs of one request as they can be sent at a moment of this machine's clock."""
+    first = jobs[0]
+    latency_s = first.budget.latency_s
+    if latency_s is not None:
+        latency_s -= now - first.arrival
+    budget = replace(first.budget, latency_s=latency_s)
+    manifest = first.model.manifest
+    return Work(manifest.name, manifest.version, first.policy, budget, [job.image for job in jobs])
+
+
+def shifted(outcome: Outcome, seconds: float) -> Outcome:
+    """With answers at times of a clock that is so far ahead."""
+    answers = tuple(replace(answer, at_s=answer.at_s + seconds) for answer in outcome.answers)
+    answer = replace(outcome.answer, at_s=outcome.answer.at_s + seconds)
+    return replace(outcome, answer=answer, answers=answers)

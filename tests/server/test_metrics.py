@@ -1,0 +1,41 @@
+"""What one answer counts as."""
+
+import numpy as np
+import pytest
+
+from models.bundle.policy import StopReason
+from server.catalog import ServedModel
+from server.job import Answer, Budget, Outcome
+from server.metrics import Metrics, is_depth_limited
+
+
+def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
+    answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (answer,))
+
+
+@pytest.mark.parametrize(
+    ("reason", "queue_s", "expected"),
+    [
+        (StopReason.DEADLINE, 0.009, True),
+        (StopReason.DEADLINE, 0.007, False),
+        (StopReason.CONFIDENT, 0.009, False),
+        (StopReason.EXIT_LIMIT, 0.009, False),
+    ],
+)
+def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
+    model: ServedModel, reason: StopReason, queue_s: float, expected: bool
+) -> None:
+    """The next segment and its head take 10 ms; 2 ms were left at the answer."""
+    said = outcome(1, reason, queue_s)
+    assert is_depth_limited(model, Budget(0.020), said, total_s=0.018) is expected
+
+
+def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
+    metrics = Metrics()
+    metrics.model_loaded(model)
+    for reason in (StopReason.DEADLINE, StopReason.FINAL):
+        metrics.answered(model, Budget(), outcome(2, reason, 0.0), total_s=1.0)
+    labels = {"model": "digits"}
+    assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
+    assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0
