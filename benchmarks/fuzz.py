@@ -27,7 +27,7 @@ from server.decode import decode_image
 from server.errors import BadImage, ImageTooLarge
 
 KEY = "a-long-random-key"
-SETTINGS = {"api_key_hashes": sha256(KEY.encode()).hexdigest()}
+SETTINGS: dict[str, Any] = {"api_key_hashes": sha256(KEY.encode()).hexdigest()}
 EXCLUDED = [
     not_a_server_error,  # a strict request may get 503
     positive_data_acceptance,  # all that a document can ask of an image is that it is bytes

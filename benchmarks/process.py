@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -28,7 +27,7 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(zoo: Path, *, port: int | None = None, **settings: Any) -> Iterator[ServerProcess]:
+def serving(zoo: Path, port: int | None = None, **settings: object) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
     It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
