@@ -11,10 +11,8 @@ from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
 from server.metrics import SHED_REASONS
 from server.state import state_of
 
-Key = Annotated[
-    HTTPAuthorizationCredentials | None,
-    Security(HTTPBearer(auto_error=False, description="Needed where the server has keys set.")),
-]
+bearer = HTTPBearer(auto_error=False, description="Needed where the server has keys set.")
+Key = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 
 
 async def known(request: Request, key: Key) -> None:

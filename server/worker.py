@@ -1,5 +1,7 @@
 """A worker: the thread that runs batches, and what it has in hand."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -8,6 +10,9 @@ import onnxruntime as ort
 
 from server.scheduler import Batch
 
+NICENESS = 5
+"""The event loop goes first: while it waits for a core nobody is admitted, refused or answered."""
+
 
 class Worker:
     """A thread that calls `work` with this worker; its batch is guarded by the engine's lock."""
@@ -15,8 +20,13 @@ class Worker:
     def __init__(self, name: str, work: Callable[[Self], None]) -> None:
         self.batch: Batch | None = None
         self.options = ort.RunOptions()
-        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
+        self.thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
         self.thread.start()
+
+    def _run(self, work: Callable[[Self], None]) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        work(self)
 
     def take(self, batch: Batch | None) -> None:
         self.batch = batch

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -17,17 +16,15 @@ from tests.deploy.test_compose import SERVICES, on_host
 def seen(url: str) -> set[tuple[str, str]]:
     """Status codes and stop reasons that the server has counted."""
     families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    counted = Counter(
-        {
-            (name, sample.labels[name]): int(sample.value)
-            for family in families
-            for sample in family.samples
-            for name in ("code", "reason")
-            if sample.name in ("offramp_requests_total", "offramp_stops_total")
-            and name in sample.labels
-        }
-    )
-    return {kind for kind, count in counted.items() if count}
+    return {
+        (name, sample.labels[name])
+        for family in families
+        for sample in family.samples
+        for name in ("code", "reason")
+        if sample.name in ("offramp_requests_total", "offramp_stops_total")
+        and name in sample.labels
+        and sample.value > 0
+    }
 
 
 def test_load_makes_every_kind_of_answer(shipped: str, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_gone_while_decoding(model: ServedModel, monkeypatch: pytest.MonkeyPatch
         return decode_images(*arguments)
 
     monkeypatch.setattr("server.classify.decode_images", gated_decode)
+    monkeypatch.setattr("server.classify.SMALL_BYTES", 0)
     with live(model) as url:
         with connect(url) as client:
             client.sendall(request(PATH))

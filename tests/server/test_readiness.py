@@ -43,9 +43,9 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         refused = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
         assert refused.status_code == 503
         assert refused.json() == {"error": "digits fails at its first segment"}
-        assert refused.headers["retry-after"] == answer.headers["retry-after"]
         assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) >= 1
+        for response in (answer, refused):
+            assert 1 <= int(response.headers["retry-after"]) <= 3
         assert answer.json()["detail"] == "digits fails at its first segment"
         for path in ("/v2/health/ready", "/v2/models/digits/ready"):
             ready = http.get(path)
