@@ -85,7 +85,7 @@ def create_app(
     )
     app.state.gate = gate
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     app.add_middleware(
         LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
     )

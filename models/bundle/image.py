@@ -14,7 +14,7 @@ def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDA
     Turned upright by its EXIF orientation; 16-bit grey keeps its high byte, transparency is
     dropped; resized bilinearly, aspect ratio not kept.
     """
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert(MODES[channels])
