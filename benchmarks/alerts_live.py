@@ -20,8 +20,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.budget_sweep import encode
 from benchmarks.faults import BUNDLE, MODEL, Client, Fault, faults
+from benchmarks.loading import encode
 from benchmarks.process import free_port, serving
 from benchmarks.prometheus import Prometheus, scraping
 from training.data import open_images

@@ -5,7 +5,6 @@ Starts a server on the zoo, posts test images as PNG one after another, and prin
     python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 DATA --images 500
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
@@ -14,9 +13,9 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 import typer
-from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.loading import encode
 from benchmarks.process import serving
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.profile import hardware
@@ -109,12 +108,6 @@ def run_by_hand(bundle: Bundle, images: LabelledImages) -> list[int]:
     *_, last = all_logits(runner, images.images.numpy(), lambda _: None)
     labels: list[int] = last.argmax(axis=1).tolist()
     return labels
-
-
-def encode(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 if __name__ == "__main__":

@@ -59,5 +59,5 @@ def traffic(data: str, num_images: int, directory: Path) -> Traffic:
 
 def encode(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    Image.fromarray(image.squeeze()).save(buffer, "PNG")
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 class DirectRoute(APIRoute):
     """Its endpoint takes the request and returns the response; dependencies are its own to call.
 
-    What FastAPI does in between takes as long as all that this server does for a small image.
+    What FastAPI does in between was a quarter of a small image's time on the event loop.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
