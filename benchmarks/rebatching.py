@@ -50,7 +50,7 @@ class WholeBatches(Engine):
             step = Step(batch.step.model, batch.step.exit + 1)
             for job in verdict.going_on:
                 job.waiting_since = time.monotonic()
-            batch = Batch(step, verdict.going_on, batch.ends_at)
+            batch = Batch(step, verdict.going_on, time.monotonic(), batch.ends_at)
         return None
 
 

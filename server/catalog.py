@@ -18,6 +18,8 @@ from server.settings import Settings
 from server.statistics import Statistics
 
 DEFAULT_OPERATING_POINT = "balanced"
+BATCH_OVERHEAD_S = 0.0003
+"""What a batch is expected to take beyond its graphs, until it is known."""
 
 Key = tuple[str, int]
 """A model's name and version."""
@@ -87,7 +89,7 @@ def serve_bundle(
         profile = measured(bundle, runner, settings, meter)
     except Exception as error:  # onnxruntime's errors have no common base
         raise BundleError(f"{path} cannot be run: {error}") from error
-    return ServedModel(bundle, runner, profile, Costs(profile))
+    return ServedModel(bundle, runner, profile, Costs(profile, BATCH_OVERHEAD_S))
 
 
 def graphs_of(manifest: Manifest) -> tuple[object, ...]:

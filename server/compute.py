@@ -1,4 +1,7 @@
-"""Running a step for a batch: features and answers of the jobs, and what they cost."""
+"""Running a step for a batch: features and answers of the jobs, and what they cost.
+
+Costs are core seconds, of the thread that runs the graphs.
+"""
 
 import logging
 import time
@@ -11,50 +14,49 @@ import onnxruntime as ort
 
 from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.runner import Arrays
-from server.catalog import ServedModel
 from server.errors import GraphFailed, GraphOutOfUse
 from server.job import Answer, Job, Row
-from server.scheduler import Step
+from server.scheduler import Batch, Step
 
 logger = logging.getLogger("offramp.engine")
 
 
-def advance(step: Step, jobs: Sequence[Job], options: ort.RunOptions) -> None:
+def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
     """Runs the segment and hands every job its row of the features; raises GraphFailed."""
-    model, exit = step.model, step.exit
-    start = time.monotonic()
+    model, exit = batch.step.model, batch.step.exit
+    start = time.thread_time()
     with guarded(Step(model, exit), options):
         outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
-    seconds = time.monotonic() - start
+    seconds = time.thread_time() - start
     for row, job in enumerate(jobs):
         job.exit = exit
         job.features = Row(outputs, row)
         job.macs += model.manifest.segments[exit - 1].macs
         job.segment_s.append(seconds)
     model.costs.segment_took(exit, len(jobs), seconds)
-    charge(model, jobs, seconds)
+    charge(batch, jobs, seconds)
 
 
-def answer(step: Step, jobs: Sequence[Job], options: ort.RunOptions) -> float:
+def answer(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> float:
     """Runs the exit head on the features the jobs hold, records what it said, and returns when.
 
     Raises GraphFailed, also where it says no number.
     """
-    model, exit = step.model, step.exit
+    model, exit = batch.step.model, batch.step.exit
     temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
-    start = time.monotonic()
+    start = time.thread_time()
     with guarded(Step(model, exit, is_head=True), options):
         logits = model.runner.run_head(exit, gather([j.features for j in jobs]), options)
         probabilities = calibrated_probabilities(logits, temperature)
         confidences = confidence(probabilities)
         if not np.isfinite(confidences).all():
             raise FloatingPointError("logits are not finite")
-    now = time.monotonic()
+    seconds, now = time.thread_time() - start, time.monotonic()
     for job, row, value in zip(jobs, probabilities, confidences.tolist(), strict=True):
         job.answers.append(Answer(exit, row, value, now))
         job.macs += model.manifest.exit_heads[exit - 1].macs
-    model.costs.head_took(exit, len(jobs), now - start)
-    charge(model, jobs, now - start)
+    model.costs.head_took(exit, len(jobs), seconds)
+    charge(batch, jobs, seconds)
     return now
 
 
@@ -77,10 +79,11 @@ def guarded(step: Step, options: ort.RunOptions) -> Iterator[None]:
     breaker.succeeded()
 
 
-def charge(model: ServedModel, jobs: Sequence[Job], busy_s: float) -> None:
-    energy_j = model.costs.energy_j(busy_s, len(jobs))
+def charge(batch: Batch, jobs: Sequence[Job], core_s: float) -> None:
+    batch.core_s += core_s
+    energy_j = batch.step.model.costs.energy_j(core_s, len(jobs))
     for job in jobs:
-        job.compute_s += busy_s
+        job.compute_s += core_s
         job.energy_j += energy_j
 
 

@@ -4,6 +4,7 @@ Starlette's BaseHTTPMiddleware hides disconnects from everything inside it, henc
 """
 
 import asyncio
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,9 +16,10 @@ from server.metrics import Metrics
 class Departure:
     """Cancels a request's work when its client goes away, and raises ClientGone.
 
-    Until the body has arrived, whoever reads it learns of the disconnect. From then on one task
-    waits for it, until the last byte of the response is handed over. A client that leaves what it
-    is sent unread for `send_timeout_s` is dropped, and gone too.
+    Until the body has arrived, whoever reads it learns of the disconnect. From then on until the
+    last byte of the response is handed over, `scope["gone"]` tells of it, a future of the
+    connection, or a task that waits for it where the server has none. A client that leaves what
+    it is sent unread for `send_timeout_s` is dropped, and gone too.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, send_timeout_s: float) -> None:
@@ -28,26 +30,32 @@ class Departure:
             return await self.app(scope, receive, send)
         work = asyncio.current_task()
         assert work is not None
-        watch: asyncio.Task[Message] | None = None
+        gone: asyncio.Future[Any] | None = scope.get("gone")
+        watch: asyncio.Future[Any] | None = None
 
         async def watched() -> Message:
             nonlocal watch
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                watch = asyncio.ensure_future(receive())
+                watch = gone or asyncio.ensure_future(receive())
                 watch.add_done_callback(cancel)
             return message
 
-        def cancel(watch: asyncio.Task[Message]) -> None:
+        def cancel(watch: asyncio.Future[Any]) -> None:
             if not watch.cancelled():
                 work.cancel()
+
+        def unwatch() -> None:
+            if watch is not None:
+                watch.remove_done_callback(cancel)
+                if watch is not gone:
+                    watch.cancel()
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 return await send(message)  # too little to wait for anybody
-            if watch is not None and not message.get("more_body", False):
-                watch.remove_done_callback(cancel)
-                watch.cancel()
+            if not message.get("more_body", False):
+                unwatch()
             try:
                 async with asyncio.timeout(self.send_timeout_s):
                     await send(message)
@@ -66,8 +74,7 @@ class Departure:
                 raise
             raise ClientGone from None
         finally:
-            if watch is not None:
-                watch.cancel()
+            unwatch()
 
 
 async def drop(scope: Scope, receive: Receive) -> None:

@@ -21,7 +21,7 @@ from server.compute import advance, answer
 from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
 from server.job import Answer, Job, Outcome
 from server.metrics import Metrics
-from server.scheduler import Batch, Scheduler, Step
+from server.scheduler import Batch, Scheduler
 from server.shadow import Shadow, Shadows
 from server.verdict import Verdict, judge
 from server.worker import Worker
@@ -31,7 +31,7 @@ STOP_S = 5.0
 """How long a segment may still run when the server ends."""
 Result = tuple[Job, Outcome | Exception]
 T = TypeVar("T")
-Compute = Callable[[Step, list[Job], RunOptions], T]
+Compute = Callable[[Batch, list[Job], RunOptions], T]
 
 WATCH_S = 0.5
 """Time between two looks at the workers."""
@@ -171,7 +171,7 @@ class Engine:
     def _attempt(self, compute: Compute[T], worker: Worker, batch: Batch, jobs: list[Job]) -> T:
         """Runs the segment or the exit head for the jobs; counts a failure."""
         try:
-            return compute(batch.step, jobs, worker.options)
+            return compute(batch, jobs, worker.options)
         except GraphOutOfUse:
             raise
         except GraphFailed:
@@ -195,6 +195,7 @@ class Engine:
         if verdict is None:
             self._fall_back(batch, now)
         else:
+            batch.step.model.costs.batch_took(now - batch.started_at, batch.core_s)
             for job in verdict.going_on:
                 if not job.is_over:
                     self._scheduler.wait(job, now)

@@ -12,7 +12,8 @@ class Protocol(HttpToolsProtocol):
     """A connection that is closed unless its next request has come after `receive_timeout_s`.
 
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
-    Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent.
+    Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent;
+    `scope["gone"]` is done once it is lost.
     """
 
     receive_timeout_s = 10.0
@@ -21,12 +22,14 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._gone = self.loop.create_future()
         self._expect_request(self.receive_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+        self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._num_header_bytes += len(data)  # unless it turns out to be more than headers
@@ -40,6 +43,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

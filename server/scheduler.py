@@ -46,17 +46,20 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Jobs to run through a step together, expected to end at `ends_at`.
+    """Jobs to run through a step together, from `started_at` to about `ends_at`.
 
     `wait_s` is how long a first answer would then still have to wait for a worker. At `expires_at`
-    the first of the jobs answers with what it has, whether the batch has ended or not.
+    the first of the jobs answers with what it has, whether the batch has ended or not. `core_s` is
+    what its graphs have taken so far.
     """
 
     step: Step
     jobs: list[Job]
+    started_at: float
     ends_at: float
     wait_s: float = 0.0
     expires_at: float = inf
+    core_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -145,7 +148,7 @@ class Scheduler:
         for job in jobs:
             del self._places[job]
         ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
-        batch = Batch(step, jobs, ends_at, expires_at=jobs[0].due if jobs[0].answers else inf)
+        batch = Batch(step, jobs, now, ends_at, expires_at=jobs[0].due if jobs[0].answers else inf)
         self._running.add(batch)
         batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
         return batch

@@ -48,8 +48,8 @@ class Simulation:
     """Runs requests through a scheduler whose workers take the time that `took` says.
 
     `took(step, rows, is_head)` is in seconds; `is_head` asks for the exit head of the step, else
-    its segment is meant. Nothing else takes time. As in the engine, what a step took corrects what
-    the next is expected to take.
+    its segment is meant. A batch takes what it is expected to take beyond its graphs; nothing else
+    takes time. As in the engine, what a step took corrects what the next is expected to take.
     """
 
     def __init__(self, scheduler: Scheduler, took: Callable[[Step, int, bool], float]) -> None:
@@ -105,7 +105,9 @@ class Simulation:
             self._num_busy += 1
             for job in batch.jobs:
                 job.queue_s += self.now - job.waiting_since
-            seconds = 0.0 if batch.step.is_head else self._take(batch.step, len(batch.jobs))
+            seconds = batch.step.model.costs.overhead_s
+            if not batch.step.is_head:
+                seconds += self._take(batch.step, len(batch.jobs))
             self._at(self.now + seconds, partial(self._judge, batch))
 
     def _take(self, step: Step, rows: int, *, is_head: bool = False) -> float:

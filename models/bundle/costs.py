@@ -7,7 +7,10 @@ from models.bundle.policy import Spend
 
 RISE, FALL = 0.5, 0.02
 """Shares of the gap by which a correction follows a slower, and a faster, observation."""
+OVERHEAD_SHARE = 0.05
+"""The same for what a batch takes beyond its graphs, in either direction."""
 LARGEST_STEP = 2.0
+"""An observation counts as at most this much of what was expected: it may be a stall."""
 SMALLEST, LARGEST = 0.5, 50.0
 
 
@@ -15,12 +18,13 @@ class Costs:
     """Looks up what a segment or an exit head is expected to take at a batch size.
 
     A high quantile of the measured times, interpolated between the profile's batch sizes and
-    extended in proportion beyond the largest, times the graph's correction. Energy is the time a
-    core is busy times its watts, shared by the rows of the batch.
+    extended in proportion beyond the largest, times the graph's correction. A batch takes
+    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. Energy is the
+    time a core is busy times its watts, shared by the rows of the batch.
     """
 
-    def __init__(self, profile: CostProfile) -> None:
-        self.watts = profile.watts
+    def __init__(self, profile: CostProfile, overhead_s: float = 0.0) -> None:
+        self.watts, self.overhead_s = profile.watts, overhead_s
         self.max_rows = profile.batch_sizes[-1]
         self._segments = [_Graph(cost, profile.batch_sizes) for cost in profile.segments]
         self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
@@ -32,13 +36,13 @@ class Costs:
         return self._heads[exit - 1].seconds(rows)
 
     def step_s(self, exit: int, rows: int, *, is_head: bool) -> float:
-        """Exit head `exit`, after its segment unless the head runs alone."""
-        seconds = self.head_s(exit, rows)
+        """A batch through exit head `exit`, after its segment unless the head runs alone."""
+        seconds = self.overhead_s + self.head_s(exit, rows)
         return seconds if is_head else seconds + self.segment_s(exit, rows)
 
     def best_step_s(self, exit: int, *, is_head: bool) -> float:
         """A step's seconds per row where batching saves most."""
-        seconds = self._heads[exit - 1].best()
+        seconds = self.overhead_s / self.max_rows + self._heads[exit - 1].best()
         return seconds if is_head else seconds + self._segments[exit - 1].best()
 
     def batch_s(self, exit: int, rows: int) -> float:
@@ -50,7 +54,7 @@ class Costs:
     def next_answer(self, exit: int, rows: int) -> Spend:
         """What a job in a batch of `rows` would spend to get from `exit` to the answer after it."""
         seconds = self.step_s(exit + 1, rows, is_head=False)
-        return Spend(seconds, self.energy_j(seconds, rows))
+        return Spend(seconds, self.energy_j(seconds - self.overhead_s, rows))
 
     def full_s(self) -> float:
         """One row through every segment and the last head."""
@@ -66,13 +70,22 @@ class Costs:
     def head_took(self, exit: int, rows: int, seconds: float) -> None:
         self._heads[exit - 1].observe(rows, seconds)
 
+    def batch_took(self, seconds: float, core_s: float) -> None:
+        """Learns from a batch that was in hand for `seconds`, of which its graphs took `core_s`."""
+        before = self.overhead_s
+        beyond_s = min(max(0.0, seconds - core_s), LARGEST_STEP * before)
+        self.overhead_s += OVERHEAD_SHARE * (beyond_s - before)
+
 
 class _Graph:
-    """One graph's seconds by rows. The correction rises fast and falls slowly."""
+    """One graph's seconds by rows, never fewer for more.
+
+    The correction rises fast and falls slowly.
+    """
 
     def __init__(self, cost: GraphCost, batch_sizes: tuple[int, ...]) -> None:
-        rows = np.arange(batch_sizes[-1] + 1)
-        self._table: list[float] = np.interp(rows, batch_sizes, cost.p95_s).tolist()
+        rows, rising = np.arange(batch_sizes[-1] + 1), np.maximum.accumulate(cost.p95_s)
+        self._table: list[float] = np.interp(rows, batch_sizes, rising).tolist()
         self._best = min(s / n for n, s in enumerate(self._table[1:], start=1))
         self._correction = 1.0
 

@@ -6,6 +6,8 @@ from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for each number of channels
+ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""Where Pillow looks for an orientation."""
 
 
 def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -14,7 +16,9 @@ def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDA
     Turned upright by its EXIF orientation; 16-bit grey keeps its high byte, transparency is
     dropped; resized bilinearly, aspect ratio not kept.
     """
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if not ORIENTED.isdisjoint(image.info):
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert(MODES[channels])

@@ -225,7 +225,7 @@ class Calibration(Record):
 
 
 class GraphCost(Record):
-    """Measured seconds of one graph for each of the profile's batch sizes."""
+    """Measured core seconds of one graph for each of the profile's batch sizes."""
 
     exit: PositiveInt
     median_s: tuple[Seconds, ...]

@@ -33,9 +33,10 @@ def measure(
 ) -> CostProfile:
     """Times every graph at every batch size, on one thread, round by round after a warm-up.
 
-    Takes about `max_s` at most: it leaves out the largest batches and rounds beyond `MIN_RUNS`
-    where they do not fit. `progress` is called after each round. With a meter, the watts are what
-    the rounds use beyond the idle host.
+    Times are the thread's core time: what else runs on the host at the moment is none of the
+    bundle's cost. Takes about `max_s` at most: it leaves out the largest batches and rounds beyond
+    `MIN_RUNS` where they do not fit. `progress` is called after each round. With a meter, the watts
+    are what the rounds use beyond the idle host.
     """
     start = time.perf_counter()
     images = _warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)
@@ -77,15 +78,15 @@ def _warmed_up(
 
 
 def _pass_s(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[tuple[float, float]]:
-    """Seconds of segment and head of every exit, for one batch sent through all of them."""
+    """Core seconds of segment and head of every exit, for one batch sent through all of them."""
     features: Arrays = [images]
     seconds = []
     for exit in range(1, runner.num_exits + 1):
-        start = time.perf_counter()
+        start = time.thread_time()
         features = runner.run_segment(exit, features)
-        between = time.perf_counter()
+        between = time.thread_time()
         runner.run_head(exit, features)
-        seconds.append((between - start, time.perf_counter() - between))
+        seconds.append((between - start, time.thread_time() - between))
     return seconds
 
 

@@ -56,6 +56,27 @@ def test_a_batch_is_as_large_as_saves_most_and_no_larger_than_asked() -> None:
     assert costs.best_step_s(1, is_head=False) == pytest.approx(1.125 + 0.125)
 
 
+def test_what_a_batch_takes_beyond_its_graphs_is_learned_and_shared_by_its_rows() -> None:
+    costs = Costs(PROFILE, overhead_s=1.0)
+    assert costs.step_s(1, 4, is_head=True) == pytest.approx(1.5)
+    assert costs.step_s(1, 4, is_head=False) == pytest.approx(6.5)
+    assert costs.best_step_s(1, is_head=True) == pytest.approx(0.125 + 1 / 8)
+    assert costs.next_answer(1, 4) == Spend(6.0, 10.0), "a core that waits uses no energy"
+    costs.batch_took(6.5, core_s=5.0)
+    assert costs.overhead_s == pytest.approx(1.025)
+    costs.batch_took(1000.0, core_s=5.0)
+    assert costs.overhead_s == pytest.approx(1.025 * 1.05), "a stall counts twice at most"
+    for _ in range(1000):
+        costs.batch_took(3.0, core_s=3.0 + 1e-6)  # clocks differ
+    assert costs.overhead_s == pytest.approx(0.0, abs=1e-9)
+
+
+def test_more_rows_are_never_expected_to_take_less() -> None:
+    noisy = PROFILE.segments[0].model_copy(update={"p95_s": (6.0, 5.0, 9.0)})
+    costs = Costs(PROFILE.model_copy(update={"segments": (noisy, PROFILE.segments[1])}))
+    assert [costs.segment_s(1, rows) for rows in (1, 4, 8)] == [6.0, 6.0, 9.0]
+
+
 def test_expectations_rise_fast_and_fall_slowly() -> None:
     costs = Costs(PROFILE)
     costs.segment_took(1, 1, 3.0)
