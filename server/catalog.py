@@ -85,7 +85,9 @@ def serve_bundle(
         if graphs_of(manifest) == graphs_of(current.manifest):
             return replace(current, bundle=bundle)
     try:
-        runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+        runner = SegmentRunner(
+            manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
+        )
         profile = measured(bundle, runner, settings, meter)
     except Exception as error:  # onnxruntime's errors have no common base
         raise BundleError(f"{path} cannot be run: {error}") from error

@@ -1,6 +1,6 @@
 """Running a step for a batch: features and answers of the jobs, and what they cost.
 
-Costs are core seconds, of the thread that runs the graphs.
+Costs are seconds by the runner's clock.
 """
 
 import logging
@@ -24,10 +24,10 @@ logger = logging.getLogger("offramp.engine")
 def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
     """Runs the segment and hands every job its row of the features; raises GraphFailed."""
     model, exit = batch.step.model, batch.step.exit
-    start = time.thread_time()
+    start = model.runner.clock()
     with guarded(Step(model, exit), options):
         outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
-    seconds = time.thread_time() - start
+    seconds = model.runner.clock() - start
     for row, job in enumerate(jobs):
         job.exit = exit
         job.features = Row(outputs, row)
@@ -44,14 +44,14 @@ def answer(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> float:
     """
     model, exit = batch.step.model, batch.step.exit
     temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
-    start = time.thread_time()
+    start = model.runner.clock()
     with guarded(Step(model, exit, is_head=True), options):
         logits = model.runner.run_head(exit, gather([j.features for j in jobs]), options)
         probabilities = calibrated_probabilities(logits, temperature)
         confidences = confidence(probabilities)
         if not np.isfinite(confidences).all():
             raise FloatingPointError("logits are not finite")
-    seconds, now = time.thread_time() - start, time.monotonic()
+    seconds, now = model.runner.clock() - start, time.monotonic()
     for job, row, value in zip(jobs, probabilities, confidences.tolist(), strict=True):
         job.answers.append(Answer(exit, row, value, now))
         job.macs += model.manifest.exit_heads[exit - 1].macs

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from models.bundle.bundle import Bundle
 from models.bundle.energy import Rapl
 from models.bundle.manifest import CostProfile
-from models.bundle.profile import hardware, measure
+from models.bundle.profile import hardware, measure, warmed_up
 from models.bundle.runner import SegmentRunner
 from server.settings import Settings
 
@@ -26,9 +26,12 @@ def measured(
     """What was measured before of this bundle on this host, or measures it now."""
     path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
-        return CostProfile.model_validate_json(path.read_bytes())
+        profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
+    else:
+        warmed_up(runner, profile.batch_sizes[:1], settings.profile_s)  # nobody's first is slow
+        return profile
     watts = settings.watts_per_core
     profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter)
     try:
@@ -45,6 +48,7 @@ def key(bundle: Bundle, settings: Settings, meter: Rapl | None) -> str:
         manifest.model_dump_json(),
         hardware(),
         ort.__version__,
+        settings.execution_provider,
         settings.watts_per_core,
         settings.profile_s,
         meter is not None,

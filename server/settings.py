@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
+import onnxruntime as ort
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -18,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle.errors import UserError
 from models.bundle.profile import MAX_S, WATTS_PER_CORE
+from models.bundle.runner import CPU
 
 PREFIX = "OFFRAMP_"
 SHA256_BYTES = 32
@@ -44,6 +47,13 @@ Hashes = Annotated[
 ]
 
 
+def installed(provider: str) -> str:
+    """The name of an execution provider that this onnxruntime has."""
+    if provider not in (known := ort.get_available_providers()):
+        raise ValueError(f"the onnxruntime here has {', '.join(known)}")
+    return provider
+
+
 class SettingsError(UserError):
     """A setting is unknown or has a bad value; the message names it."""
 
@@ -67,6 +77,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     workers: PositiveInt = Field(
         len(os.sched_getaffinity(0)), description="threads that run segments"
+    )
+    execution_provider: Annotated[str, AfterValidator(installed)] = Field(
+        CPU, description="onnxruntime execution provider that runs segments"
     )
     max_in_flight: PositiveInt = Field(
         256, description="images admitted at once; more are refused with 503"

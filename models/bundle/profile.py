@@ -33,13 +33,13 @@ def measure(
 ) -> CostProfile:
     """Times every graph at every batch size, on one thread, round by round after a warm-up.
 
-    Times are the thread's core time: what else runs on the host at the moment is none of the
+    Times are by the runner's clock: what else runs on the host at the moment is none of the
     bundle's cost. Takes about `max_s` at most: it leaves out the largest batches and rounds beyond
     `MIN_RUNS` where they do not fit. `progress` is called after each round. With a meter, the watts
     are what the rounds use beyond the idle host.
     """
     start = time.perf_counter()
-    images = _warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)
+    images = warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)
     rounds: list[list[list[tuple[float, float]]]] = []
     with metered(meter) as usage:
         while len(rounds) < min(runs, MIN_RUNS) or (
@@ -62,7 +62,7 @@ def measure(
     )
 
 
-def _warmed_up(
+def warmed_up(
     runner: SegmentRunner, batch_sizes: Sequence[int], max_s: float
 ) -> list[NDArray[np.uint8]]:
     """A batch of random images of each size, sent through once, until `max_s` have passed."""
@@ -78,15 +78,15 @@ def _warmed_up(
 
 
 def _pass_s(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[tuple[float, float]]:
-    """Core seconds of segment and head of every exit, for one batch sent through all of them."""
+    """Seconds of segment and head of every exit, for one batch sent through all of them."""
     features: Arrays = [images]
     seconds = []
     for exit in range(1, runner.num_exits + 1):
-        start = time.thread_time()
+        start = runner.clock()
         features = runner.run_segment(exit, features)
-        between = time.thread_time()
+        between = runner.clock()
         runner.run_head(exit, features)
-        seconds.append((between - start, time.thread_time() - between))
+        seconds.append((between - start, runner.clock() - between))
     return seconds
 
 

@@ -1,7 +1,8 @@
 """Running a bundle's graphs with onnxruntime, one segment or exit head at a time."""
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnxruntime as ort
@@ -16,6 +17,7 @@ Arrays = list[NDArray[Any]]
 ORT_ERRORS = 3  # onnxruntime's log level that leaves out its warnings
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+CPU = "CPUExecutionProvider"
 
 
 class SegmentRunner:
@@ -24,16 +26,23 @@ class SegmentRunner:
     The options of a run can end it from another thread.
 
     Every session runs on the calling thread alone: sessions that own spinning thread pools fight
-    over the cores. Exits are numbered from 1. Raises BundleError for a graph that onnxruntime
-    refuses or whose tensors are not those of its entry.
+    over the cores. What an execution provider cannot run, the CPU does. `clock` tells the seconds
+    that runs cost: those of the thread on a core, or where the work is done elsewhere, those that
+    pass. Exits are numbered from 1. Raises BundleError for a graph that onnxruntime refuses or
+    whose tensors are not those of its entry.
     """
 
     def __init__(
-        self, segments: Sequence[Graph], heads: Sequence[Graph], content: Mapping[str, bytes]
+        self,
+        segments: Sequence[Graph],
+        heads: Sequence[Graph],
+        content: Mapping[str, bytes],
+        provider: str = CPU,
     ) -> None:
         self.input_shape = segments[0].inputs[0].shape[1:]
-        self._segments = [_Session(graph, content[graph.file]) for graph in segments]
-        self._heads = [_Session(graph, content[graph.file]) for graph in heads]
+        self.clock: Callable[[], float] = time.thread_time if provider == CPU else time.monotonic
+        self._segments = [_Session(graph, content[graph.file], provider) for graph in segments]
+        self._heads = [_Session(graph, content[graph.file], provider) for graph in heads]
         self._head_features = [
             [segment.outputs.index(tensor) for tensor in head.inputs]
             for segment, head in zip(segments, heads, strict=True)
@@ -61,7 +70,7 @@ class SegmentRunner:
 class _Session:
     """An onnxruntime session whose tensors are those the manifest promises."""
 
-    def __init__(self, graph: Graph, content: bytes) -> None:
+    def __init__(self, graph: Graph, content: bytes, provider: str) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = ORT_ERRORS
@@ -69,10 +78,12 @@ class _Session:
         options.add_session_config_entry(EXTERNAL_DATA_FOLDER, os.devnull)
         try:
             self._session = ort.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
+                content, options, providers=list(dict.fromkeys((provider, CPU)))
             )
         except Exception as error:  # onnxruntime's errors have no common base
             raise BundleError(f"{graph.file} cannot be run: {error}") from error
+        if provider not in self._session.get_providers():
+            raise BundleError(f"{provider} does not work here")
         for promised, found in (
             (graph.inputs, _specs(self._session.get_inputs())),
             (graph.outputs, _specs(self._session.get_outputs())),

@@ -19,7 +19,13 @@ def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("workers", "0"), ("port", "x"), ("watts_per_core", "-1")]
+    ("name", "value"),
+    [
+        ("workers", "0"),
+        ("port", "x"),
+        ("watts_per_core", "-1"),
+        ("execution_provider", "NoSuchExecutionProvider"),
+    ],
 )
 def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"OFFRAMP_{name.upper()}", value)

@@ -1,5 +1,6 @@
 """The runner runs what the manifest promises, and nothing else."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ def test_tensors_are_those_of_the_manifest(runner: SegmentRunner, digits_bundle:
         assert [x.shape for x in features] == [(5, *t.shape[1:]) for t in segment.outputs]
         logits = runner.run_head(segment.exit, features)
         assert (logits.shape, logits.dtype.name) == ((5, 10), "float32")
+
+
+def test_another_execution_provider_gives_what_the_cpu_gives_by_a_clock_of_its_own(
+    digits_bundle: Bundle, runner: SegmentRunner
+) -> None:
+    """onnxruntime's own package has a second one, which leaves these nodes to the CPU."""
+    manifest = digits_bundle.manifest
+    provider = "AzureExecutionProvider"
+    other = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs, provider)
+    for said, expected in zip(run_all(other, IMAGES), run_all(runner, IMAGES), strict=True):
+        np.testing.assert_array_equal(said, expected)
+    assert (runner.clock, other.clock) == (time.thread_time, time.monotonic)
+
+
+def test_an_execution_provider_that_is_not_here_is_refused(digits_bundle: Bundle) -> None:
+    manifest, graphs = digits_bundle.manifest, digits_bundle.graphs
+    with pytest.raises(BundleError, match="CUDAExecutionProvider"):
+        SegmentRunner(manifest.segments, manifest.exit_heads, graphs, "CUDAExecutionProvider")
 
 
 def test_a_row_does_not_depend_on_its_batch(runner: SegmentRunner) -> None:
