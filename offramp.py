@@ -116,7 +116,10 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Worker threads; one per core by default.", min=1)
     ] = None,
-    arrivals: Annotated[str, typer.Option(help="poisson or bursts.")] = "poisson",
+    arrivals: Annotated[
+        str,
+        typer.Option(help="poisson, bursts, or a file of times of arrival: sped up to each rate."),
+    ] = "poisson",
     requests: Annotated[int, typer.Option(help="How many to simulate at each rate.", min=2)] = 5000,
     overhead_ms: Annotated[
         float,

@@ -22,7 +22,7 @@ from server.job import Budget
 from server.listener import Listener
 from server.logs import configure_logs
 from server.metrics import Metrics
-from server.planning import ARRIVALS, Plan, markdown
+from server.planning import ARRIVALS, Plan, markdown, recorded
 from server.settings import load_settings
 
 
@@ -48,8 +48,6 @@ def simulate(
     overhead_ms: float,
 ) -> None:
     """Profiles a bundle here, then simulates each rate of requests and prints a table."""
-    if arrivals not in ARRIVALS:
-        raise UserError(f"no arrivals {arrivals!r}; there are {', '.join(ARRIVALS)}")
     settings = load_settings()
     model = serve_bundle(path.resolve(), settings)
     if operating_point not in model.operating_points:
@@ -64,7 +62,12 @@ def simulate(
     )
     print(f"{path} on {plan.workers} workers, costs of {model.profile.hardware}\n")
     generator = np.random.default_rng(0)
-    made = (ARRIVALS[arrivals](rate, num_requests, generator) for rate in rates)
+    made = (
+        ARRIVALS[arrivals](rate, num_requests, generator)
+        if arrivals in ARRIVALS
+        else recorded(Path(arrivals), rate)
+        for rate in rates
+    )
     for line in markdown(planning.simulate(model, plan, times, seed=0) for times in made):
         print(line, flush=True)
 

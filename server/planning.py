@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
@@ -64,6 +66,28 @@ ARRIVALS: dict[str, Callable[[float, int, Generator], NDArray[np.float64]]] = {
     "poisson": poisson,
     "bursts": bursts,
 }
+
+
+def recorded(path: Path, rate: float) -> NDArray[np.float64]:
+    """A trace's arrivals at another mean rate: a time a line, in seconds or ISO 8601, rising."""
+    try:
+        times = np.array([seconds(line) for line in path.read_text().split()])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no list of times: {error}") from error
+    if len(times) < 2 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise UserError(f"{path} must have two times or more, the earliest first")
+    if (length := times[-1] - times[0]) == 0:
+        raise UserError(f"all of {path} happens at once")
+    arrivals: NDArray[np.float64] = (times - times[0]) * (len(times) - 1) / (rate * length)
+    return arrivals
+
+
+def seconds(time: str) -> float:
+    """A line of a trace; raises ValueError."""
+    try:
+        return float(time)
+    except ValueError:
+        return datetime.fromisoformat(time).timestamp()
 
 
 def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed: int) -> Load:

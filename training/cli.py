@@ -63,7 +63,7 @@ def reproduce(
         raise UserError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, overhead")
     if recipe not in RECIPE_CHANGES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPE_CHANGES)}")
-    jobs = num_jobs or torch.cuda.device_count() or os.cpu_count() or 1
+    jobs = num_jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     try:
         results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
     except KeyboardInterrupt:

@@ -142,7 +142,7 @@ def start(plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int) -> No
     directory.mkdir(parents=True, exist_ok=True)
     (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
     slot = slots.get()
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_jobs))}
+    environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // num_jobs))}
     if torch.cuda.is_available():
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
     command = [sys.executable, "-m", "training.reproduce", str(directory)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from models.bundle.errors import UserError
 from models.bundle.policy import policy_of_threshold
 from server.catalog import ServedModel
 from server.job import Budget
-from server.planning import BURST_S, Plan, bursts, markdown, poisson, simulate
+from server.planning import BURST_S, Plan, bursts, markdown, poisson, recorded, simulate
 from tests.server.conftest import made_profile, served
 
 NEVER = policy_of_threshold(1.0, 3)
@@ -33,6 +34,23 @@ def test_arrivals_have_the_rate_asked_for(
     times = arrivals(100.0, 20_000, np.random.default_rng(0))
     assert (np.diff(times) >= 0).all()
     assert times[-1] == pytest.approx(200, rel=0.05)
+
+
+def test_a_trace_keeps_its_shape_at_any_rate(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    trace.write_text("10.0\n11.0\n11.0\n14.0\n")
+    assert recorded(trace, 3.0).tolist() == pytest.approx([0, 0.25, 0.25, 1.0])
+    trace.write_text("2026-01-01T00:00:00.500+00:00\n2026-01-01T00:00:02.500+00:00\n")
+    assert recorded(trace, 0.5).tolist() == pytest.approx([0, 2.0])
+
+
+@pytest.mark.parametrize("text", ["", "1.0", "2.0\n1.0", "1.0\n1.0", "1.0\nnan", "soon\nlater"])
+def test_a_trace_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trace").write_text(text)
+    with pytest.raises(UserError, match="trace"):
+        recorded(tmp_path / "trace", 1.0)
+    with pytest.raises(UserError, match="poissn is no list of times"):
+        recorded(Path("poissn"), 1.0)
 
 
 def test_bursts_leave_gaps() -> None:
