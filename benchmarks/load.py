@@ -109,7 +109,7 @@ class Client:
         image = index % len(self._requests)
         status, body, sent_s = 0, b"", self.now()
         try:
-            connection = self._idle.pop() if self._idle else await self.connect()
+            connection = self._alive() or await self.connect()
             status, body = await connection.ask(self._requests[image])
             if status:
                 self._idle.append(connection)
@@ -117,6 +117,13 @@ class Client:
             body = str(error).encode()
         finally:  # also where it was waited for too long
             self._seen.append((image, due_s, sent_s, self.now(), status, body))
+
+    def _alive(self) -> Connection | None:
+        """An idle connection that the server has not closed."""
+        while self._idle:
+            if not (connection := self._idle.pop()).transport.is_closing():
+                return connection
+        return None
 
     def now(self) -> float:
         return time.monotonic() - self.start

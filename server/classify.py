@@ -79,7 +79,7 @@ def answered(
     """What one image or several are answered; counts them."""
     arrival: float = request.scope["arrival"]
     total_s = time.monotonic() - arrival
-    outcomes = counted(state_of(request), model, budget, ended, total_s)
+    outcomes = counted(state_of(request), model, budget, ended, arrival, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
     said = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
     return said[0] if len(said) == 1 else Classifications(results=said), outcomes

@@ -113,28 +113,39 @@ class Engine:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, worker: Worker) -> None:
-        while (work := self._next(worker)) is not None:
+        with self._ready:
+            work = self._next(worker)
+        while work is not None:
+            verdict = None
             if isinstance(work, Shadow):
                 self._follow(worker, work)
-                continue
-            verdict = self._run(worker, work)
+            else:
+                verdict = self._run(worker, work)
             with self._ready:
                 if worker not in self._workers:
                     return
-                self._hand_back(work, verdict)
+                if isinstance(work, Batch):
+                    self._hand_back(work, verdict)
+                work = self._next(worker)
 
     def _next(self, worker: Worker) -> Batch | Shadow | None:
-        """The next batch, or a shadow where none waits; None once stopping and no job is left."""
-        with self._ready:
-            worker.take(None)
-            while (batch := self._scheduler.next_batch(time.monotonic())) is None:
-                if self._is_stopping and self._scheduler.in_flight == 0:
-                    return None
-                if (shadow := self._shadows.take()) is not None:
-                    return shadow
-                self._ready.wait()
-            worker.take(batch)
-            return batch
+        """The next batch, or a shadow where none waits; None once stopping and no job is left.
+
+        A worker goes on with what it has just handed back, if that is next. Another is woken only
+        for what is left then: waking takes longer than many a segment.
+        """
+        worker.take(None)
+        while (batch := self._scheduler.next_batch(time.monotonic())) is None:
+            if self._is_stopping and self._scheduler.in_flight == 0:
+                self._ready.notify_all()
+                return None
+            if (shadow := self._shadows.take()) is not None:
+                return shadow
+            self._ready.wait()
+        worker.take(batch)
+        if self._scheduler.queue_depth:
+            self._ready.notify()
+        return batch
 
     def _follow(self, worker: Worker, shadow: Shadow) -> None:
         try:
@@ -199,13 +210,12 @@ class Engine:
             for job in verdict.going_on:
                 if not job.is_over:
                     self._scheduler.wait(job, now)
-            self._end((job, job.outcome(reason)) for job, reason in verdict.ended)
+            self._end((job, job.outcome(reason, now)) for job, reason in verdict.ended)
             for job, reason in verdict.ended:
                 if reason is StopReason.CONFIDENT:
                     self._shadows.offer(job)
             self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
         self._expire(now)
-        self._ready.notify_all()
 
     def _fall_back(self, batch: Batch, now: float) -> None:
         """The step failed: its jobs answer from their last exit, if they have reached one."""
@@ -214,7 +224,7 @@ class Engine:
             if job.is_over:
                 continue
             if job.answers:
-                self._end([(job, job.outcome(StopReason.DEGRADED))])
+                self._end([(job, job.outcome(StopReason.DEGRADED, now))])
             elif job.exit > 0 and not batch.step.is_head:
                 self._scheduler.wait_to_answer(job, now)
             else:
@@ -238,7 +248,7 @@ class Engine:
         """Answers for the jobs that have waited too long; sets the alarm for the next ones."""
         late = self._scheduler.expire(now)
         if late:
-            self._end((job, job.outcome(StopReason.DEADLINE)) for job in late)
+            self._end((job, job.outcome(StopReason.DEADLINE, now)) for job in late)
             self._stop_idle_runs()
         alarm = self._scheduler.next_alarm()
         if alarm < self._alarm:

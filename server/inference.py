@@ -15,7 +15,7 @@ from models.bundle.policy import Policy, policy_at, policy_of_threshold
 from server.answers import milli
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
-from server.job import DELIVERY_S, Answer, Budget, Job, Outcome
+from server.job import Answer, Budget, Job, Outcome
 from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
@@ -54,7 +54,7 @@ def budget_of(parameters: InferenceParameters) -> Budget:
 def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int) -> None:
     """Raises Infeasible where exit 1 alone is expected to cost more than the budget."""
     cost = model.costs.next_answer(0, rows)
-    needed_s = cost.latency_s + DELIVERY_S
+    needed_s = cost.latency_s + model.costs.delivery_s
     left_s = inf if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
     if needed_s > left_s:
         raise Infeasible(
@@ -158,9 +158,10 @@ def counted(
     model: ServedModel,
     budget: Budget,
     results: list[Outcome | BaseException],
+    arrival: float,
     total_s: float,
 ) -> list[Outcome]:
-    """Counts every result once; raises the first failure where there is any."""
+    """Counts every result once, `total_s` after arrival; raises the first failure if any."""
     outcomes: list[Outcome] = []
     failures: list[BaseException] = []
     for result in results:
@@ -168,6 +169,7 @@ def counted(
             outcomes.append(result)
             state.metrics.answered(model, budget, result, total_s)
             model.statistics.answered(result.queue_s, result.compute_s)
+            model.costs.delivered(arrival + total_s - result.ended_at)
         else:
             failures.append(result)
             state.metrics.failed(model)

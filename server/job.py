@@ -13,9 +13,6 @@ from models.bundle.policy import Policy, Spend, StopReason, limit_reason
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 
-DELIVERY_S = 0.001
-"""Expected time from an answer to its response, kept free in every latency budget."""
-
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -45,7 +42,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended. Seconds and joules are this image's; `answers` is every head that ran."""
+    """How a job ended, and when, on the monotonic clock.
+
+    Seconds and joules are this image's; `answers` is every head that ran.
+    """
 
     answer: Answer
     stop_reason: StopReason
@@ -55,6 +55,7 @@ class Outcome:
     macs: int
     segment_s: tuple[float, ...]
     answers: tuple[Answer, ...]
+    ended_at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -111,15 +112,15 @@ class Job:
         return reason
 
     def left(self, now: float) -> Spend:
-        """What is left of the budget for computing."""
+        """What is left of the budget for computing: an answer is not a response yet."""
         energy_j = inf if self.budget.energy_j is None else self.budget.energy_j - self.energy_j
-        return Spend(self.deadline - now - DELIVERY_S, energy_j)
+        return Spend(self.deadline - now - self.model.costs.delivery_s, energy_j)
 
     def has_answer_at(self, exit: int) -> bool:
         return bool(self.answers) and self.answers[-1].exit == exit
 
-    def outcome(self, reason: StopReason) -> Outcome:
-        """The outcome of answering with the latest answer."""
+    def outcome(self, reason: StopReason, now: float) -> Outcome:
+        """The outcome of answering now, with the latest answer."""
         return Outcome(
             answer=self.answers[-1],
             stop_reason=reason,
@@ -129,4 +130,5 @@ class Job:
             macs=self.macs,
             segment_s=tuple(self.segment_s),
             answers=tuple(self.answers),
+            ended_at=now,
         )

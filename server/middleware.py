@@ -20,8 +20,8 @@ CLIENT_GONE = 499
 
 
 class Observe:
-    """Stamps every request's arrival and id; at its end counts it, by route template and status,
-    and logs it."""
+    """Stamps every request's id, and its arrival where the server has not; at its end counts it, by
+    route template and status, and logs it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate) -> None:
         self.app, self.metrics, self.gate = app, metrics, gate
@@ -29,7 +29,7 @@ class Observe:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        scope["arrival"] = arrival = time.monotonic()
+        arrival = scope.setdefault("arrival", time.monotonic())
         request_id.set(own_id := id_of(Headers(scope=scope).get("x-request-id")))
         code = 500
 

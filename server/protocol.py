@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1, with the limits it leaves out."""
 
 import asyncio
+import time
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -13,7 +14,8 @@ class Protocol(HttpToolsProtocol):
 
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
     Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent;
-    `scope["gone"]` is done once it is lost.
+    `scope["gone"]` is done once it is lost. `scope["arrival"]` is when the headers had come: before
+    the request's turn on the event loop.
     """
 
     receive_timeout_s = 10.0
@@ -43,6 +45,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope["arrival"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
         self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 

@@ -15,7 +15,7 @@ from math import inf
 
 from server.catalog import ServedModel
 from server.errors import Overloaded, Unavailable
-from server.job import DELIVERY_S, Job
+from server.job import Job
 
 DEFAULT_DEADLINE_S = 1.0
 """When a job without a latency budget settles for the answer it has, if it still waits."""
@@ -96,7 +96,7 @@ class Scheduler:
         costs = jobs[0].model.costs
         patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * len(jobs) * costs.full_s())
         patient = jobs[0].arrival + patient_s
-        due = min(jobs[0].deadline - DELIVERY_S, patient)
+        due = min(jobs[0].deadline - jobs[0].model.costs.delivery_s, patient)
         if due < now + self._all_answered_s(jobs, num_ahead=0):
             due = patient
         self._check_time(due, jobs, now)

@@ -150,7 +150,9 @@ class Simulation:
         if not job.is_over:
             job.is_over = True
             self.scheduler.finish(1)
-            self.fates.append(Fate(self._requests.pop(job), self.now, job.outcome(reason)))
+            self.fates.append(
+                Fate(self._requests.pop(job), self.now, job.outcome(reason, self.now))
+            )
 
 
 def ignore(_: object) -> None:

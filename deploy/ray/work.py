@@ -35,4 +35,5 @@ def shifted(outcome: Outcome, seconds: float) -> Outcome:
     """With answers at times of a clock that is so far ahead."""
     answers = tuple(replace(answer, at_s=answer.at_s + seconds) for answer in outcome.answers)
     answer = replace(outcome.answer, at_s=outcome.answer.at_s + seconds)
-    return replace(outcome, answer=answer, answers=answers)
+    ended_at = outcome.ended_at + seconds
+    return replace(outcome, answer=answer, answers=answers, ended_at=ended_at)

@@ -6,12 +6,25 @@ from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
 RISE, FALL = 0.5, 0.02
-"""Shares of the gap by which a correction follows a slower, and a faster, observation."""
-OVERHEAD_SHARE = 0.05
-"""The same for what a batch takes beyond its graphs, in either direction."""
+"""Shares of the gap by which an expectation follows a slower, and a faster, observation."""
 LARGEST_STEP = 2.0
 """An observation counts as at most this much of what was expected: it may be a stall."""
 SMALLEST, LARGEST = 0.5, 50.0
+"""Of what was expected at first."""
+DELIVERY_S = 0.001
+"""Expected time from an answer to its response, until it is known."""
+
+
+class Expectation:
+    """A number that follows what is observed, up fast and down slowly: a high quantile of it."""
+
+    def __init__(self, initial: float) -> None:
+        self.initial = self.value = initial
+
+    def observe(self, seen: float) -> None:
+        gap = min(seen, LARGEST_STEP * self.value) - self.value
+        value = self.value + (RISE if gap > 0 else FALL) * gap
+        self.value = min(max(value, SMALLEST * self.initial), LARGEST * self.initial)
 
 
 class Costs:
@@ -19,15 +32,26 @@ class Costs:
 
     A high quantile of the measured times, interpolated between the profile's batch sizes and
     extended in proportion beyond the largest, times the graph's correction. A batch takes
-    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. Energy is the
-    time a core is busy times its watts, shared by the rows of the batch.
+    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. An answer
+    takes `delivery_s` to become a response. Energy is the time a core is busy times its watts,
+    shared by the rows of the batch.
     """
 
     def __init__(self, profile: CostProfile, overhead_s: float = 0.0) -> None:
-        self.watts, self.overhead_s = profile.watts, overhead_s
+        self.watts = profile.watts
+        self._overhead = Expectation(overhead_s)
+        self._delivery = Expectation(DELIVERY_S)
         self.max_rows = profile.batch_sizes[-1]
         self._segments = [_Graph(cost, profile.batch_sizes) for cost in profile.segments]
         self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
+
+    @property
+    def overhead_s(self) -> float:
+        return self._overhead.value
+
+    @property
+    def delivery_s(self) -> float:
+        return self._delivery.value
 
     def segment_s(self, exit: int, rows: int) -> float:
         return self._segments[exit - 1].seconds(rows)
@@ -72,38 +96,31 @@ class Costs:
 
     def batch_took(self, seconds: float, core_s: float) -> None:
         """Learns from a batch that was in hand for `seconds`, of which its graphs took `core_s`."""
-        before = self.overhead_s
-        beyond_s = min(max(0.0, seconds - core_s), LARGEST_STEP * before)
-        self.overhead_s += OVERHEAD_SHARE * (beyond_s - before)
+        self._overhead.observe(seconds - core_s)
+
+    def delivered(self, seconds: float) -> None:
+        """Learns how long an answer took to become a response."""
+        self._delivery.observe(seconds)
 
 
 class _Graph:
-    """One graph's seconds by rows, never fewer for more.
-
-    The correction rises fast and falls slowly.
-    """
+    """One graph's seconds by rows, never fewer for more, times a correction."""
 
     def __init__(self, cost: GraphCost, batch_sizes: tuple[int, ...]) -> None:
         rows, rising = np.arange(batch_sizes[-1] + 1), np.maximum.accumulate(cost.p95_s)
         self._table: list[float] = np.interp(rows, batch_sizes, rising).tolist()
         self._best = min(s / n for n, s in enumerate(self._table[1:], start=1))
-        self._correction = 1.0
+        self._correction = Expectation(1.0)
 
     def seconds(self, rows: int) -> float:
-        return self._correction * self._profiled(rows)
+        return self._correction.value * self._profiled(rows)
 
     def best(self) -> float:
-        return self._correction * self._best
+        return self._correction.value * self._best
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Corrects by one run; a single slow one at most doubles what is expected."""
-        profiled = self._profiled(rows)
-        if profiled == 0:
-            return
-        before = self._correction
-        gap = min(seconds / profiled, LARGEST_STEP * before) - before
-        after = before + (RISE if gap > 0 else FALL) * gap
-        self._correction = min(max(after, SMALLEST), LARGEST)
+        if (profiled := self._profiled(rows)) > 0:
+            self._correction.observe(seconds / profiled)
 
     def _profiled(self, rows: int) -> float:
         largest = len(self._table) - 1

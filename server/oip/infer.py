@@ -33,7 +33,7 @@ async def infer(request: Request) -> Response:
             check_feasible(model, budget, arrival, num_images)
         results = await run(state, model, policy, budget, arrival, list(asked.images))
     total_s = time.monotonic() - arrival
-    outcomes = counted(state, model, budget, results, total_s)
+    outcomes = counted(state, model, budget, results, arrival, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
     response = response_of(asked, model, budget, outcomes, total_s)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)

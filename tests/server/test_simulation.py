@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.bundle.costs import DELIVERY_S
 from models.bundle.policy import StopReason, policy_of_threshold
 from server.catalog import ServedModel
-from server.job import DELIVERY_S, Budget, Job
+from server.job import Budget, Job
 from server.scheduler import Batch, Scheduler, Step
 from server.simulation import Fate, Request, Simulation
 

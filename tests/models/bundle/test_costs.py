@@ -1,6 +1,6 @@
 import pytest
 
-from models.bundle.costs import Costs
+from models.bundle.costs import DELIVERY_S, Costs
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
@@ -63,12 +63,21 @@ def test_what_a_batch_takes_beyond_its_graphs_is_learned_and_shared_by_its_rows(
     assert costs.best_step_s(1, is_head=True) == pytest.approx(0.125 + 1 / 8)
     assert costs.next_answer(1, 4) == Spend(6.0, 10.0), "a core that waits uses no energy"
     costs.batch_took(6.5, core_s=5.0)
-    assert costs.overhead_s == pytest.approx(1.025)
+    assert costs.overhead_s == pytest.approx(1.25)
     costs.batch_took(1000.0, core_s=5.0)
-    assert costs.overhead_s == pytest.approx(1.025 * 1.05), "a stall counts twice at most"
+    assert costs.overhead_s == pytest.approx(1.25 * 1.5), "a stall counts twice at most"
     for _ in range(1000):
         costs.batch_took(3.0, core_s=3.0 + 1e-6)  # clocks differ
-    assert costs.overhead_s == pytest.approx(0.0, abs=1e-9)
+    assert costs.overhead_s == pytest.approx(0.5), "never below half of what was expected at first"
+
+
+def test_what_responses_take_is_learned_fast_and_forgotten_slowly() -> None:
+    costs = Costs(PROFILE)
+    assert costs.delivery_s == DELIVERY_S
+    costs.delivered(1.5 * DELIVERY_S)
+    assert costs.delivery_s == pytest.approx(1.25 * DELIVERY_S)
+    costs.delivered(0.25 * DELIVERY_S)
+    assert costs.delivery_s == pytest.approx(1.23 * DELIVERY_S)
 
 
 def test_more_rows_are_never_expected_to_take_less() -> None:
