@@ -25,7 +25,7 @@ from server.inference import (
     results,
     run,
 )
-from server.job import Answer, Budget, Outcome
+from server.job import Answer, Budget, Demand, Outcome
 from server.openapi import ANSWERS, REQUEST
 from server.problems import RESPONSES
 from server.reading import read
@@ -56,10 +56,10 @@ async def classify(request: Request) -> Response:
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")
-    with counted_if_refused(state, len(contents)):
+    with counted_if_refused(request.scope, state, model, len(contents)):
         if parameters.strict:
             check_feasible(model, budget, arrival, len(contents))
-        state.engine.check_room(len(contents))
+        state.engine.check(Demand(model, budget, arrival, len(contents)))
         images, decode_s = await decode(state, model, contents)
         if wants_events(request):
             return stream(request, model, parameters, policy, budget, images)
@@ -79,7 +79,7 @@ def answered(
     """What one image or several are answered; counts them."""
     arrival: float = request.scope["arrival"]
     total_s = time.monotonic() - arrival
-    outcomes = counted(state_of(request), model, budget, ended, arrival, total_s)
+    outcomes = counted(request.scope, state_of(request), model, budget, ended, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
     said = [answer(model, parameters, budget, o, arrival, total_s) for o in outcomes]
     return said[0] if len(said) == 1 else Classifications(results=said), outcomes

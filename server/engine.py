@@ -19,7 +19,7 @@ from onnxruntime import RunOptions
 from models.bundle.policy import StopReason
 from server.compute import advance, answer
 from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
-from server.job import Answer, Job, Outcome
+from server.job import Answer, Demand, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Batch, Scheduler
 from server.shadow import Shadow, Shadows
@@ -57,10 +57,10 @@ class Engine:
         self._workers = {self._new_worker() for _ in range(scheduler.num_workers)}
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
-    def check_room(self, num_jobs: int) -> None:
-        """Raises Overloaded where `num_jobs` more would not be admitted now."""
+    def check(self, demand: Demand) -> None:
+        """Raises what `submit` would raise now."""
         with self._ready:
-            self._scheduler.check_room(num_jobs)
+            self._scheduler.check(demand, time.monotonic())
 
     def submit(self, jobs: list[Job]) -> None:
         """Admits every job or none; raises Overloaded or Unavailable.

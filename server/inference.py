@@ -10,6 +10,7 @@ from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.types import Scope
 
 from models.bundle.policy import Policy, policy_at, policy_of_threshold
 from server.answers import milli
@@ -66,11 +67,17 @@ def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int
 
 
 @contextmanager
-def counted_if_refused(state: State, num_images: int) -> Iterator[None]:
-    """Counts images that are refused before any work."""
+def counted_if_refused(
+    scope: Scope, state: State, model: ServedModel, num_images: int
+) -> Iterator[None]:
+    """Counts images that are refused before any work.
+
+    An answer would have waited for its turn on the event loop as long as the request did.
+    """
     try:
         yield
     except (Overloaded, Infeasible, Unavailable) as error:
+        model.costs.delivered(2 * scope["lag_s"])
         state.metrics.shed(SHED_REASONS[type(error)], num_images)
         raise
 
@@ -154,14 +161,18 @@ def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None
 
 
 def counted(
+    scope: Scope,
     state: State,
     model: ServedModel,
     budget: Budget,
     results: list[Outcome | BaseException],
-    arrival: float,
     total_s: float,
 ) -> list[Outcome]:
-    """Counts every result once, `total_s` after arrival; raises the first failure if any."""
+    """Counts every result of a request once, `total_s` after its arrival; raises the first failure.
+
+    As long as it waited to be started, it will have waited before, to be read.
+    """
+    outside_s = scope["arrival"] + total_s + scope["lag_s"]
     outcomes: list[Outcome] = []
     failures: list[BaseException] = []
     for result in results:
@@ -169,7 +180,7 @@ def counted(
             outcomes.append(result)
             state.metrics.answered(model, budget, result, total_s)
             model.statistics.answered(result.queue_s, result.compute_s)
-            model.costs.delivered(arrival + total_s - result.ended_at)
+            model.costs.delivered(outside_s - result.ended_at)
         else:
             failures.append(result)
             state.metrics.failed(model)

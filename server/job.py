@@ -23,6 +23,16 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request asks of the server, known before its images are decoded."""
+
+    model: ServedModel
+    budget: Budget
+    arrival: float
+    num_images: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image's features, left in the arrays of the batch that made them."""
 

@@ -29,7 +29,9 @@ class Observe:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        arrival = scope.setdefault("arrival", time.monotonic())
+        started = time.monotonic()
+        arrival = scope.setdefault("arrival", started)
+        scope["lag_s"] = started - arrival
         request_id.set(own_id := id_of(Headers(scope=scope).get("x-request-id")))
         code = 500
 

@@ -15,7 +15,7 @@ from math import inf
 
 from server.catalog import ServedModel
 from server.errors import Overloaded, Unavailable
-from server.job import Job
+from server.job import Demand, Job
 
 DEFAULT_DEADLINE_S = 1.0
 """When a job without a latency budget settles for the answer it has, if it still waits."""
@@ -78,28 +78,30 @@ class Scheduler:
     def queue_depth(self) -> int:
         return len(self._places)
 
-    def check_room(self, num_jobs: int) -> None:
-        """Raises Overloaded where there are not slots enough."""
-        if self.in_flight + num_jobs > self.max_in_flight:
+    def check(self, demand: Demand, now: float) -> float:
+        """When jobs of a request would be due; raises Overloaded where they are refused.
+
+        A budget that not even an idle server could meet is no reason to refuse, nor to go before
+        others; one that has been spent on waiting is. Raises Unavailable while the first segment
+        fails.
+        """
+        model, num_images = demand.model, demand.num_images
+        if self.in_flight + num_images > self.max_in_flight:
             raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
+        if model.breakers[1, False].is_open(now):
+            raise Unavailable(f"{model.manifest.name} fails at its first segment")
+        patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * num_images * model.costs.full_s())
+        due_s, budget_s = patient_s, demand.budget.latency_s
+        if budget_s is not None and budget_s >= model.costs.idle_s(num_images, self.num_workers):
+            due_s = min(budget_s - model.costs.delivery_s, patient_s)
+        due = demand.arrival + due_s
+        self._check_time(due, demand, now)
+        return due
 
     def admit(self, jobs: Sequence[Job], now: float) -> None:
-        """Gives every job a slot, or raises Overloaded and gives none.
-
-        All jobs are of one request: they share model and deadline. A budget that not even an idle
-        server could meet is no reason to refuse, nor to go before others. Raises Unavailable while
-        the first segment fails.
-        """
-        self.check_room(len(jobs))
-        if jobs[0].model.breakers[1, False].is_open(now):
-            raise Unavailable(f"{jobs[0].model.manifest.name} fails at its first segment")
-        costs = jobs[0].model.costs
-        patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * len(jobs) * costs.full_s())
-        patient = jobs[0].arrival + patient_s
-        due = min(jobs[0].deadline - jobs[0].model.costs.delivery_s, patient)
-        if due < now + self._all_answered_s(jobs, num_ahead=0):
-            due = patient
-        self._check_time(due, jobs, now)
+        """Gives every job of one request a slot, or none and raises as `check` does."""
+        first = jobs[0]
+        due = self.check(Demand(first.model, first.budget, first.arrival, len(jobs)), now)
         self.in_flight += len(jobs)
         for job in jobs:
             job.due = due
@@ -235,21 +237,21 @@ class Scheduler:
             work_s -= workers * (end - start)
         raise AssertionError("the last worker has no end")
 
-    def _all_answered_s(self, jobs: Sequence[Job], num_ahead: int) -> float:
-        """From the start on these jobs to the last one's first answer, `num_ahead` in its batch."""
-        costs, num_jobs = jobs[0].model.costs, len(jobs)
+    def _all_answered_s(self, demand: Demand, num_ahead: int) -> float:
+        """From the start on its jobs to the last one's first answer, `num_ahead` in its batch."""
+        costs, num_jobs = demand.model.costs, demand.num_images
         all_s = num_jobs * costs.best_step_s(1, is_head=False) / self.num_workers
         return max(costs.batch_s(1, num_ahead + num_jobs), MARGIN * all_s)
 
-    def _check_time(self, due: float, jobs: Sequence[Job], now: float) -> None:
+    def _check_time(self, due: float, demand: Demand, now: float) -> None:
         """Raises Overloaded where newcomers due then, or others for their sake, would be late.
 
         Work is expected to be done in the batches that save most, and to last as long as they do.
         """
-        first = Step(jobs[0].model, 1)
+        first = Step(demand.model, 1)
         num_ahead = bisect_left(self._queues.get(first, []), (False, due))
         ahead_s = MARGIN * self._first_answers_s(due)
-        if self._start_of(ahead_s, now) + self._all_answered_s(jobs, num_ahead) > due:
+        if self._start_of(ahead_s, now) + self._all_answered_s(demand, num_ahead) > due:
             raise Overloaded("the first answer would come too late")
         row_s = [(step, _row_s(step)) for step in self._queues]
         behind = sorted(
@@ -257,7 +259,7 @@ class Scheduler:
             for step, seconds in row_s
             for place in self._first_answers_behind(step, due)
         )
-        delay_s = len(jobs) * _row_s(first) / self.num_workers
+        delay_s = demand.num_images * _row_s(first) / self.num_workers
         end = self._start_of(ahead_s, now)
         for other_due, seconds in behind[:NUM_BEHIND]:
             end += seconds / self.num_workers

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from server.catalog import Catalog
 from server.gate import Gate
-from server.job import Job
+from server.job import Demand, Job
 from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import Settings
@@ -18,7 +18,7 @@ from server.settings import Settings
 class Answering(Protocol):
     """An engine, here or elsewhere."""
 
-    def check_room(self, num_jobs: int) -> None: ...
+    def check(self, demand: Demand) -> None: ...
     def submit(self, jobs: list[Job]) -> None: ...
     def cancel(self, jobs: Iterable[Job]) -> None: ...
     def queue_depth(self) -> int: ...

@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.work import shifted, work_of
 from server.errors import Overloaded, Unavailable
-from server.job import Job, Outcome
+from server.job import Demand, Job, Outcome
 
 ATTEMPTS = 5
 """Answering is pure: whoever died in the middle of it can be followed by another."""
@@ -24,14 +24,17 @@ class RemoteEngine:
         self._replicas, self._capacity = replicas, capacity
         self._tasks: dict[Job, asyncio.Task[None]] = {}
 
-    def check_room(self, num_jobs: int) -> None:
+    def check(self, demand: Demand) -> None:
         """Raises Overloaded where the ingress would have too many on their way."""
+        self._check_room(demand.num_images)
+
+    def _check_room(self, num_jobs: int) -> None:
         if self.in_flight() + num_jobs > self._capacity:
             raise Overloaded(f"{self.in_flight()} of {self._capacity} slots are taken")
 
     def submit(self, jobs: list[Job]) -> None:
         """Sends jobs of one request; refusals, too, come through `Job.deliver`."""
-        self.check_room(len(jobs))
+        self._check_room(len(jobs))
         task = asyncio.get_running_loop().create_task(self._send(jobs))
         self._tasks |= dict.fromkeys(jobs, task)
 

@@ -12,7 +12,7 @@ LARGEST_STEP = 2.0
 SMALLEST, LARGEST = 0.5, 50.0
 """Of what was expected at first."""
 DELIVERY_S = 0.001
-"""Expected time from an answer to its response, until it is known."""
+"""Expected time of a request outside of batches and queues, until it is known."""
 
 
 class Expectation:
@@ -32,18 +32,19 @@ class Costs:
 
     A high quantile of the measured times, interpolated between the profile's batch sizes and
     extended in proportion beyond the largest, times the graph's correction. A batch takes
-    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. An answer
-    takes `delivery_s` to become a response. Energy is the time a core is busy times its watts,
-    shared by the rows of the batch.
+    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. A request
+    spends `delivery_s` outside of batches and queues: to be read, and to be answered. Energy is the
+    time a core is busy times its watts, shared by the rows of the batch.
     """
 
     def __init__(self, profile: CostProfile, overhead_s: float = 0.0) -> None:
-        self.watts = profile.watts
+        self.watts, self.max_rows = profile.watts, profile.batch_sizes[-1]
         self._overhead = Expectation(overhead_s)
         self._delivery = Expectation(DELIVERY_S)
-        self.max_rows = profile.batch_sizes[-1]
         self._segments = [_Graph(cost, profile.batch_sizes) for cost in profile.segments]
         self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
+        self._first_s = self.step_s(1, 1, is_head=False)  # before anything is learned
+        self._first_row_s = self.best_step_s(1, is_head=False)
 
     @property
     def overhead_s(self) -> float:
@@ -84,6 +85,10 @@ class Costs:
         """One row through every segment and the last head."""
         return sum(g.seconds(1) for g in self._segments) + self._heads[-1].seconds(1)
 
+    def idle_s(self, rows: int, workers: int) -> float:
+        """First answers for so many rows from a server that has nothing else to do."""
+        return DELIVERY_S + max(self._first_s, rows * self._first_row_s / workers)
+
     def energy_j(self, busy_s: float, rows: int) -> float:
         """One row's share of the energy of `busy_s` seconds on one core."""
         return busy_s * self.watts / rows
@@ -99,7 +104,7 @@ class Costs:
         self._overhead.observe(seconds - core_s)
 
     def delivered(self, seconds: float) -> None:
-        """Learns how long an answer took to become a response."""
+        """Learns how long a request took to be read, and its answer to become a response."""
         self._delivery.observe(seconds)
 
 

@@ -28,12 +28,12 @@ async def infer(request: Request) -> Response:
     asked, decode_s = await read(request, state, model)
     policy, budget = policy_of(asked.parameters, model), budget_of(asked.parameters)
     num_images = len(asked.images)
-    with counted_if_refused(state, num_images):
+    with counted_if_refused(request.scope, state, model, num_images):
         if asked.parameters.strict:
             check_feasible(model, budget, arrival, num_images)
         results = await run(state, model, policy, budget, arrival, list(asked.images))
     total_s = time.monotonic() - arrival
-    outcomes = counted(state, model, budget, results, arrival, total_s)
+    outcomes = counted(request.scope, state, model, budget, results, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
     response = response_of(asked, model, budget, outcomes, total_s)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)

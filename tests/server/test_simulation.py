@@ -70,10 +70,10 @@ class Watched(Scheduler):
         batch = super().next_batch(now)
         assert (batch is None) == (not waiting), "work is conserved"
         if batch is not None:
-            self.check(batch, waiting)
+            self.judge(batch, waiting)
         return batch
 
-    def check(self, batch: Batch, waiting: list[Job]) -> None:
+    def judge(self, batch: Batch, waiting: list[Job]) -> None:
         first = [job for job in waiting if not job.answers]
         if first:
             assert not any(job.answers for job in batch.jobs), "first answers go first"
