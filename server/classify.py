@@ -59,11 +59,12 @@ async def classify(request: Request) -> Response:
     with counted_if_refused(request.scope, state, model, len(contents)):
         if parameters.strict:
             check_feasible(model, budget, arrival, len(contents))
-        state.engine.check(Demand(model, budget, arrival, len(contents)))
+        lag_s = request.scope["lag_s"]
+        state.engine.check(Demand(model, budget, arrival, len(contents), lag_s))
         images, decode_s = await decode(state, model, contents)
         if wants_events(request):
             return stream(request, model, parameters, policy, budget, images)
-        ended = await run(state, model, policy, budget, arrival, images)
+        ended = await run(request.scope, state, model, policy, budget, images)
     said, outcomes = answered(request, model, parameters, budget, ended)
     timing = {"Server-Timing": server_timing(decode_s, outcomes)}
     return Response(said.model_dump_json(), headers=timing, media_type="application/json")
@@ -96,7 +97,7 @@ def stream(
     """Admits the images; every exit that runs becomes an event, and then the plain answer."""
     state, said = state_of(request), Said()
     arrival: float = request.scope["arrival"]
-    admitted = admit(state, model, policy, budget, arrival, images, said.tell)
+    admitted = admit(request.scope, state, model, policy, budget, images, said.tell)
 
     async def final() -> Classification | Classifications:
         ended = await results(state, admitted)

@@ -96,15 +96,15 @@ class Admitted:
 
 
 async def run(
+    scope: Scope,
     state: State,
     model: ServedModel,
     policy: Policy,
     budget: Budget,
-    arrival: float,
     images: Sequence[NDArray[np.uint8]],
 ) -> list[Outcome | BaseException]:
     """Admits one job per image and waits for what becomes of each, in order."""
-    admitted = admit(state, model, policy, budget, arrival, images)
+    admitted = admit(scope, state, model, policy, budget, images)
     try:
         return await results(state, admitted)
     except asyncio.CancelledError:
@@ -113,11 +113,11 @@ async def run(
 
 
 def admit(
+    scope: Scope,
     state: State,
     model: ServedModel,
     policy: Policy,
     budget: Budget,
-    arrival: float,
     images: Sequence[NDArray[np.uint8]],
     progress: Callable[[int, Answer], None] | None = None,
 ) -> Admitted:
@@ -129,10 +129,11 @@ def admit(
             model,
             policy,
             budget,
-            arrival,
+            scope["arrival"],
             image,
             deliver=partial(settle, future),
             progress=progress and partial(progress, number),
+            lag_s=scope["lag_s"],
         )
         for number, (image, future) in enumerate(zip(images, futures, strict=True))
     ]
@@ -180,10 +181,11 @@ def counted(
             outcomes.append(result)
             state.metrics.answered(model, budget, result, total_s)
             model.statistics.answered(result.queue_s, result.compute_s)
-            model.costs.delivered(outside_s - result.ended_at)
         else:
             failures.append(result)
             state.metrics.failed(model)
+    if outcomes:
+        model.costs.delivered(outside_s - max(outcome.ended_at for outcome in outcomes))
     model.statistics.request_ended(is_success=not failures, total_s=total_s)
     if failures:
         raise failures[0]

@@ -24,12 +24,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request asks of the server, known before its images are decoded."""
+    """What a request asks of the server, known before its images are decoded.
+
+    After its arrival it waited `lag_s` for its turn on the event loop.
+    """
 
     model: ServedModel
     budget: Budget
     arrival: float
     num_images: int
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,11 @@ class Outcome:
 class Job:
     """One admitted image. `exit` is the last segment that has run, 0 before the first.
 
-    `deadline` is arrival + latency budget on the monotonic clock, infinite without one. `due` is
-    when the scheduler wants the job answered: it gives one to every job. On the event loop,
-    `progress` is told every answer as it is computed, and then `deliver`, once, the outcome or the
-    error. `is_degraded` says that a segment failed for it, `is_over` that nobody waits for it any
-    more.
+    `lag_s` is the request's, as in Demand. `deadline` is arrival + latency budget on the monotonic
+    clock, infinite without one. `due` is when the scheduler wants the job answered: it gives one to
+    every job. On the event loop, `progress` is told every answer as it is computed, and then
+    `deliver`, once, the outcome or the error. `is_degraded` says that a segment
+    failed for it, `is_over` that nobody waits for it any more.
     """
 
     model: ServedModel
@@ -86,6 +90,7 @@ class Job:
     image: NDArray[np.uint8]
     deliver: Callable[[Outcome | Exception], Any]
     progress: Callable[[Answer], Any] | None = None
+    lag_s: float = 0.0
     deadline: float = inf
     due: float = inf
     exit: int = 0

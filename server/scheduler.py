@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
+from models.bundle.costs import DELIVERY_S
 from server.catalog import ServedModel
 from server.errors import Overloaded, Unavailable
 from server.job import Demand, Job
@@ -81,9 +82,9 @@ class Scheduler:
     def check(self, demand: Demand, now: float) -> float:
         """When jobs of a request would be due; raises Overloaded where they are refused.
 
-        A budget that not even an idle server could meet is no reason to refuse, nor to go before
-        others; one that has been spent on waiting is. Raises Unavailable while the first segment
-        fails.
+        A budget that not even an idle server could meet, after reading and decoding as much, is no
+        reason to refuse, nor to go before others; one that is spent on waiting is. A server with
+        nothing else to do refuses nobody. Raises Unavailable while the first segment fails.
         """
         model, num_images = demand.model, demand.num_images
         if self.in_flight + num_images > self.max_in_flight:
@@ -91,17 +92,21 @@ class Scheduler:
         if model.breakers[1, False].is_open(now):
             raise Unavailable(f"{model.manifest.name} fails at its first segment")
         patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * num_images * model.costs.full_s())
+        own_s = now - demand.arrival - demand.lag_s
+        needed_s = own_s + model.costs.idle_s(num_images, self.num_workers)
         due_s, budget_s = patient_s, demand.budget.latency_s
-        if budget_s is not None and budget_s >= model.costs.idle_s(num_images, self.num_workers):
+        if budget_s is not None and budget_s >= needed_s:
             due_s = min(budget_s - model.costs.delivery_s, patient_s)
         due = demand.arrival + due_s
-        self._check_time(due, demand, now)
+        if self.in_flight > 0 or demand.lag_s > DELIVERY_S:
+            self._check_time(due, demand, now)
         return due
 
     def admit(self, jobs: Sequence[Job], now: float) -> None:
         """Gives every job of one request a slot, or none and raises as `check` does."""
         first = jobs[0]
-        due = self.check(Demand(first.model, first.budget, first.arrival, len(jobs)), now)
+        demand = Demand(first.model, first.budget, first.arrival, len(jobs), first.lag_s)
+        due = self.check(demand, now)
         self.in_flight += len(jobs)
         for job in jobs:
             job.due = due

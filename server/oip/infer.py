@@ -31,7 +31,7 @@ async def infer(request: Request) -> Response:
     with counted_if_refused(request.scope, state, model, num_images):
         if asked.parameters.strict:
             check_feasible(model, budget, arrival, num_images)
-        results = await run(state, model, policy, budget, arrival, list(asked.images))
+        results = await run(request.scope, state, model, policy, budget, list(asked.images))
     total_s = time.monotonic() - arrival
     outcomes = counted(request.scope, state, model, budget, results, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from models.bundle.costs import DELIVERY_S
 from models.bundle.policy import policy_of_threshold
 from server.catalog import ServedModel
 from server.errors import Overloaded
-from server.job import Answer, Budget, Job
+from server.job import Answer, Budget, Demand, Job
 from server.scheduler import DEFAULT_DEADLINE_S, Scheduler, Step, best_rows
 
 
@@ -175,6 +176,36 @@ def test_a_budget_that_nobody_could_meet_is_taken_on_but_hurries_nobody(
     batch = scheduler.next_batch(0.0)
     assert batch is not None
     assert batch.jobs == [feasible]
+
+
+def test_a_budget_spent_on_waiting_is_refused_but_one_spent_on_its_own_work_is_not(
+    model: ServedModel,
+) -> None:
+    scheduler = Scheduler(max_in_flight=10, num_workers=1)
+    waited, worked = job(model, latency_s=0.03), job(model, latency_s=0.03)
+    waited.lag_s = 0.025
+    with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
+        scheduler.admit([waited], now=0.026)
+    scheduler.admit([worked], now=0.026)
+    assert worked.due == DEFAULT_DEADLINE_S, "it hurries nobody"
+
+
+def test_budgets_keep_room_for_what_a_response_takes(model: ServedModel) -> None:
+    """A first answer takes 10 ms, so 30 ms of budget leave 20 for the rest."""
+    scheduler = Scheduler(max_in_flight=10, num_workers=1)
+    demand = Demand(model, Budget(0.03), arrival=0.0, num_images=1)
+    assert scheduler.check(demand, now=0.0) == pytest.approx(0.03 - DELIVERY_S)
+    for _ in range(10):
+        model.costs.delivered(0.015)
+    assert scheduler.check(demand, now=0.0) == pytest.approx(0.03 - model.costs.delivery_s)
+    assert model.costs.delivery_s == pytest.approx(0.015, rel=0.05)
+    for _ in range(10):
+        model.costs.delivered(0.025)
+    assert scheduler.check(demand, now=0.0) == pytest.approx(0.03 - model.costs.delivery_s)
+    scheduler.admit([job(model)], now=0.0)  # a server with nothing to do refuses nobody
+    with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
+        scheduler.check(demand, now=0.0)
+    assert (scheduler.in_flight, scheduler.queue_depth) == (1, 1)
 
 
 def test_who_leaves_is_run_no_more(model: ServedModel) -> None:
