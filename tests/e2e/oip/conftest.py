@@ -1,0 +1,53 @@
+"""A real server with two versions of a model, and what its errors have in common.
+
+C numbers in these tests are the conformance checks they pass.
+"""
+
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from models.bundle.bundle import Bundle
+from tests.bundles import copied
+from tests.conftest import Serve
+from tests.e2e import oip
+
+MAX_BODY_BYTES = 100_000
+MAX_IMAGES = 32
+NAMES = ["probabilities", "label", "exit", "confidence", "stop_reason"]
+INFER = "/v2/models/digits/infer"
+EVERY_EXIT = {"threshold": 1.0}
+IMAGE = np.zeros((1, 8, 8, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def client(
+    serve: Serve, digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    zoo = tmp_path_factory.mktemp("versions")
+    for version in (1, 2):
+        copied(digits_bundle.path, zoo, "digits", version)
+    limits = {"max_body_bytes": MAX_BODY_BYTES, "max_images": MAX_IMAGES, "profile_s": 0.5}
+    with serve(zoo, **limits) as server, httpx.Client(base_url=server.url) as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def still_serves(client: httpx.Client) -> Iterator[None]:
+    yield
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.post(INFER, json=oip.request(IMAGE)).status_code == 200
+
+
+def refused(said: httpx.Response, status: int = 400) -> str:
+    """What the error says; under /v2 every one has the same form (C9)."""
+    assert said.status_code == status, said.text
+    assert said.headers["content-type"] == "application/json"
+    error = said.json()
+    assert list(error) == ["error"]
+    text: str = error["error"]
+    assert text
+    assert "Traceback" not in text
+    return text
