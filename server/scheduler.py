@@ -96,7 +96,7 @@ class Scheduler:
         needed_s = own_s + model.costs.idle_s(num_images, self.num_workers)
         due_s, budget_s = patient_s, demand.budget.latency_s
         if budget_s is not None and budget_s >= needed_s:
-            due_s = min(budget_s - model.costs.delivery_s, patient_s)
+            due_s = min(budget_s, patient_s)
         due = demand.arrival + due_s
         if self.in_flight > 0 or demand.lag_s > DELIVERY_S:
             self._check_time(due, demand, now)
@@ -148,14 +148,17 @@ class Scheduler:
         num_first = bisect_left(queue, (True,))
         share = -(-len(queue) // max(1, self.num_workers - len(self._running)))
         candidates = queue[: min(step.model.costs.max_rows, share, num_first or share)]
-        rows = best_rows(step, [due - now for _, due, *_ in candidates])
+        delivery_s = step.model.costs.delivery_s
+        rows = best_rows(step, [due - delivery_s - now for _, due, *_ in candidates])
         jobs = [job for *_, job in queue[:rows]]
         del queue[:rows]
         self._forget_if_empty(step)
         for job in jobs:
             del self._places[job]
         ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
-        batch = Batch(step, jobs, now, ends_at, expires_at=jobs[0].due if jobs[0].answers else inf)
+        batch = Batch(step, jobs, now, ends_at)
+        if jobs[0].answers:
+            batch.expires_at = jobs[0].due - delivery_s
         self._running.add(batch)
         batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
         return batch
@@ -219,9 +222,12 @@ class Scheduler:
             del self._queues[step]
 
     def _steps_to_better(self) -> list[tuple[Step, float]]:
-        """The steps waited for by jobs that could answer now, and the seconds they take."""
+        """The steps waited for by jobs that could answer now, and seconds to a better response."""
         return [
-            (step, step.model.costs.step_s(step.exit, 1, is_head=False))
+            (
+                step,
+                step.model.costs.step_s(step.exit, 1, is_head=False) + step.model.costs.delivery_s,
+            )
             for step, queue in self._queues.items()
             if step.exit > 1 and not step.is_head
         ]
@@ -256,11 +262,12 @@ class Scheduler:
         first = Step(demand.model, 1)
         num_ahead = bisect_left(self._queues.get(first, []), (False, due))
         ahead_s = MARGIN * self._first_answers_s(due)
-        if self._start_of(ahead_s, now) + self._all_answered_s(demand, num_ahead) > due:
+        answered_at = self._start_of(ahead_s, now) + self._all_answered_s(demand, num_ahead)
+        if answered_at + demand.model.costs.delivery_s > due:
             raise Overloaded("the first answer would come too late")
         row_s = [(step, _row_s(step)) for step in self._queues]
         behind = sorted(
-            (place[1], seconds)
+            (place[1] - step.model.costs.delivery_s, seconds)
             for step, seconds in row_s
             for place in self._first_answers_behind(step, due)
         )
@@ -283,8 +290,10 @@ def _take_expired(batch: Batch, now: float) -> list[Job]:
     if now < batch.expires_at:
         return []
     waiting = [job for job in batch.jobs if not job.is_over]
-    batch.expires_at = min((job.due for job in waiting if job.due > now), default=inf)
-    return [job for job in waiting if job.due <= now]
+    late = now + batch.step.model.costs.delivery_s
+    next_due = min((job.due for job in waiting if job.due > late), default=inf)
+    batch.expires_at = next_due - batch.step.model.costs.delivery_s
+    return [job for job in waiting if job.due <= late]
 
 
 def _row_s(step: Step) -> float:
