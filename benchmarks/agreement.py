@@ -15,8 +15,8 @@ import numpy as np
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.loading import Traffic, latency_ms, traffic
-from benchmarks.overload import exit_shares
+from benchmarks.loading import Traffic, traffic
+from benchmarks.overload import result
 from benchmarks.process import ServerProcess, serving
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
@@ -86,11 +86,8 @@ def foretold(load: Load) -> str:
 
 
 def served(asked: Traffic, url: str, rate: float, seconds: float, budget_ms: float) -> str:
-    shots = asked.load(url, rate=rate, seconds=seconds)
-    answered = [shot for shot in shots if shot.status == 200]
-    goodput = sum(1000 * shot.latency_s <= budget_ms for shot in answered) / seconds
-    p50_ms, p99_ms = (latency_ms(shots, quantile) for quantile in (0.5, 0.99))
-    return cells(goodput, p50_ms, p99_ms, asked.accuracy(answered), exit_shares(answered))
+    found = result(asked, "Offramp", url, 1.0, rate, seconds, budget_ms)
+    return cells(found.goodput, found.p50_ms, found.p99_ms, found.accuracy, found.exits)
 
 
 def cells(goodput: float, p50_ms: float, p99_ms: float, accuracy: float, exits: str) -> str:

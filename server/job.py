@@ -79,8 +79,8 @@ class Job:
     `lag_s` is the request's, as in Demand. `deadline` is arrival + latency budget on the monotonic
     clock, infinite without one. `due` is when the scheduler wants the job answered: it gives one to
     every job. On the event loop, `progress` is told every answer as it is computed, and then
-    `deliver`, once, the outcome or the error. `is_degraded` says that a segment
-    failed for it, `is_over` that nobody waits for it any more.
+    `deliver`, once, the outcome or the error. `is_degraded` says that a segment failed for
+    it, `is_over` that nobody waits for it any more.
     """
 
     model: ServedModel

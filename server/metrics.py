@@ -81,7 +81,10 @@ class Metrics:
             "queue_wait_seconds", "Time an image waited for a worker, all segments", "model"
         )
         self._segment_duration = histogram(
-            "segment_duration_seconds", "One run of a segment for a batch", "model", "exit"
+            "segment_duration_seconds",
+            "Core time of one run of a segment for a batch",
+            "model",
+            "exit",
         )
         self._decode_duration = histogram(
             "decode_duration_seconds", "Decoding the images of one request"
