@@ -32,7 +32,7 @@ from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
 from server.catalog import ServedModel
 from server.engine import Engine
-from server.job import Budget, Job
+from server.job import Budget, Demand, Job
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from server.shadow import Shadows
@@ -116,8 +116,8 @@ async def closed_loop(
 
     def submit() -> None:
         # far from any deadline, so that the queue's length is all that matters
-        job = Job(model, policy, Budget(3600.0), time.monotonic(), next(source), answered)
-        engine.submit([job])
+        demand = Demand(model, policy, Budget(3600.0), time.monotonic())
+        engine.submit([Job(demand, next(source), answered)])
 
     def answered(_: object) -> None:
         nonlocal num_done

@@ -24,9 +24,10 @@ from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
 from server.engine import Engine
-from server.job import Budget, Job, Outcome
+from server.job import Budget, Demand, Job, Outcome
 from server.metrics import Metrics
-from server.scheduler import Batch, Scheduler, Step
+from server.queues import Step
+from server.scheduler import Batch, Scheduler
 from server.settings import load_settings
 from server.shadow import Shadows
 from server.verdict import Verdict
@@ -69,8 +70,8 @@ class Arm:
         return self.kind(Scheduler(4096, workers), metrics, Shadows(0, metrics), stall_s=10)
 
     def submit(self, engine: Engine, deliver: Callable[[Outcome | Exception], object]) -> None:
-        now = time.monotonic()
-        engine.submit([Job(self.model, self.policy, Budget(), now, next(self.images), deliver)])
+        demand = Demand(self.model, self.policy, Budget(), time.monotonic())
+        engine.submit([Job(demand, next(self.images), deliver)])
 
     async def closed_loop(self, workers: int, seconds: float) -> float:
         """Images per second with `OUTSTANDING` of them always under way."""

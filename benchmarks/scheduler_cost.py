@@ -17,7 +17,7 @@ import typer
 from models.bundle.policy import policy_of_threshold
 from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
-from server.job import Answer, Budget, Job
+from server.job import Answer, Budget, Demand, Job
 from server.scheduler import Scheduler
 from server.settings import load_settings
 
@@ -71,7 +71,7 @@ def time(model: ServedModel, num_waiting: int) -> list[list[float]]:
 
 def new_job(model: ServedModel) -> Job:
     policy = policy_of_threshold(1.0, model.manifest.num_exits)
-    return Job(model, policy, Budget(100.0), 9.5, NOTHING, lambda _: None)
+    return Job(Demand(model, policy, Budget(100.0), 9.5), NOTHING, lambda _: None)
 
 
 def timed(times: list[float], decide: Callable[[], Result]) -> Result:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.bundle.confidence import Floats
-from server.catalog import ServedModel
-from server.job import Answer, Budget, Outcome
+from server.job import Answer, Budget, Demand, Outcome
 from server.schemas import (
     BudgetReport,
     Classification,
@@ -19,15 +18,10 @@ from server.schemas import (
 
 
 def answer(
-    model: ServedModel,
-    parameters: Parameters,
-    budget: Budget,
-    outcome: Outcome,
-    arrival: float,
-    total_s: float,
+    demand: Demand, parameters: Parameters, outcome: Outcome, total_s: float
 ) -> Classification:
     """One image's answer, `total_s` after its arrival."""
-    manifest, last = model.manifest, outcome.answer
+    manifest, last = demand.model.manifest, outcome.answer
     top = top_k(last.probabilities, manifest.labels, parameters.top_k)
     return Classification(
         model=manifest.name,
@@ -42,25 +36,23 @@ def answer(
         budget=BudgetReport(
             latency_ms=parameters.latency_budget_ms,
             energy_mj=parameters.energy_budget_mj,
-            met=is_met(budget, outcome, total_s),
+            met=is_met(demand.budget, outcome, total_s),
         ),
         cost=CostReport(
             total_ms=milli(total_s),
             queue_ms=milli(outcome.queue_s),
             compute_ms=milli(outcome.compute_s),
             energy_mj=milli(outcome.energy_j),
-            energy_source=model.energy_source,
+            energy_source=demand.model.energy_source,
             macs=outcome.macs,
         ),
-        trace=trace(outcome, manifest.labels, arrival) if parameters.trace else None,
+        trace=trace(outcome, manifest.labels, demand.arrival) if parameters.trace else None,
     )
 
 
-def exit_event(
-    model: ServedModel, parameters: Parameters, image: int, said: Answer, arrival: float
-) -> ExitEvent:
+def exit_event(demand: Demand, parameters: Parameters, image: int, said: Answer) -> ExitEvent:
     """What one exit says of one image of a request."""
-    manifest = model.manifest
+    manifest = demand.model.manifest
     top = top_k(said.probabilities, manifest.labels, parameters.top_k)
     return ExitEvent(
         image=image,
@@ -70,7 +62,7 @@ def exit_event(
         top_k=top,
         exit=said.exit,
         num_exits=manifest.num_exits,
-        at_ms=milli(said.at_s - arrival),
+        at_ms=milli(said.at_s - demand.arrival),
     )
 
 

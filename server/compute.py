@@ -16,7 +16,8 @@ from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.runner import Arrays
 from server.errors import GraphFailed, GraphOutOfUse
 from server.job import Answer, Job, Row
-from server.scheduler import Batch, Step
+from server.queues import Step
+from server.scheduler import Batch
 
 logger = logging.getLogger("offramp.engine")
 

@@ -57,10 +57,10 @@ class Engine:
         self._workers = {self._new_worker() for _ in range(scheduler.num_workers)}
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
-    def check(self, demand: Demand) -> None:
+    def check(self, demand: Demand, num_images: int) -> None:
         """Raises what `submit` would raise now."""
         with self._ready:
-            self._scheduler.check(demand, time.monotonic())
+            self._scheduler.check(demand, num_images, time.monotonic())
 
     def submit(self, jobs: list[Job]) -> None:
         """Admits every job or none; raises Overloaded or Unavailable.

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.types import Scope
+from starlette.requests import Request
 
 from models.bundle.policy import Policy, policy_at, policy_of_threshold
 from server.answers import milli
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
-from server.job import Answer, Budget, Job, Outcome
+from server.job import Answer, Budget, Demand, Job, Outcome
 from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
@@ -43,6 +42,12 @@ def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
     return policy_at(model.operating_points[name], min_exit=min_exit, max_exit=max_exit)
 
 
+def demand_of(request: Request, model: ServedModel, parameters: InferenceParameters) -> Demand:
+    """What the request asks for each of its images; raises BadParameter."""
+    scope, policy = request.scope, policy_of(parameters, model)
+    return Demand(model, policy, budget_of(parameters), scope["arrival"], scope["lag_s"])
+
+
 def budget_of(parameters: InferenceParameters) -> Budget:
     """The request's budget in base units."""
     latency, energy = parameters.latency_budget_ms, parameters.energy_budget_mj
@@ -52,11 +57,12 @@ def budget_of(parameters: InferenceParameters) -> Budget:
     )
 
 
-def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int) -> None:
+def check_feasible(demand: Demand, num_images: int) -> None:
     """Raises Infeasible where exit 1 alone is expected to cost more than the budget."""
-    cost = model.costs.next_answer(0, rows)
-    needed_s = cost.latency_s + model.costs.delivery_s
-    left_s = inf if budget.latency_s is None else arrival + budget.latency_s - time.monotonic()
+    budget, costs = demand.budget, demand.model.costs
+    cost = costs.next_answer(0, num_images)
+    needed_s = cost.latency_s + costs.delivery_s
+    left_s = demand.deadline - time.monotonic()
     if needed_s > left_s:
         raise Infeasible(
             f"exit 1 needs {milli(needed_s)} ms, {milli(max(left_s, 0))} ms are left",
@@ -67,9 +73,7 @@ def check_feasible(model: ServedModel, budget: Budget, arrival: float, rows: int
 
 
 @contextmanager
-def counted_if_refused(
-    scope: Scope, state: State, model: ServedModel, num_images: int
-) -> Iterator[None]:
+def counted_if_refused(state: State, demand: Demand, num_images: int) -> Iterator[None]:
     """Counts images that are refused before any work.
 
     An answer would have waited for its turn on the event loop as long as the request did.
@@ -77,7 +81,7 @@ def counted_if_refused(
     try:
         yield
     except (Overloaded, Infeasible, Unavailable) as error:
-        model.costs.delivered(2 * scope["lag_s"])
+        demand.model.costs.delivered(2 * demand.lag_s)
         state.metrics.shed(SHED_REASONS[type(error)], num_images)
         raise
 
@@ -96,15 +100,10 @@ class Admitted:
 
 
 async def run(
-    scope: Scope,
-    state: State,
-    model: ServedModel,
-    policy: Policy,
-    budget: Budget,
-    images: Sequence[NDArray[np.uint8]],
+    state: State, demand: Demand, images: Sequence[NDArray[np.uint8]]
 ) -> list[Outcome | BaseException]:
     """Admits one job per image and waits for what becomes of each, in order."""
-    admitted = admit(scope, state, model, policy, budget, images)
+    admitted = admit(state, demand, images)
     try:
         return await results(state, admitted)
     except asyncio.CancelledError:
@@ -113,11 +112,8 @@ async def run(
 
 
 def admit(
-    scope: Scope,
     state: State,
-    model: ServedModel,
-    policy: Policy,
-    budget: Budget,
+    demand: Demand,
     images: Sequence[NDArray[np.uint8]],
     progress: Callable[[int, Answer], None] | None = None,
 ) -> Admitted:
@@ -125,16 +121,7 @@ def admit(
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
     jobs = [
-        Job(
-            model,
-            policy,
-            budget,
-            scope["arrival"],
-            image,
-            deliver=partial(settle, future),
-            progress=progress and partial(progress, number),
-            lag_s=scope["lag_s"],
-        )
+        Job(demand, image, partial(settle, future), progress and partial(progress, number))
         for number, (image, future) in enumerate(zip(images, futures, strict=True))
     ]
     state.engine.submit(jobs)
@@ -162,30 +149,26 @@ def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None
 
 
 def counted(
-    scope: Scope,
-    state: State,
-    model: ServedModel,
-    budget: Budget,
-    results: list[Outcome | BaseException],
-    total_s: float,
+    state: State, demand: Demand, results: list[Outcome | BaseException], total_s: float
 ) -> list[Outcome]:
     """Counts every result of a request once, `total_s` after its arrival; raises the first failure.
 
     As long as it waited to be started, it will have waited before, to be read.
     """
-    outside_s = scope["arrival"] + total_s + scope["lag_s"]
+    model, responded_at = demand.model, demand.arrival + total_s
     outcomes: list[Outcome] = []
     failures: list[BaseException] = []
     for result in results:
         if isinstance(result, Outcome):
             outcomes.append(result)
-            state.metrics.answered(model, budget, result, total_s)
+            state.metrics.answered(model, demand.budget, result, total_s)
             model.statistics.answered(result.queue_s, result.compute_s)
         else:
             failures.append(result)
             state.metrics.failed(model)
     if outcomes:
-        model.costs.delivered(outside_s - max(outcome.ended_at for outcome in outcomes))
+        ended_at = max(outcome.ended_at for outcome in outcomes)
+        model.costs.delivered(demand.lag_s + responded_at - ended_at)
     model.statistics.request_ended(is_success=not failures, total_s=total_s)
     if failures:
         raise failures[0]

@@ -24,16 +24,21 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request asks of the server, known before its images are decoded.
+    """What a request asks for each of its images, known before they are decoded.
 
-    After its arrival it waited `lag_s` for its turn on the event loop.
+    It came at `arrival`, on the monotonic clock, and waited `lag_s` for its turn on the event loop.
     """
 
     model: ServedModel
+    policy: Policy
     budget: Budget
     arrival: float
-    num_images: int
     lag_s: float = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """Arrival + latency budget, infinite without one."""
+        return inf if self.budget.latency_s is None else self.arrival + self.budget.latency_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +81,17 @@ class Outcome:
 class Job:
     """One admitted image. `exit` is the last segment that has run, 0 before the first.
 
-    `lag_s` is the request's, as in Demand. `deadline` is arrival + latency budget on the monotonic
-    clock, infinite without one. `due` is when the scheduler wants the job answered: it gives one to
-    every job. On the event loop, `progress` is told every answer as it is computed, and then
-    `deliver`, once, the outcome or the error. `is_degraded` says that a segment failed for
-    it, `is_over` that nobody waits for it any more.
+    `deadline` is the request's, unless the server is in a hurry. `due` is when the scheduler wants
+    the job answered: it gives one to every job. On the event loop, `progress` is told every answer
+    as it is computed, and then `deliver`, once, the outcome or the error. `is_degraded` says that a
+    segment failed for it, `is_over` that nobody waits for it any more.
     """
 
-    model: ServedModel
-    policy: Policy
-    budget: Budget
-    arrival: float
+    demand: Demand
     image: NDArray[np.uint8]
     deliver: Callable[[Outcome | Exception], Any]
     progress: Callable[[Answer], Any] | None = None
-    lag_s: float = 0.0
-    deadline: float = inf
+    deadline: float = field(init=False)
     due: float = inf
     exit: int = 0
     features: Row = field(init=False)
@@ -107,8 +107,11 @@ class Job:
 
     def __post_init__(self) -> None:
         self.features = Row([self.image[None]], 0)
-        if self.budget.latency_s is not None:
-            self.deadline = self.arrival + self.budget.latency_s
+        self.deadline = self.demand.deadline
+
+    @property
+    def model(self) -> ServedModel:
+        return self.demand.model
 
     def limit(self, rows: int, now: float, *, must_answer: bool = False) -> StopReason | None:
         """Why the job must answer at the exit it has reached, or None if it can go on.
@@ -121,14 +124,15 @@ class Job:
             return StopReason.DEADLINE
         next_exit = min(self.exit, self.model.manifest.num_exits - 1)
         next_cost = self.model.costs.next_answer(next_exit, rows)
-        reason = limit_reason(self.policy, self.exit, self.left(now), next_cost)
+        reason = limit_reason(self.demand.policy, self.exit, self.left(now), next_cost)
         if reason is None and self.model.breakers[self.exit + 1, False].is_open(now):
             return StopReason.DEGRADED
         return reason
 
     def left(self, now: float) -> Spend:
         """What is left of the budget for computing: an answer is not a response yet."""
-        energy_j = inf if self.budget.energy_j is None else self.budget.energy_j - self.energy_j
+        budget_j = self.demand.budget.energy_j
+        energy_j = inf if budget_j is None else budget_j - self.energy_j
         return Spend(self.deadline - now - self.model.costs.delivery_s, energy_j)
 
     def has_answer_at(self, exit: int) -> bool:

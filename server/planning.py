@@ -15,8 +15,9 @@ from models.bundle.errors import UserError
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
 from server.catalog import ServedModel
-from server.job import Budget
-from server.scheduler import Scheduler, Step
+from server.job import Budget, Demand
+from server.queues import Step
+from server.scheduler import Scheduler
 from server.simulation import Fate, Request, Simulation
 
 BURST_S, BURST_RATE = 0.5, 3.0
@@ -99,7 +100,7 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
     confidences, is_right = rows.arrays(num_exits)
     drawn = np.random.default_rng(seed).integers(len(confidences), size=len(arrivals))
     requests = [
-        Request(at_s, model, plan.policy, plan.budget, tuple(row))
+        Request(Demand(model, plan.policy, plan.budget, at_s), tuple(row))
         for at_s, row in zip(arrivals.tolist(), confidences[drawn].tolist(), strict=True)
     ]
     row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))

@@ -3,7 +3,7 @@
 import time
 
 from server.catalog import ServedModel
-from server.scheduler import Step
+from server.queues import Step
 from server.state import State
 
 

@@ -7,16 +7,15 @@ somebody admitted before, would come too late. A job that waits until the next a
 fits answers with the one it has.
 """
 
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from math import inf
 
 from models.bundle.costs import DELIVERY_S
 from server.catalog import ServedModel
 from server.errors import Overloaded, Unavailable
 from server.job import Demand, Job
+from server.queues import Queue, Queues, Step
 
 DEFAULT_DEADLINE_S = 1.0
 """When a job without a latency budget settles for the answer it has, if it still waits."""
@@ -27,22 +26,6 @@ MARGIN = 1.1
 small batches to meet its deadlines, falls behind, and then meets none."""
 NUM_BEHIND = 50
 """How many of those that a newcomer would go before are asked whether they can wait."""
-
-Place = tuple[bool, float, int, Job]
-"""Has an answer, due, order of arrival: where a job stands in a queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a queue of jobs waits for: segment `exit` of `model`, or only its exit head."""
-
-    model: ServedModel
-    exit: int
-    is_head: bool = False
-
-    def __str__(self) -> str:
-        kind = "exit head" if self.is_head else "segment"
-        return f"{kind} {self.exit} of {self.model.manifest.name}"
 
 
 @dataclass(slots=True, eq=False)
@@ -70,23 +53,21 @@ class Scheduler:
     max_in_flight: int
     num_workers: int
     in_flight: int = 0
-    _queues: dict[Step, list[Place]] = field(default_factory=dict)
-    _places: dict[Job, tuple[Step, Place]] = field(default_factory=dict)
+    _queues: Queues = field(default_factory=Queues)
     _running: set[Batch] = field(default_factory=set)
-    _order: "count[int]" = field(default_factory=count)
 
     @property
     def queue_depth(self) -> int:
-        return len(self._places)
+        return len(self._queues)
 
-    def check(self, demand: Demand, now: float) -> float:
-        """When jobs of a request would be due; raises Overloaded where they are refused.
+    def check(self, demand: Demand, num_images: int, now: float) -> float:
+        """When so many jobs of a request would be due; raises Overloaded where they are refused.
 
         A budget that not even an idle server could meet, after reading and decoding as much, is no
         reason to refuse, nor to go before others; one that is spent on waiting is. A server with
         nothing else to do refuses nobody. Raises Unavailable while the first segment fails.
         """
-        model, num_images = demand.model, demand.num_images
+        model = demand.model
         if self.in_flight + num_images > self.max_in_flight:
             raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
         if model.breakers[1, False].is_open(now):
@@ -99,14 +80,12 @@ class Scheduler:
             due_s = min(budget_s, patient_s)
         due = demand.arrival + due_s
         if self.in_flight > 0 or demand.lag_s > DELIVERY_S:
-            self._check_time(due, demand, now)
+            self._check_time(due, model, num_images, now)
         return due
 
     def admit(self, jobs: Sequence[Job], now: float) -> None:
         """Gives every job of one request a slot, or none and raises as `check` does."""
-        first = jobs[0]
-        demand = Demand(first.model, first.budget, first.arrival, len(jobs), first.lag_s)
-        due = self.check(demand, now)
+        due = self.check(jobs[0].demand, len(jobs), now)
         self.in_flight += len(jobs)
         for job in jobs:
             job.due = due
@@ -115,22 +94,16 @@ class Scheduler:
     def wait(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of its next segment."""
         job.waiting_since = now
-        self._enqueue(job, Step(job.model, job.exit + 1))
+        self._queues.put(job, Step(job.model, job.exit + 1))
 
     def wait_to_answer(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of the exit head it has reached."""
         job.waiting_since = now
-        self._enqueue(job, Step(job.model, job.exit, is_head=True))
+        self._queues.put(job, Step(job.model, job.exit, is_head=True))
 
     def leave(self, job: Job) -> bool:
         """Takes a waiting job out of its queue, if it is in one; its slot is still its own."""
-        if job not in self._places:
-            return False
-        step, place = self._places.pop(job)
-        queue = self._queues[step]
-        del queue[bisect_left(queue, place)]
-        self._forget_if_empty(step)
-        return True
+        return self._queues.remove(job)
 
     def finish(self, num_jobs: int) -> None:
         """Frees the slots of jobs that have an outcome."""
@@ -141,23 +114,17 @@ class Scheduler:
 
         Idle workers share a queue; no first answer waits for somebody's better one in its batch.
         """
-        step = min(self._queues, key=lambda step: self._queues[step][0], default=None)
-        if step is None:
+        queue = self._queues.most_urgent()
+        if queue is None:
             return None
-        queue = self._queues[step]
-        num_first = bisect_left(queue, (True,))
+        step, delivery_s = queue.step, queue.step.model.costs.delivery_s
         share = -(-len(queue) // max(1, self.num_workers - len(self._running)))
-        candidates = queue[: min(step.model.costs.max_rows, share, num_first or share)]
-        delivery_s = step.model.costs.delivery_s
-        rows = best_rows(step, [due - delivery_s - now for _, due, *_ in candidates])
-        jobs = [job for *_, job in queue[:rows]]
-        del queue[:rows]
-        self._forget_if_empty(step)
-        for job in jobs:
-            del self._places[job]
-        ends_at = now + step.model.costs.step_s(step.exit, rows, is_head=step.is_head)
+        num_candidates = min(step.model.costs.max_rows, share)
+        slacks = [due - delivery_s - now for due in queue.due(num_candidates)]
+        jobs = self._queues.take(queue, best_rows(step, slacks))
+        ends_at = now + step.seconds(len(jobs))
         batch = Batch(step, jobs, now, ends_at)
-        if jobs[0].answers:
+        if not queue.is_first:
             batch.expires_at = jobs[0].due - delivery_s
         self._running.add(batch)
         batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
@@ -173,25 +140,17 @@ class Scheduler:
         Those without any answer go on to the exit head of the segment they have run.
         """
         answering = [job for batch in self._running for job in _take_expired(batch, now)]
-        for step, step_s in self._steps_to_better():
-            queue = self._queues[step]
-            num_first = bisect_left(queue, (True,))
-            for start, end in ((num_first, len(queue)), (0, num_first)):
-                cut = bisect_right(queue, now, start, end, key=lambda place: place[1] - step_s)
-                late = [job for *_, job in queue[start:cut]]
-                del queue[start:cut]
-                for job in late:
-                    del self._places[job]
-                    if job.answers:
-                        answering.append(job)
-                    else:
-                        self._enqueue(job, Step(job.model, job.exit, is_head=True))
-            self._forget_if_empty(step)
+        for queue, better_s in self._waiting_for_better():
+            for job in self._queues.take(queue, queue.num_due_by(now + better_s)):
+                if job.answers:
+                    answering.append(job)
+                else:
+                    self._queues.put(job, Step(job.model, job.exit, is_head=True))
         return answering
 
     def hurry(self, now: float) -> None:
         """Gives no job more time than until now: each answers at the next exit it can."""
-        waiting = {job: step for job, (step, _) in self._places.items()}
+        waiting = self._queues.jobs()
         for job in waiting:
             self.leave(job)
         for job in (*waiting, *(job for batch in self._running for job in batch.jobs)):
@@ -199,44 +158,24 @@ class Scheduler:
         for batch in self._running:
             batch.expires_at = min(batch.expires_at, now) if batch.expires_at < inf else inf
         for job, step in waiting.items():
-            self._enqueue(job, step)
+            self._queues.put(job, step)
 
     def next_alarm(self) -> float:
         """When `expire` will have something to do, if nothing else happens; infinity for never."""
-        alarms = [inf, *(batch.expires_at for batch in self._running)]
-        for step, step_s in self._steps_to_better():
-            queue = self._queues[step]
-            for index in (0, bisect_left(queue, (True,))):
-                if index < len(queue):
-                    alarms.append(queue[index][1] - step_s)
-        return min(alarms)
+        alarms = (queue.places[0][0] - better_s for queue, better_s in self._waiting_for_better())
+        return min((*alarms, *(batch.expires_at for batch in self._running)), default=inf)
 
-    def _enqueue(self, job: Job, step: Step) -> None:
-        place = (bool(job.answers), job.due, next(self._order), job)
-        insort(self._queues.setdefault(step, []), place)
-        self._places[job] = step, place
-
-    def _forget_if_empty(self, step: Step) -> None:
-        """Keeps no model alive that nobody waits for."""
-        if not self._queues[step]:
-            del self._queues[step]
-
-    def _steps_to_better(self) -> list[tuple[Step, float]]:
-        """The steps waited for by jobs that could answer now, and seconds to a better response."""
+    def _waiting_for_better(self) -> list[tuple[Queue, float]]:
+        """The queues of jobs that could answer now, and seconds to a better response."""
         return [
-            (
-                step,
-                step.model.costs.step_s(step.exit, 1, is_head=False) + step.model.costs.delivery_s,
-            )
-            for step, queue in self._queues.items()
-            if step.exit > 1 and not step.is_head
+            (queue, queue.step.seconds(1) + queue.step.model.costs.delivery_s)
+            for queue in self._queues
+            if queue.step.exit > 1 and not queue.step.is_head
         ]
 
     def _first_answers_s(self, due: float) -> float:
         """Worker seconds of the first answers that are waited for and due before then."""
-        return sum(
-            bisect_left(queue, (False, due)) * _row_s(step) for step, queue in self._queues.items()
-        )
+        return sum(q.num_due_before(due) * q.step.row_s() for q in self._queues if q.is_first)
 
     def _start_of(self, work_s: float, now: float) -> float:
         """When a worker is free once the workers have done `work_s` seconds of work."""
@@ -248,41 +187,36 @@ class Scheduler:
             work_s -= workers * (end - start)
         raise AssertionError("the last worker has no end")
 
-    def _all_answered_s(self, demand: Demand, num_ahead: int) -> float:
-        """From the start on its jobs to the last one's first answer, `num_ahead` in its batch."""
-        costs, num_jobs = demand.model.costs, demand.num_images
+    def _all_answered_s(self, model: ServedModel, num_jobs: int, num_ahead: int) -> float:
+        """From the start on the jobs to the last one's first answer, `num_ahead` in its batch."""
+        costs = model.costs
         all_s = num_jobs * costs.best_step_s(1, is_head=False) / self.num_workers
         return max(costs.batch_s(1, num_ahead + num_jobs), MARGIN * all_s)
 
-    def _check_time(self, due: float, demand: Demand, now: float) -> None:
+    def _check_time(self, due: float, model: ServedModel, num_jobs: int, now: float) -> None:
         """Raises Overloaded where newcomers due then, or others for their sake, would be late.
 
         Work is expected to be done in the batches that save most, and to last as long as they do.
         """
-        first = Step(demand.model, 1)
-        num_ahead = bisect_left(self._queues.get(first, []), (False, due))
+        first = Step(model, 1)
+        num_ahead = self._queues.find(first, is_first=True).num_due_before(due)
         ahead_s = MARGIN * self._first_answers_s(due)
-        answered_at = self._start_of(ahead_s, now) + self._all_answered_s(demand, num_ahead)
-        if answered_at + demand.model.costs.delivery_s > due:
+        first_s = self._all_answered_s(model, num_jobs, num_ahead)
+        answered_at = self._start_of(ahead_s, now) + first_s
+        if answered_at + model.costs.delivery_s > due:
             raise Overloaded("the first answer would come too late")
-        row_s = [(step, _row_s(step)) for step in self._queues]
         behind = sorted(
-            (place[1] - step.model.costs.delivery_s, seconds)
-            for step, seconds in row_s
-            for place in self._first_answers_behind(step, due)
+            (other_due - queue.step.model.costs.delivery_s, queue.step.row_s())
+            for queue in self._queues
+            if queue.is_first
+            for other_due in queue.due(NUM_BEHIND, since=due)
         )
-        delay_s = demand.num_images * _row_s(first) / self.num_workers
+        delay_s = num_jobs * first.row_s() / self.num_workers
         end = self._start_of(ahead_s, now)
         for other_due, seconds in behind[:NUM_BEHIND]:
             end += seconds / self.num_workers
             if 0 <= other_due - end < delay_s:
                 raise Overloaded("the first answer of another would come too late")
-
-    def _first_answers_behind(self, step: Step, due: float) -> list[Place]:
-        """Those in a queue who wait for a first answer and are due then or later, soonest first."""
-        queue = self._queues[step]
-        start = bisect_left(queue, (False, due))
-        return queue[start : min(start + NUM_BEHIND, bisect_left(queue, (True,)))]
 
 
 def _take_expired(batch: Batch, now: float) -> list[Job]:
@@ -296,23 +230,18 @@ def _take_expired(batch: Batch, now: float) -> list[Job]:
     return [job for job in waiting if job.due <= late]
 
 
-def _row_s(step: Step) -> float:
-    return step.model.costs.best_step_s(step.exit, is_head=step.is_head)
-
-
 def best_rows(step: Step, slacks: Sequence[float]) -> int:
     """How many of the most urgent jobs to run: most rows per second, every deadline kept.
 
     `slacks` are the seconds that are left to each, most urgent first; one job always runs. Who
     would be late even alone hurries nobody.
     """
-    costs = step.model.costs
-    alone_s = costs.step_s(step.exit, 1, is_head=step.is_head)
+    alone_s = step.seconds(1)
     best, best_rate, tightest = 1, 1 / alone_s if alone_s > 0 else inf, inf
     for rows, slack in enumerate(slacks, start=1):
         if slack >= alone_s:
             tightest = min(tightest, slack)
-        seconds = costs.step_s(step.exit, rows, is_head=step.is_head)
+        seconds = step.seconds(rows)
         if seconds > tightest:
             break
         if rows > best_rate * seconds:

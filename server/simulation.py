@@ -9,11 +9,11 @@ from math import inf
 
 import numpy as np
 
-from models.bundle.policy import Policy, StopReason
-from server.catalog import ServedModel
+from models.bundle.policy import StopReason
 from server.errors import Overloaded
-from server.job import Answer, Budget, Job, Outcome
-from server.scheduler import Batch, Scheduler, Step
+from server.job import Answer, Demand, Job, Outcome
+from server.queues import Step
+from server.scheduler import Batch, Scheduler
 from server.verdict import Verdict, judge
 
 NO_IMAGE = np.zeros((0, 0, 0), np.uint8)
@@ -22,18 +22,15 @@ NO_PROBABILITIES = np.zeros(0, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One image arriving at `at_s`; `confidences[k - 1]` is what exit k would say of it."""
+    """One image; `confidences[k - 1]` is what exit k would say of it."""
 
-    at_s: float
-    model: ServedModel
-    policy: Policy
-    budget: Budget
+    demand: Demand
     confidences: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of a request; without an outcome it was refused at `at_s`."""
+    """What became of a request; without an outcome it was refused then."""
 
     request: Request
     at_s: float
@@ -41,7 +38,7 @@ class Fate:
 
     @property
     def latency_s(self) -> float:
-        return self.at_s - self.request.at_s
+        return self.at_s - self.request.demand.arrival
 
 
 class Simulation:
@@ -64,8 +61,8 @@ class Simulation:
     def run(self, requests: Iterable[Request]) -> list[Fate]:
         """Every request's fate, in the order they ended in; requests come in order of arrival."""
         for request in requests:
-            self._run_until(request.at_s)
-            self.now = request.at_s
+            self._run_until(request.demand.arrival)
+            self.now = request.demand.arrival
             self._arrive(request)
             self._start()
         self._run_until(inf)
@@ -88,7 +85,7 @@ class Simulation:
             self._start()
 
     def _arrive(self, request: Request) -> None:
-        job = Job(request.model, request.policy, request.budget, request.at_s, NO_IMAGE, ignore)
+        job = Job(request.demand, NO_IMAGE, ignore)
         try:
             self.scheduler.admit([job], self.now)
         except Overloaded:

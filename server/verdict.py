@@ -34,7 +34,7 @@ def judge(batch: Batch, now: float, answer: Callable[[list[Job]], float]) -> Ver
             continue
         wait_s = 0.0 if job.answers else batch.wait_s
         limits[job] = job.limit(rows, now + wait_s, must_answer=batch.step.is_head)
-        needs_head = runs_head(job.policy, exit, limits[job])
+        needs_head = runs_head(job.demand.policy, exit, limits[job])
         (answering if needs_head else verdict.going_on).append(job)
     if not answering:
         return verdict
@@ -45,7 +45,7 @@ def judge(batch: Batch, now: float, answer: Callable[[list[Job]], float]) -> Ver
         return verdict
     for job in answering:
         limit = limits[job] or job.limit(rows, now)
-        reason = stop_reason(job.policy, exit, job.answers[-1].confidence, limit)
+        reason = stop_reason(job.demand.policy, exit, job.answers[-1].confidence, limit)
         if reason is None:
             verdict.going_on.append(job)
         else:

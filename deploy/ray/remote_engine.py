@@ -24,9 +24,9 @@ class RemoteEngine:
         self._replicas, self._capacity = replicas, capacity
         self._tasks: dict[Job, asyncio.Task[None]] = {}
 
-    def check(self, demand: Demand) -> None:
+    def check(self, demand: Demand, num_images: int) -> None:  # noqa: ARG002
         """Raises Overloaded where the ingress would have too many on their way."""
-        self._check_room(demand.num_images)
+        self._check_room(num_images)
 
     def _check_room(self, num_jobs: int) -> None:
         if self.in_flight() + num_jobs > self._capacity:

@@ -10,7 +10,7 @@ from deploy.ray.work import Work, shifted
 from server.app import load_catalog, local_engine
 from server.errors import Unavailable
 from server.inference import settle
-from server.job import Job, Outcome
+from server.job import Demand, Job, Outcome
 from server.metrics import Metrics
 from server.settings import load_settings
 
@@ -36,8 +36,9 @@ class EngineReplica:
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
         futures = [asyncio.get_running_loop().create_future() for _ in work.images]
+        demand = Demand(model, work.policy, work.budget, now)
         jobs = [
-            Job(model, work.policy, work.budget, now, image, partial(settle, future))
+            Job(demand, image, partial(settle, future))
             for image, future in zip(work.images, futures, strict=True)
         ]
         self._engine.submit(jobs)

@@ -22,13 +22,14 @@ class Work:
 
 def work_of(jobs: list[Job], now: float) -> Work:
     """Jobs of one request as they can be sent at a moment of this machine's clock."""
-    first = jobs[0]
-    latency_s = first.budget.latency_s
+    demand = jobs[0].demand
+    latency_s = demand.budget.latency_s
     if latency_s is not None:
-        latency_s -= now - first.arrival
-    budget = replace(first.budget, latency_s=latency_s)
-    manifest = first.model.manifest
-    return Work(manifest.name, manifest.version, first.policy, budget, [job.image for job in jobs])
+        latency_s -= now - demand.arrival
+    budget = replace(demand.budget, latency_s=latency_s)
+    manifest = demand.model.manifest
+    images = [job.image for job in jobs]
+    return Work(manifest.name, manifest.version, demand.policy, budget, images)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

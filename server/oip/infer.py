@@ -9,8 +9,8 @@ from models.bundle.manifest import Manifest
 from server.answers import is_met, milli, server_timing
 from server.catalog import ServedModel
 from server.compression import accepted_encoding, deflate, inflate
-from server.inference import budget_of, check_feasible, counted, counted_if_refused, policy_of, run
-from server.job import Budget, Outcome
+from server.inference import check_feasible, counted, counted_if_refused, demand_of, run
+from server.job import Demand, Outcome
 from server.oip.models import model_of
 from server.oip.outputs import output
 from server.oip.requests import Inference, read_inference
@@ -24,18 +24,16 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 async def infer(request: Request) -> Response:
     """Classifies every image of a tensor, each within the request's budget."""
     state, model = state_of(request), model_of(request)
-    arrival: float = request.scope["arrival"]
     asked, decode_s = await read(request, state, model)
-    policy, budget = policy_of(asked.parameters, model), budget_of(asked.parameters)
-    num_images = len(asked.images)
-    with counted_if_refused(request.scope, state, model, num_images):
+    demand, num_images = demand_of(request, model, asked.parameters), len(asked.images)
+    with counted_if_refused(state, demand, num_images):
         if asked.parameters.strict:
-            check_feasible(model, budget, arrival, num_images)
-        results = await run(request.scope, state, model, policy, budget, list(asked.images))
-    total_s = time.monotonic() - arrival
-    outcomes = counted(request.scope, state, model, budget, results, total_s)
+            check_feasible(demand, num_images)
+        results = await run(state, demand, list(asked.images))
+    total_s = time.monotonic() - demand.arrival
+    outcomes = counted(state, demand, results, total_s)
     request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
-    response = response_of(asked, model, budget, outcomes, total_s)
+    response = response_of(asked, demand, outcomes, total_s)
     response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
     return await compressed(request, state, response)
 
@@ -72,9 +70,10 @@ def decode(
 
 
 def response_of(
-    asked: Inference, model: ServedModel, budget: Budget, outcomes: list[Outcome], total_s: float
+    asked: Inference, demand: Demand, outcomes: list[Outcome], total_s: float
 ) -> Response:
     """JSON, with the binary outputs behind it where there are any."""
+    model = demand.model
     parts = [output(wanted, outcomes, model.manifest.labels) for wanted in asked.outputs]
     head = InferResponse(
         model_name=model.manifest.name,
@@ -84,7 +83,7 @@ def response_of(
             "total_ms": milli(total_s),
             "energy_mj": milli(sum(outcome.energy_j for outcome in outcomes)),
             "energy_source": model.energy_source,
-            "met": all(is_met(budget, outcome, total_s) for outcome in outcomes),
+            "met": all(is_met(demand.budget, outcome, total_s) for outcome in outcomes),
         },
         outputs=[tensor for tensor, _ in parts],
     )

@@ -8,7 +8,7 @@ import pytest
 from deploy.ray.work import shifted, work_of
 from models.bundle.bundle import Bundle
 from models.bundle.policy import StopReason, policy_of_threshold
-from server.job import Answer, Budget, Job, Outcome
+from server.job import Answer, Budget, Demand, Job, Outcome
 from tests.server.conftest import made_profile, served
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)
@@ -17,7 +17,7 @@ POLICY = policy_of_threshold(0.5, 3)
 
 def job(bundle: Bundle, budget: Budget, arrival: float) -> Job:
     model = served(bundle, made_profile(per_row_s=0.001))
-    return Job(model, POLICY, budget, arrival, IMAGE, lambda _: None)
+    return Job(Demand(model, POLICY, budget, arrival), IMAGE, lambda _: None)
 
 
 def test_work_brings_what_is_left_of_the_budget(digits_bundle: Bundle) -> None:

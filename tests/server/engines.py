@@ -16,7 +16,7 @@ from models.bundle.runner import Arrays, SegmentRunner
 from server.catalog import ServedModel
 from server.engine import Engine
 from server.inference import settle
-from server.job import Budget, Job, Outcome
+from server.job import Budget, Demand, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from server.shadow import Shadows
@@ -93,10 +93,10 @@ async def results_of(
     """What the engine makes of the first test images."""
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
-    arrival = time.monotonic()
+    demand = Demand(model, policy, budget, time.monotonic())
     engine.submit(
         [
-            Job(model, policy, budget, arrival, image, partial(settle, future))
+            Job(demand, image, partial(settle, future))
             for image, future in zip(IMAGES, futures, strict=False)
         ]
     )

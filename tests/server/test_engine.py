@@ -13,7 +13,7 @@ from models.bundle.runner import Arrays
 from server.catalog import ServedModel
 from server.compute import gather
 from server.engine import Engine
-from server.job import Answer, Budget, Job, Outcome, Row
+from server.job import Answer, Budget, Demand, Job, Outcome, Row
 from server.metrics import Metrics
 from tests.server.conftest import made_profile, served
 from tests.server.engines import IMAGES, NEVER, UNCONSULTED, only, outcomes, running, tampered
@@ -128,11 +128,13 @@ async def one_running_one_waiting(
     model = sleepy(bundle, slow_exit=3, sleep_s=0.5)
     deliveries = Deliveries()
     async with running() as engine:
-        first = Job(model, UNCONSULTED, Budget(0.1), deliveries.start, IMAGES[0], deliveries)
+        first = Job(
+            Demand(model, UNCONSULTED, Budget(0.1), deliveries.start), IMAGES[0], deliveries
+        )
         engine.submit([first])
         while first.exit < 2 or engine.queue_depth():
             await asyncio.sleep(0.001)
-        second = Job(model, NEVER, Budget(0.2), deliveries.start, IMAGES[1], deliveries)
+        second = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[1], deliveries)
         second.exit = 1
         second.features = Row(model.runner.run_segment(1, second.features.arrays), 0)
         second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, deliveries.start))
@@ -159,7 +161,7 @@ def test_who_has_an_answer_does_not_wait_for_its_own_segment_to_end(digits_bundl
         model = sleepy(digits_bundle, slow_exit=2, sleep_s=0.5)
         deliveries = Deliveries()
         async with running() as engine:
-            job = Job(model, NEVER, Budget(0.2), deliveries.start, IMAGES[0], deliveries)
+            job = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[0], deliveries)
             engine.submit([job])
             await asyncio.sleep(0.4)
             in_flight = engine.in_flight()
@@ -188,8 +190,9 @@ def test_in_a_hurry_nobody_goes_on_to_another_segment(digits_bundle: Bundle) -> 
     async def run() -> Deliveries:
         model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.1), Deliveries()
         async with running() as engine:
+            demand = Demand(model, NEVER, Budget(), time.monotonic())
             for image in IMAGES[:3]:
-                engine.submit([Job(model, NEVER, Budget(), time.monotonic(), image, deliveries)])
+                engine.submit([Job(demand, image, deliveries)])
             await asyncio.sleep(0.02)
             engine.hurry()
             while len(deliveries.results) < 3:
@@ -219,7 +222,7 @@ def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: B
     async def run() -> tuple[Deliveries, Job, int]:
         model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.15), Deliveries()
         async with running() as engine:
-            job = Job(model, UNCONSULTED, Budget(), time.monotonic(), IMAGES[0], deliveries)
+            job = Job(Demand(model, UNCONSULTED, Budget(), time.monotonic()), IMAGES[0], deliveries)
             engine.submit([job])
             await asyncio.sleep(0.05)
             engine.cancel([job])
@@ -243,7 +246,8 @@ def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> N
             end.set()
 
         async with running() as engine:
-            job = Job(model, NEVER, Budget(), time.monotonic(), IMAGES[0], deliver, told.append)
+            demand = Demand(model, NEVER, Budget(), time.monotonic())
+            job = Job(demand, IMAGES[0], deliver, told.append)
             engine.submit([job])
             await end.wait()
         return told

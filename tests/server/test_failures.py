@@ -22,7 +22,7 @@ from server.compute import guarded
 from server.errors import GraphFailed, NoAnswer, Unavailable
 from server.job import Budget, Outcome
 from server.metrics import Metrics
-from server.scheduler import Step
+from server.queues import Step
 from tests.server.engines import (
     UNCONSULTED,
     Tampered,

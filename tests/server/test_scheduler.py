@@ -6,12 +6,19 @@ from models.bundle.policy import policy_of_threshold
 from server.catalog import ServedModel
 from server.errors import Overloaded
 from server.job import Answer, Budget, Demand, Job
-from server.scheduler import DEFAULT_DEADLINE_S, Scheduler, Step, best_rows
+from server.queues import Step
+from server.scheduler import DEFAULT_DEADLINE_S, Scheduler, best_rows
+
+
+def demand(
+    model: ServedModel, arrival: float = 0.0, latency_s: float | None = None, lag_s: float = 0.0
+) -> Demand:
+    return Demand(model, policy_of_threshold(1.0, 3), Budget(latency_s), arrival, lag_s)
 
 
 def job(model: ServedModel, arrival: float = 0.0, latency_s: float | None = None) -> Job:
     image = np.zeros((8, 8, 1), np.uint8)
-    return Job(model, policy_of_threshold(1.0, 3), Budget(latency_s), arrival, image, ignore)
+    return Job(demand(model, arrival, latency_s), image, ignore)
 
 
 def ignore(_: object) -> None:
@@ -183,7 +190,7 @@ def test_a_budget_spent_on_waiting_is_refused_but_one_spent_on_its_own_work_is_n
 ) -> None:
     scheduler = Scheduler(max_in_flight=10, num_workers=1)
     waited, worked = job(model, latency_s=0.03), job(model, latency_s=0.03)
-    waited.lag_s = 0.025
+    waited.demand = demand(model, latency_s=0.03, lag_s=0.025)
     with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
         scheduler.admit([waited], now=0.026)
     scheduler.admit([worked], now=0.026)
@@ -200,17 +207,17 @@ def test_budgets_keep_room_for_what_a_response_takes(model: ServedModel) -> None
     scheduler.done(batch)
     scheduler.wait(answered(waiting), now=0.01)
     assert scheduler.next_alarm() == pytest.approx(0.04 - 0.01 - DELIVERY_S)
-    demand = Demand(model, Budget(0.03), arrival=0.01, num_images=1)
-    scheduler.check(demand, now=0.01)
+    newcomer = demand(model, arrival=0.01, latency_s=0.03)
+    scheduler.check(newcomer, 1, now=0.01)
     for _ in range(20):
         model.costs.delivered(0.025)
     assert model.costs.delivery_s == pytest.approx(0.025, rel=0.01)
     assert scheduler.next_alarm() == pytest.approx(0.04 - 0.01 - model.costs.delivery_s)
     with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
-        scheduler.check(demand, now=0.01)
+        scheduler.check(newcomer, 1, now=0.01)
     assert scheduler.expire(now=0.01) == [waiting], "better now than late"
     scheduler.finish(1)
-    scheduler.check(demand, now=0.01)  # a server with nothing else to do refuses nobody
+    scheduler.check(newcomer, 1, now=0.01)  # a server with nothing else to do refuses nobody
 
 
 def test_who_leaves_is_run_no_more(model: ServedModel) -> None:

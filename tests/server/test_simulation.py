@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from models.bundle.costs import DELIVERY_S
 from models.bundle.policy import StopReason, policy_of_threshold
 from server.catalog import ServedModel
-from server.job import Budget, Job
-from server.scheduler import Batch, Scheduler, Step
+from server.job import Budget, Demand, Job
+from server.queues import Step
+from server.scheduler import Batch, Scheduler
 from server.simulation import Fate, Request, Simulation
 
 FIXTURES_STAY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +52,7 @@ def requests_of(model: ServedModel, drawn: list[Draw]) -> list[Request]:
         now += draw.gap_s
         policy = policy_of_threshold(draw.threshold, NUM_EXITS, min_exit=draw.min_exit)
         budget = Budget(draw.latency_s)
-        requests.append(Request(now, model, policy, budget, draw.confidences))
+        requests.append(Request(Demand(model, policy, budget, now), draw.confidences))
     return requests
 
 
@@ -66,7 +67,7 @@ class Watched(Scheduler):
     __slots__ = ()
 
     def next_batch(self, now: float) -> Batch | None:
-        waiting = [job for job, _ in self._places.items()]
+        waiting = list(self._queues.jobs())
         batch = super().next_batch(now)
         assert (batch is None) == (not waiting), "work is conserved"
         if batch is not None:
@@ -110,9 +111,9 @@ def test_nobody_who_has_an_answer_in_time_is_late(
 ) -> None:
     _, fates = simulate(model, drawn, workers)
     for fate in fates:
-        budget_s = fate.request.budget.latency_s
+        budget_s = fate.request.demand.budget.latency_s
         if fate.outcome is not None and budget_s is not None:
-            due = fate.request.at_s + budget_s - DELIVERY_S
+            due = fate.request.demand.arrival + budget_s - DELIVERY_S
             if fate.outcome.answers[0].at_s <= due:
                 assert fate.at_s <= due + EPSILON
 
@@ -126,7 +127,7 @@ def test_an_answer_is_the_deepest_one_and_has_its_reason(
     for fate in fates:
         if fate.outcome is None:
             continue
-        outcome, policy = fate.outcome, fate.request.policy
+        outcome, policy = fate.outcome, fate.request.demand.policy
         exits = [answer.exit for answer in outcome.answers]
         assert exits == sorted(set(exits))
         assert outcome.answer == outcome.answers[-1]
