@@ -121,17 +121,24 @@ def simulate(
         typer.Option(help="poisson, bursts, or a file of times of arrival: sped up to each rate."),
     ] = "poisson",
     requests: Annotated[int, typer.Option(help="How many to simulate at each rate.", min=2)] = 5000,
-    overhead_ms: Annotated[
-        float,
-        typer.Option(
-            help="Core time per request beside segments, HTTP and decoding: assumed, not measured.",
-            min=0,
-        ),
-    ] = 0.7,
+    request_python_ms: Annotated[
+        float, typer.Option(help="HTTP and decoding, per request: assumed, not measured.", min=0)
+    ] = 0.6,
+    batch_python_ms: Annotated[
+        float, typer.Option(help="Around the graphs, per batch: assumed, not measured.", min=0)
+    ] = 0.2,
 ) -> None:
     """Print what load does to answers: the server's scheduler under a simulated clock."""
     room("server").simulate(
-        bundle, rates, latency_budget_ms, operating_point, workers, arrivals, requests, overhead_ms
+        bundle,
+        rates,
+        latency_budget_ms,
+        operating_point,
+        workers,
+        arrivals,
+        requests,
+        request_python_ms,
+        batch_python_ms,
     )
 
 

@@ -2,12 +2,18 @@
 
     python -m benchmarks.agreement models/zoo/cifar100-msdnet/1 DATA
 
-The loads are shares of what the server answers in a closed loop over 32 connections. The core time
-of HTTP and decoding for one request is what the server's process uses beyond its graphs there.
+The loads are shares of what the server answers in a closed loop over 32 connections, where the time
+that its Python takes is measured, too: a request's is that of the main thread, a batch's what the
+workers spend beyond their graphs. Latencies are the server's own, from headers to response: the
+client runs on the same cores.
 """
 
 import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import httpx
@@ -15,18 +21,31 @@ import numpy as np
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
-from benchmarks.overload import result
+from benchmarks.overload import exit_shares
 from benchmarks.process import ServerProcess, serving
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
 from server.job import Budget
-from server.planning import Load, Plan, poisson, simulate
+from server.planning import Plan, poisson, simulate
 from server.settings import load_settings
+from server.simulation import Python
 
 SHARES = (0.3, 0.6, 0.9)
 NUM_SIMULATED = 20_000
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one load, simulated or served."""
+
+    goodput: float
+    p50_ms: float
+    p99_ms: float
+    accuracy: float
 
 
 def main(
@@ -34,7 +53,7 @@ def main(
     data: str,
     budget_ms: float = 25.0,
     point: str = "balanced",
-    seconds: float = 15.0,
+    seconds: float = 10.0,
     images: int = 1000,
 ) -> None:
     """Prints a Markdown table, two lines for each load."""
@@ -43,55 +62,100 @@ def main(
     query = f"operating_point={point}&latency_budget_ms={budget_ms:g}"
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
-        with serving(path.parent.parent) as server:
+        with serving(path.parent.parent, access_log=False) as server:
             url = f"{server.url}/v1/classify?{query}"
             asked.load(url, connections=32, seconds=3)
-            before = core_s(server, model)
+            before = used(server, model)
             capacity = len(asked.load(url, connections=32, seconds=seconds)) / seconds
-            overhead_s = (core_s(server, model) - before) / (capacity * seconds)
+            request_s, batch_s = used(server, model) - before
+            policy = policy_at(model.operating_points[point])
             plan = Plan(
-                policy_at(model.operating_points[point]),
+                policy,
                 Budget(budget_ms / 1000),
                 settings.workers,
                 settings.max_in_flight,
-                overhead_s,
+                Python(request_s, batch_s),
             )
-            print(f"`{point}` of {path}, {budget_ms:g} ms, {seconds:g} s each, {hardware()};")
-            print(f"{capacity:.0f} requests/s, {1000 * overhead_s:.2f} ms each beside graphs\n")
+            print(
+                f"`{point}` of {path}, {budget_ms:g} ms, {hardware()}; capacity {capacity:.0f}/s;"
+            )
+            print(f"Python {1e3 * request_s:.2f} ms a request, {1e3 * batch_s:.2f} ms a batch;")
+            print(f"{ROUNDS} rounds of {seconds:g} s, mean (lowest to highest)\n")
             print("| requests/s | | good/s | p50 ms | p99 ms | top-1 % | per exit % |")
             print("|---|---|---|---|---|---|---|")
             for rate in (share * capacity for share in SHARES):
                 arrivals = poisson(rate, NUM_SIMULATED, np.random.default_rng(0))
-                print(
-                    f"| {rate:.0f} | simulated | {foretold(simulate(model, plan, arrivals, 0))} |"
-                )
-                print(f"| {rate:.0f} | served | {served(asked, url, rate, seconds, budget_ms)} |")
+                load = simulate(model, plan, arrivals, 0)
+                exits = " ".join(f"{100 * share:.0f}" for share in load.exit_shares)
+                foretold = Figures(load.goodput, 1e3 * load.p50_s, 1e3 * load.p99_s, load.accuracy)
+                print(f"| {rate:.0f} | simulated | {cells([foretold])} | {exits} |")
+                rounds = [
+                    asked.load(url, rate=rate, seconds=seconds, seed=seed) for seed in range(ROUNDS)
+                ]
+                found = [figures(asked, shots, seconds, budget_ms) for shots in rounds]
+                exits = exit_shares([s for shots in rounds for s in shots if s.status == 200])
+                print(f"| {rate:.0f} | served | {cells(found)} | {exits} |")
 
 
-def core_s(server: ServerProcess, model: ServedModel) -> float:
-    """Core seconds that the server's process has used for anything but graphs."""
+@dataclass(frozen=True)
+class Used:
+    """Core seconds of Python so far: the main thread's for requests, the others' for batches."""
+
+    requests_s: float
+    num_requests: float
+    batches_s: float
+    num_batches: float
+
+    def __sub__(self, before: "Used") -> tuple[float, float]:
+        """Seconds for each request and for each batch since then."""
+        return (
+            (self.requests_s - before.requests_s) / (self.num_requests - before.num_requests),
+            (self.batches_s - before.batches_s) / (self.num_batches - before.num_batches),
+        )
+
+
+def used(server: ServerProcess, model: ServedModel) -> Used:
     exposition = httpx.get(f"{server.url}/metrics").text
-    samples = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(exposition)
-        for sample in family.samples
-    }
-    graphs_s = samples["offramp_energy_joules_total"] / model.profile.watts
-    return samples["process_cpu_seconds_total"] - graphs_s
+    totals: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            totals[sample.name] += sample.value
+    pid = server.process.pid
+    main_s = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+    graphs_s = totals["offramp_energy_joules_total"] / model.profile.watts
+    return Used(
+        requests_s=main_s,
+        num_requests=totals["offramp_requests_total"],
+        batches_s=totals["process_cpu_seconds_total"] - main_s - graphs_s,
+        num_batches=totals["offramp_batch_rows_count"],
+    )
 
 
-def foretold(load: Load) -> str:
-    exits = " ".join(f"{100 * share:.0f}" for share in load.exit_shares)
-    return cells(load.goodput, 1000 * load.p50_s, 1000 * load.p99_s, load.accuracy, exits)
+def figures(asked: Traffic, shots: Sequence[Shot], seconds: float, budget_ms: float) -> Figures:
+    answers = [shot.answer for shot in shots if shot.status == 200]
+    latencies = [answer["cost"]["total_ms"] for answer in answers]
+    p50, p99 = np.quantile(latencies, (0.5, 0.99)).tolist()
+    goodput = sum(latency <= budget_ms for latency in latencies) / seconds
+    return Figures(goodput, p50, p99, asked.accuracy(shots))
 
 
-def served(asked: Traffic, url: str, rate: float, seconds: float, budget_ms: float) -> str:
-    found = result(asked, "Offramp", url, 1.0, rate, seconds, budget_ms)
-    return cells(found.goodput, found.p50_ms, found.p99_ms, found.accuracy, found.exits)
+def cells(found: Sequence[Figures]) -> str:
+    return " | ".join(
+        (
+            spread([f.goodput for f in found], 0),
+            spread([f.p50_ms for f in found], 2),
+            spread([f.p99_ms for f in found], 2),
+            spread([100 * f.accuracy for f in found], 1),
+        )
+    )
 
 
-def cells(goodput: float, p50_ms: float, p99_ms: float, accuracy: float, exits: str) -> str:
-    return f"{goodput:.0f} | {p50_ms:.2f} | {p99_ms:.2f} | {100 * accuracy:.1f} | {exits}"
+def spread(values: Sequence[float], digits: int) -> str:
+    """The mean, and the extremes where there are several."""
+    mean = f"{fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

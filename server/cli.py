@@ -25,6 +25,7 @@ from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown, recorded
 from server.settings import load_settings
+from server.simulation import Python
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -51,7 +52,8 @@ def simulate(
     workers: int | None,
     arrivals: str,
     num_requests: int,
-    overhead_ms: float,
+    request_python_ms: float,
+    batch_python_ms: float,
 ) -> None:
     """Profiles a bundle here, then simulates each rate of requests and prints a table."""
     settings = load_settings()
@@ -64,7 +66,7 @@ def simulate(
         budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
         workers=workers or settings.workers,
         max_in_flight=settings.max_in_flight,
-        overhead_s=overhead_ms / 1000,
+        python=Python(request_python_ms / 1000, batch_python_ms / 1000),
     )
     print(f"{path} on {plan.workers} workers, costs of {model.profile.hardware}\n")
     generator = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from server.catalog import ServedModel
 from server.job import Budget, Demand
 from server.queues import Step
 from server.scheduler import Scheduler
-from server.simulation import Fate, Request, Simulation
+from server.simulation import Fate, Python, Request, Simulation
 
 BURST_S, BURST_RATE = 0.5, 3.0
 """Length of a burst, and how many times the mean rate it has."""
@@ -28,14 +28,14 @@ BURST_S, BURST_RATE = 0.5, 3.0
 class Plan:
     """What is simulated: workers, what every request asks for, and the load beside the segments.
 
-    `overhead_s` is core time per request spent on HTTP and decoding, on the workers' cores.
+    Python is that of HTTP and decoding for a request, and of handing out and back a batch.
     """
 
     policy: Policy
     budget: Budget
     workers: int
     max_in_flight: int
-    overhead_s: float
+    python: Python
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
     ]
     row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))
     rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
-    share = 1 - rate * plan.overhead_s / plan.workers
+    share = 1 - rate * plan.python.request_s / plan.workers
     if share <= 0.05:
         raise UserError(f"{rate:.0f} requests/s leave no core time for segments")
     scheduler = Scheduler(plan.max_in_flight, plan.workers)
-    fates = Simulation(scheduler, Durations(model.profile, share)).run(requests)
+    fates = Simulation(scheduler, Durations(model.profile, share), plan.python).run(requests)
     hits = [
         bool(is_right[row_of[id(fate.request)], fate.outcome.answer.exit - 1])
         for fate in fates
@@ -141,7 +141,7 @@ def load_of(
 ) -> Load:
     """The figures of one simulation."""
     answered = [fate for fate in fates if fate.outcome is not None]
-    latencies = [fate.latency_s + plan.overhead_s for fate in answered]
+    latencies = [fate.latency_s for fate in answered]
     budget_s = plan.budget.latency_s
     num_late = 0 if budget_s is None else sum(latency > budget_s for latency in latencies)
     exits = Counter(fate.outcome.answer.exit for fate in answered if fate.outcome)

@@ -55,8 +55,9 @@ class Queue:
     def num_due_before(self, due: float) -> int:
         return bisect_left(self.places, (due,))
 
-    def num_due_by(self, due: float) -> int:
-        return bisect_right(self.places, due, key=lambda place: place[0])
+    def num_due_by(self, now: float, ahead_s: float) -> int:
+        """How many are due `ahead_s` after now, or sooner."""
+        return bisect_right(self.places, now, key=lambda place: place[0] - ahead_s)
 
 
 class Queues:

@@ -141,7 +141,7 @@ class Scheduler:
         """
         answering = [job for batch in self._running for job in _take_expired(batch, now)]
         for queue, better_s in self._waiting_for_better():
-            for job in self._queues.take(queue, queue.num_due_by(now + better_s)):
+            for job in self._queues.take(queue, queue.num_due_by(now, better_s)):
                 if job.answers:
                     answering.append(job)
                 else:
@@ -223,11 +223,11 @@ def _take_expired(batch: Batch, now: float) -> list[Job]:
     """The jobs of a running batch that have an answer and must give it now."""
     if now < batch.expires_at:
         return []
-    waiting = [job for job in batch.jobs if not job.is_over]
-    late = now + batch.step.model.costs.delivery_s
-    next_due = min((job.due for job in waiting if job.due > late), default=inf)
-    batch.expires_at = next_due - batch.step.model.costs.delivery_s
-    return [job for job in waiting if job.due <= late]
+    delivery_s = batch.step.model.costs.delivery_s
+    # differences as in `expires_at`: with sums, rounding would have it ring for nobody
+    expiries = [(job, job.due - delivery_s) for job in batch.jobs if not job.is_over]
+    batch.expires_at = min((at_s for _, at_s in expiries if at_s > now), default=inf)
+    return [job for job, at_s in expiries if at_s <= now]
 
 
 def best_rows(step: Step, slacks: Sequence[float]) -> int:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from math import inf
@@ -41,17 +41,38 @@ class Fate:
         return self.at_s - self.request.demand.arrival
 
 
+@dataclass(frozen=True, slots=True)
+class Python:
+    """Seconds of Python that a request and a batch take, one at a time whatever the cores.
+
+    Half of a request's come before it is admitted or refused, half after its outcome; a batch's
+    come after its graphs.
+    """
+
+    request_s: float = 0.0
+    batch_s: float = 0.0
+
+
+NO_PYTHON = Python()
+
+
 class Simulation:
     """Runs requests through a scheduler whose workers take the time that `took` says.
 
     `took(step, rows, is_head)` is in seconds; `is_head` asks for the exit head of the step, else
-    its segment is meant. A batch takes what it is expected to take beyond its graphs; nothing else
-    takes time. As in the engine, what a step took corrects what the next is expected to take.
+    its segment is meant. Nothing but that and `python` takes time. As in the engine, what a step,
+    a batch and a response took corrects what the next are expected to take.
     """
 
-    def __init__(self, scheduler: Scheduler, took: Callable[[Step, int, bool], float]) -> None:
-        self.scheduler, self.took = scheduler, took
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        took: Callable[[Step, int, bool], float],
+        python: Python = NO_PYTHON,
+    ) -> None:
+        self.scheduler, self.took, self.python = scheduler, took, python
         self.now = 0.0
+        self._interpreter_free_at = 0.0
         self.fates: list[Fate] = []
         self._requests: dict[Job, Request] = {}
         self._num_busy = 0
@@ -63,7 +84,7 @@ class Simulation:
         for request in requests:
             self._run_until(request.demand.arrival)
             self.now = request.demand.arrival
-            self._arrive(request)
+            self._interpret(self.python.request_s / 2, partial(self._arrive, request))
             self._start()
         self._run_until(inf)
         return self.fates
@@ -85,11 +106,13 @@ class Simulation:
             self._start()
 
     def _arrive(self, request: Request) -> None:
-        job = Job(request.demand, NO_IMAGE, ignore)
+        lag_s = self.now - request.demand.arrival - self.python.request_s / 2
+        demand = replace(request.demand, lag_s=lag_s)
+        job = Job(demand, NO_IMAGE, ignore)
         try:
             self.scheduler.admit([job], self.now)
         except Overloaded:
-            self.fates.append(Fate(request, self.now, None))
+            self._refuse(request, demand)
         else:
             self._requests[job] = request
 
@@ -102,16 +125,16 @@ class Simulation:
             self._num_busy += 1
             for job in batch.jobs:
                 job.queue_s += self.now - job.waiting_since
-            seconds = batch.step.model.costs.overhead_s
-            if not batch.step.is_head:
-                seconds += self._take(batch.step, len(batch.jobs))
+            seconds = 0.0 if batch.step.is_head else self._take(batch, len(batch.jobs))
             self._at(self.now + seconds, partial(self._judge, batch))
 
-    def _take(self, step: Step, rows: int, *, is_head: bool = False) -> float:
+    def _take(self, batch: Batch, rows: int, *, is_head: bool = False) -> float:
         """The seconds that a graph takes, from which the costs learn."""
+        step = batch.step
         seconds = self.took(step, rows, is_head)
         costs = step.model.costs
         (costs.head_took if is_head else costs.segment_took)(step.exit, rows, seconds)
+        batch.core_s += seconds
         return seconds
 
     def _judge(self, batch: Batch) -> None:
@@ -122,18 +145,20 @@ class Simulation:
 
         def answer(jobs: list[Job]) -> float:
             nonlocal end
-            end += self._take(batch.step, len(jobs), is_head=True)
+            end += self._take(batch, len(jobs), is_head=True)
             for job in jobs:
                 value = self._requests[job].confidences[batch.step.exit - 1]
                 job.answers.append(Answer(batch.step.exit, NO_PROBABILITIES, value, end))
             return end
 
         verdict = judge(batch, self.now, answer)
-        self._at(end, partial(self._hand_back, batch, verdict))
+        hand_back = partial(self._hand_back, batch, verdict)
+        self._at(end, partial(self._interpret, self.python.batch_s, hand_back))
 
     def _hand_back(self, batch: Batch, verdict: Verdict) -> None:
         self._num_busy -= 1
         self.scheduler.done(batch)
+        batch.step.model.costs.batch_took(self.now - batch.started_at, batch.core_s)
         for job in verdict.going_on:
             if not job.is_over:
                 self.scheduler.wait(job, self.now)
@@ -147,9 +172,30 @@ class Simulation:
         if not job.is_over:
             job.is_over = True
             self.scheduler.finish(1)
-            self.fates.append(
-                Fate(self._requests.pop(job), self.now, job.outcome(reason, self.now))
+            respond = partial(
+                self._respond, self._requests.pop(job), job, job.outcome(reason, self.now)
             )
+            self._interpret(self.python.request_s / 2, respond)
+
+    def _respond(self, request: Request, job: Job, outcome: Outcome) -> None:
+        self.fates.append(Fate(request, self.now, outcome))
+        self._learn_delivery(job.demand, job.demand.lag_s + self.now - outcome.ended_at)
+
+    def _refuse(self, request: Request, demand: Demand) -> None:
+        self.fates.append(Fate(request, self.now, None))
+        self._learn_delivery(demand, 2 * demand.lag_s)
+
+    def _learn_delivery(self, demand: Demand, seconds: float) -> None:
+        if self.python.request_s > 0:  # else a response takes no time
+            demand.model.costs.delivered(seconds)
+
+    def _interpret(self, seconds: float, then: Callable[[], None]) -> None:
+        """Goes on once the interpreter has had time for this, after all that came before."""
+        if seconds == 0:
+            then()
+        else:
+            self._interpreter_free_at = max(self.now, self._interpreter_free_at) + seconds
+            self._at(self._interpreter_free_at, then)
 
 
 def ignore(_: object) -> None:

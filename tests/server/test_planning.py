@@ -15,10 +15,11 @@ from models.bundle.policy import policy_of_threshold
 from server.catalog import ServedModel
 from server.job import Budget
 from server.planning import BURST_S, Plan, bursts, markdown, poisson, recorded, simulate
+from server.simulation import NO_PYTHON, Python
 from tests.server.conftest import made_profile, served
 
 NEVER = policy_of_threshold(1.0, 3)
-PLAN = Plan(NEVER, Budget(0.1), workers=1, max_in_flight=256, overhead_s=0.0)
+PLAN = Plan(NEVER, Budget(0.1), workers=1, max_in_flight=256, python=NO_PYTHON)
 FULL_S, FIRST_S = 0.03, 0.01
 """Every graph of the made model takes 5 ms: all six, or the first segment and head."""
 
@@ -84,7 +85,7 @@ def test_load_costs_depth_before_it_costs_answers(model: ServedModel) -> None:
 
 
 def test_time_beside_the_segments_slows_them_and_can_be_too_much(model: ServedModel) -> None:
-    plan = replace(PLAN, overhead_s=0.01)
+    plan = replace(PLAN, python=Python(request_s=0.01))
     load = simulate(model, plan, evenly(50, 200), seed=0)
     assert load.p50_s > 2 * FULL_S
     with pytest.raises(UserError, match=r"^100 requests/s leave no core time for segments$"):

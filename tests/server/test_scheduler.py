@@ -241,3 +241,15 @@ def test_a_first_answer_is_expected_to_wait_for_those_before_it(model: ServedMod
     assert len(batch.jobs) == 4
     assert batch.ends_at == pytest.approx(0.016)
     assert batch.wait_s == pytest.approx(8 * 0.004)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_an_alarm_never_rings_for_nobody(model: ServedModel, is_running: bool) -> None:
+    """However times are rounded: a simulated clock would stand still."""
+    for latency_s in np.random.default_rng(0).uniform(0.02, 0.2, 2000).tolist():
+        scheduler = Scheduler(max_in_flight=10, num_workers=1)
+        waiting = job(model, latency_s=latency_s)
+        scheduler.admit([answered(waiting)], now=0.0)
+        if is_running:
+            scheduler.next_batch(0.0)
+        assert scheduler.expire(scheduler.next_alarm()) == [waiting]

@@ -13,7 +13,7 @@ from server.catalog import ServedModel
 from server.job import Budget, Demand, Job
 from server.queues import Step
 from server.scheduler import Batch, Scheduler
-from server.simulation import Fate, Request, Simulation
+from server.simulation import Fate, Python, Request, Simulation
 
 FIXTURES_STAY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 EPSILON = 1e-9
@@ -150,6 +150,18 @@ def test_alone_a_request_without_a_budget_takes_the_sum_of_its_steps(model: Serv
     assert fate.outcome is not None
     assert fate.outcome.stop_reason == StopReason.FINAL
     assert (fate.outcome.queue_s, len(fate.outcome.answers)) == (0, 3)
+
+
+def test_python_runs_on_one_core_at_a_time(model: ServedModel) -> None:
+    """Two requests at once, two workers. A graph takes 5 ms, each half of a request's Python too.
+
+    The second waits for the first before it is admitted, and after its graphs.
+    """
+    drawn = [Draw(0.0, None, 0.0, 1, (0.5, 0.5, 0.5))] * 2
+    python = Python(request_s=0.01, batch_s=0.002)
+    fates = Simulation(Scheduler(10, 2), as_predicted, python).run(requests_of(model, drawn))
+    assert [fate.latency_s for fate in fates] == pytest.approx([0.022, 0.029])
+    assert model.costs.delivery_s == pytest.approx(1.5**2 * DELIVERY_S), "slower than expected"
 
 
 def test_under_overload_everybody_admitted_is_shallow_and_in_time(model: ServedModel) -> None:
