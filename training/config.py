@@ -24,6 +24,9 @@ class TrainConfig(BaseModel):
     rows are kept for export, and up to `unlabelled_per_class` more are learned from without their
     labels: half of each batch, if there are any.
 
+    `start_from` is an earlier run, on the same data, whose best weights the first step starts from;
+    what is kept apart now must have been kept apart there.
+
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
@@ -47,6 +50,7 @@ class TrainConfig(BaseModel):
     unlabelled_per_class: NonNegativeInt = 0
     seed: NonNegativeInt = 0
 
+    start_from: str | None = None
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 64
     micro_batches: PositiveInt = 1

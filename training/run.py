@@ -19,7 +19,7 @@ from training import checkpoint
 from training.augment import channel_statistics, flipped, normalised, shifted
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
-from training.data import DataError, open_images, split_rows
+from training.data import DataError, Splits, open_images, split_rows
 from training.distributed import World
 from training.losses import (
     UNLABELLED,
@@ -62,6 +62,8 @@ class Run:
         device = world.device
         self.image_shape = list(train.images.shape[1:])
         net = build(config.net, self.image_shape, len(train.names)).to(device)
+        if config.start_from is not None:
+            net.load_state_dict(earlier_weights(Path(config.start_from), config.net, self.splits))
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.replica = world.wrap(self.net)
         self.forward: Callable[[Tensor], list[Tensor]] = self.replica
@@ -267,6 +269,18 @@ class Run:
         # the best one first: killed in between, the epoch is run again and saved as both
         self.save(*names)
         return scalars
+
+
+def earlier_weights(directory: Path, net: str, splits: Splits) -> dict[str, Tensor]:
+    """The best weights of a run, which has learned nothing of what is to select or calibrate."""
+    saved = checkpoint.load(directory / BEST)
+    if saved.config.net != net:
+        raise CheckpointError(f"{directory} holds a {saved.config.net}, not a {net}")
+    with np.load(directory / SPLITS) as earlier:
+        learned = np.append(earlier["train"], earlier["unlabelled"])
+    if np.isin(np.append(splits.selection, splits.calibration), learned).any():
+        raise CheckpointError(f"{directory} has learned from rows that are to be kept apart")
+    return saved.weights
 
 
 def sgd(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:

@@ -365,3 +365,27 @@ def test_only_every_nth_epoch_and_the_last_are_judged(tmp_path: Path) -> None:
     lines: list[str] = []
     train(CONFIG.model_copy(update={"selection_interval": 2}), tmp_path, lines.append)
     assert [line.split(":")[0] for line in lines] == ["epoch 2", "epoch 3"]
+
+
+def test_a_run_can_start_from_an_earlier_ones_best_weights(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    earlier = checkpoint.load(uninterrupted / BEST).weights
+    run = run_of(tmp_path, start_from=str(uninterrupted), seed=CONFIG.seed)
+    assert all(torch.equal(run.net.state_dict()[name], value) for name, value in earlier.items())
+    assert run.epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"seed": 1}, r"has learned from rows that are to be kept apart$"),
+        ({"calibration_per_class": 6}, r"has learned from rows that are to be kept apart$"),
+        ({"net": "vit-tiny"}, r"holds a msdnet-tiny, not a vit-tiny$"),
+    ],
+)
+def test_what_an_earlier_run_learned_is_not_kept_apart_later(
+    change: dict[str, object], complaint: str, uninterrupted: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=complaint):
+        run_of(tmp_path, start_from=str(uninterrupted), **change)
