@@ -48,7 +48,7 @@ async def classify(request: Request) -> Response:
     await admitted(request, await bearer(request))
     state = state_of(request)
     contents, parameters = await read(request, state.settings)
-    model = state.catalog.find(parameters.model, parameters.version)
+    model = state.repository.find(parameters.model, parameters.version)
     demand = demand_of(request, model, parameters)
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:

@@ -42,7 +42,7 @@ class Repository:
         self._loading: Key | None = None
         self._reasons: dict[Key, str] = {}
 
-    def find(self, name: str, version: int | None) -> ServedModel:
+    def find(self, name: str | None, version: int | None) -> ServedModel:
         """The version that serves, by default the highest; raises UnknownModel or NotReady."""
         try:
             return self._catalog.find(name, version)

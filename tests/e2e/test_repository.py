@@ -110,6 +110,9 @@ def test_loading_and_unloading_twice_is_no_error(
         refused = client.get(f"/v2/models/{name}/ready")
         assert refused.status_code == 503
         assert "unloaded" in refused.json()["error"]
+        refused = client.post(f"/v1/classify?model={name}", files={"image": b"any"})
+        assert refused.status_code == 503
+        assert "unloaded" in refused.json()["detail"]
     assert load(client, name).status_code == 200
     ask(client, name, by_hand)
 
