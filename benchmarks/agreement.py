@@ -2,10 +2,10 @@
 
     python -m benchmarks.agreement models/zoo/cifar100-msdnet/1 DATA
 
-The loads are shares of what the server answers in a closed loop over 32 connections, where the time
-that its Python takes is measured, too: a request's is that of the main thread, a batch's what the
-workers spend beyond their graphs. Latencies are the server's own, from headers to response: the
-client runs on the same cores.
+The loads are shares of what the server answers over 32 connections to requests without a budget.
+The time of its Python is measured there, too: a request's is that of the main thread, a batch's
+what the workers spend beyond their graphs. Latencies are the server's own, from headers to
+response: the client runs on the same cores.
 """
 
 import tempfile
@@ -59,14 +59,14 @@ def main(
     """Prints a Markdown table, two lines for each load."""
     settings = load_settings()
     model = serve_bundle(path.resolve(), settings)
-    query = f"operating_point={point}&latency_budget_ms={budget_ms:g}"
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
-            url = f"{server.url}/v1/classify?{query}"
-            asked.load(url, connections=32, seconds=3)
+            unhurried = f"{server.url}/v1/classify?operating_point={point}"
+            url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
+            asked.load(unhurried, connections=32, seconds=3)
             before = used(server, model)
-            capacity = len(asked.load(url, connections=32, seconds=seconds)) / seconds
+            capacity = len(asked.load(unhurried, connections=32, seconds=seconds)) / seconds
             request_s, batch_s = used(server, model) - before
             policy = policy_at(model.operating_points[point])
             plan = Plan(
