@@ -24,13 +24,23 @@ from server.listener import Listener
 from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown, recorded
-from server.settings import load_settings
+from server.processes import Processes
+from server.settings import Settings, load_settings
 from server.simulation import Python
 
 
 def serve(arguments: Sequence[str]) -> None:
     """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
     settings = load_settings(arguments)
+    if settings.processes == 1:
+        serve_here(settings)
+    else:
+        configure_logs(access=settings.access_log)
+        sys.exit(Processes(settings, serve_here).run())
+
+
+def serve_here(settings: Settings, number: int = 0) -> None:
+    """Serves in this process, which has that number among those of the settings."""
     # ending as asked is no failure; this is for while models load
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logs(access=settings.access_log)
@@ -41,7 +51,7 @@ def serve(arguments: Sequence[str]) -> None:
     # for 0.1 s and more
     gc.collect()
     gc.freeze()
-    Listener(app, settings).run()
+    Listener(app, settings).listen(number)
 
 
 def simulate(

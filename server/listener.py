@@ -1,6 +1,7 @@
 """uvicorn, as this server runs it, and how it ends."""
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -11,8 +12,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.protocol import Protocol
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
+logger = logging.getLogger("offramp")
 LAST_WORDS_S = 1
 """How long answers may take once every job has been told to give the one it has."""
 
@@ -44,6 +46,17 @@ class Listener(uvicorn.Server):
         )
         super().__init__(config)
 
+    def listen(self, number: int) -> None:
+        """Serves; among several processes also on a port that is this one's alone."""
+        host, port = self._settings.host, self._settings.port
+        if self._settings.processes == 1:
+            self.run()
+        else:
+            shared = bound(host, port, is_shared=True)
+            own = bound(host, port + 1 + number, is_shared=False)
+            logger.info("process %d has port %d for itself", number, port + 1 + number)
+            self.run([shared, own])
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._closes_at < inf:
             os._exit(128 + sig)
@@ -59,3 +72,19 @@ class Listener(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
         await super().shutdown(sockets)
         timer.cancel()
+
+
+def bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    """A socket; connections to a shared port are spread over the processes that listen there.
+
+    Raises SettingsError where the address cannot be had.
+    """
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
+        sock.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from error
+    return sock

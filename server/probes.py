@@ -1,8 +1,9 @@
 """`GET /healthz`, `/readyz` and `/metrics`: open to all, and never refused."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from server.access import own_port
 from server.readiness import reason_against
 from server.state import state_of
 
@@ -22,7 +23,7 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ready\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
 
 
-@router.get("/metrics")
+@router.get("/metrics", dependencies=[Depends(own_port)])
 async def metrics(request: Request) -> Response:
     """Prometheus's text format."""
     exporter = state_of(request).metrics

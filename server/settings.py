@@ -24,6 +24,7 @@ from models.bundle.runner import CPU
 
 PREFIX = "OFFRAMP_"
 SHA256_BYTES = 32
+NUM_CORES = len(os.sched_getaffinity(0))
 SECRETS = ("api_key_hashes", "management_key_hashes")
 """Settings whose values no message repeats: a key may be given by mistake."""
 
@@ -75,8 +76,12 @@ class Settings(BaseSettings):
     zoo: Path = Field(Path("models/zoo"), description="directory of bundles, NAME/VERSION/")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    processes: PositiveInt = Field(
+        1, description="servers on that port, each also on one of its own: port + 1, port + 2 ..."
+    )
     workers: PositiveInt = Field(
-        len(os.sched_getaffinity(0)), description="threads that run segments"
+        default_factory=lambda data: max(1, NUM_CORES // data.get("processes", 1)),
+        description="threads that run segments, in each process; default: all cores'",
     )
     execution_provider: Annotated[str, AfterValidator(installed)] = Field(
         CPU, description="onnxruntime execution provider that runs segments"
@@ -134,6 +139,14 @@ class Settings(BaseSettings):
     shutdown_grace_s: PositiveInt = Field(
         10, description="seconds then to finish requests, before each is given the answer it has"
     )
+
+    @model_validator(mode="after")
+    def _processes_have_ports(self) -> Self:
+        if self.processes > 1 and not 0 < self.port <= 65535 - self.processes:
+            raise ValueError(
+                f"{self.processes} processes need a port with {self.processes} after it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:

@@ -6,7 +6,7 @@ Every route here manages the server: whoever may only infer has no business on t
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
-from server.access import trusted
+from server.access import own_port, trusted
 from server.errors import BadParameter
 from server.oip.openapi import ERRORS, body_of
 from server.oip.request_schemas import IndexRequest, ManageParameters, ManageRequest
@@ -15,7 +15,9 @@ from server.oip.response_schemas import IndexEntry
 from server.repository import READY
 from server.state import state_of
 
-router = APIRouter(prefix="/v2/repository", dependencies=[Depends(trusted)], responses=ERRORS)
+router = APIRouter(
+    prefix="/v2/repository", dependencies=[Depends(trusted), Depends(own_port)], responses=ERRORS
+)
 
 
 @router.post("/index", openapi_extra=body_of(IndexRequest))

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, Request
 
-from server.access import admitted, known
+from server.access import admitted, known, own_port
 from server.errors import NotReady
 from server.oip import manage, models
 from server.oip.infer import infer
@@ -48,7 +48,8 @@ async def ready(request: Request) -> Ready:
     return Ready(ready=True)
 
 
-router.get("/v2/models/stats", dependencies=[Depends(known)])(models.every_statistics)
+own = [Depends(own_port)]
+router.get("/v2/models/stats", dependencies=[Depends(known), *own])(models.every_statistics)
 for prefix, find in (
     (MODEL, models.default_version),
     (f"{MODEL}/versions/{{version}}", models.given_version),
@@ -56,7 +57,7 @@ for prefix, find in (
     dependencies = [Depends(known), Depends(find)]
     router.get(prefix, dependencies=dependencies)(models.metadata)
     router.get(f"{prefix}/ready", dependencies=dependencies)(models.ready)
-    router.get(f"{prefix}/stats", dependencies=dependencies)(models.statistics)
+    router.get(f"{prefix}/stats", dependencies=[*dependencies, *own])(models.statistics)
     router.post(
         f"{prefix}/infer",
         dependencies=[Depends(admitted), Depends(find)],
