@@ -62,7 +62,7 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
-            unhurried = f"{server.url}/v1/classify?operating_point={point}"
+            unhurried = f"{server.url}/v1/classify?version={path.name}&operating_point={point}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
             before = used(server, model)

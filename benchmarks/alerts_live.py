@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -29,7 +29,7 @@ from training.data import open_images
 TIMES = 60
 LIMIT_S = 600
 CALM_S = 90
-SETTINGS = {"workers": 1, "max_in_flight": 16, "max_images": 8, "shadow_share": 0.2}
+SETTINGS: dict[str, Any] = {"workers": 1, "max_in_flight": 16, "max_images": 8, "shadow_share": 0.2}
 
 
 def watch(prometheus: Prometheus, client: Client, fault: Fault) -> str:

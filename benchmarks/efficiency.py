@@ -4,13 +4,14 @@
 
 In every round each server is asked over each number of connections, one after the other. The bare
 loop runs the same segments and exits on the same images one by one, without HTTP, in as many
-processes as there are cores.
+processes as there are cores. No server logs requests.
 """
 
 import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -43,20 +44,25 @@ def main(
     images: int = 1000,
     rounds: int = 5,
     seconds: float = 6.0,
+    float32: Annotated[
+        Path | None, typer.Option(help="the same weights as a bundle in float32, for the plain one")
+    ] = None,
 ) -> None:
     """Prints a Markdown table: medians over the rounds, and the smallest and largest rate."""
     print(f"`{point}` of {path}, {rounds} rounds of {seconds:g} s each, {hardware()}\n")
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         pixels = asked.images.images.numpy()
-        with (
-            serving(path.parent.parent) as offramp,
-            serving_plainly(load_bundle(path), Path(directory)) as plain,
-        ):
-            urls = {
-                "Offramp": f"{offramp.url}/v1/classify?operating_point={point}",
-                "plain": f"{plain.url}/v1/classify",
-            }
+        with ExitStack() as servers:
+            query = f"v1/classify?operating_point={point}&version={path.name}"
+            zoo, cores = path.parent.parent, len(os.sched_getaffinity(0))
+            urls = {}
+            for name, processes in (("Offramp", 1), (f"Offramp, {cores} processes", cores)):
+                server = serving(zoo, processes=processes, access_log=False)
+                urls[name] = f"{servers.enter_context(server).url}/{query}"
+            for bundle in filter(None, (path, float32)):
+                server = serving_plainly(load_bundle(bundle), Path(directory))
+                urls[f"plain, {bundle}"] = f"{servers.enter_context(server).url}/v1/classify"
             arms: dict[tuple[str, int], Rounds] = {(n, c): [] for c in CONNECTIONS for n in urls}
             bare: list[float] = []
             for number in tqdm(range(rounds + 1), unit="round"):

@@ -59,6 +59,7 @@ def main(
     point: str = "balanced",
     seconds: float = 10.0,
     images: int = 1000,
+    processes: int = 1,
     plot: Path | None = None,
 ) -> None:
     """Prints a Markdown table; the last line says how late the load generator was."""
@@ -67,20 +68,20 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with (
-            serving(path.parent.parent) as offramp,
+            serving(path.parent.parent, processes=processes, access_log=False) as offramp,
             serving_plainly(bundle, Path(directory)) as plain,
         ):
-            full = f"{offramp.url}/v1/classify?min_exit={num_exits}"
+            ours = f"{offramp.url}/v1/classify?version={path.name}"
+            full = f"{ours}&min_exit={num_exits}"
             urls = {
-                "Offramp": f"{offramp.url}/v1/classify?operating_point={point}"
-                f"&latency_budget_ms={budget_ms:g}",
+                "Offramp": f"{ours}&operating_point={point}&latency_budget_ms={budget_ms:g}",
                 "plain": f"{plain.url}/v1/classify",
             }
             for url in (*urls.values(), full):
                 asked.load(url, connections=32, seconds=2)
             capacity = len(asked.load(full, connections=32, seconds=seconds)) / seconds
             print(f"`{point}` of {path}, {budget_ms:g} ms, {seconds:g} s each, {hardware()};")
-            print(f"capacity in full depth {capacity:.0f} requests/s\n")
+            print(f"capacity in full depth {capacity:.0f} requests/s, processes: {processes}\n")
             results = [
                 result(asked, name, url, multiple, multiple * capacity, seconds, budget_ms)
                 for multiple in tqdm(MULTIPLES)

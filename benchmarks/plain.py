@@ -80,7 +80,8 @@ def uncut(bundle: Bundle) -> onnx.ModelProto:
 @contextmanager
 def serving_plainly(bundle: Bundle, directory: Path) -> Iterator[ServerProcess]:
     """The plain server in processes of its own, until leaving."""
-    network, port = directory / "uncut.onnx", free_port()
+    port = free_port()
+    network = directory / f"uncut-{port}.onnx"
     onnx.save(uncut(bundle), network)
     command = [
         *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.plain:create_app"),

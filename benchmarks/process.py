@@ -27,17 +27,28 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(zoo: Path, port: int | None = None, **settings: object) -> Iterator[ServerProcess]:
+def serving(
+    zoo: Path, port: int | None = None, *, processes: int = 1, **settings: object
+) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
     It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
     """
     port = port or free_port()
+    settings["processes"] = processes
     command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
     with started([*command, "--port", str(port)], port, environment) as server:
+        for number in range(processes if processes > 1 else 0):
+            wait_until_ready(server, own_url(server, number))
         yield server
+
+
+def own_url(server: ServerProcess, number: int) -> str:
+    """Where one of a server's processes alone answers."""
+    address, _, port = server.url.rpartition(":")
+    return f"{address}:{int(port) + 1 + number}"
 
 
 @contextmanager
@@ -58,12 +69,15 @@ def started(
             process.wait(30)
 
 
-def wait_until_ready(server: ServerProcess) -> None:
-    """Returns once the server is ready; raises RuntimeError with its log where it never is."""
+def wait_until_ready(server: ServerProcess, url: str | None = None) -> None:
+    """Returns once the server, or its process at that address, is ready.
+
+    Raises RuntimeError with its log where it never is.
+    """
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            if httpx.get(f"{server.url}/readyz").status_code == 200:
+            if httpx.get(f"{url or server.url}/readyz").status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
-from benchmarks.process import ROOT, ServerProcess, free_port, serving
+from benchmarks.process import ROOT, ServerProcess, own_url, serving, wait_until_ready
 from tests.server.live import PNG
 
 HEADERS = {"content-type": "image/png"}
@@ -23,47 +23,15 @@ LIMIT_S = 30
 @pytest.fixture(scope="module")
 def server(digits_zoo: Path) -> Iterator[ServerProcess]:
     """For tests that leave it as it was."""
-    with two_processes(digits_zoo) as server:
+    with serving(digits_zoo, processes=2) as server:
         yield server
 
 
 @pytest.fixture
 def victim(digits_zoo: Path) -> Iterator[ServerProcess]:
     """For the others."""
-    with two_processes(digits_zoo) as server:
+    with serving(digits_zoo, processes=2, drain_delay_s=0.5) as server:
         yield server
-
-
-@contextmanager
-def two_processes(zoo: Path) -> Iterator[ServerProcess]:
-    with serving(zoo, free_ports(2), processes=2, drain_delay_s=0.5) as server:
-        for number in (0, 1):
-            until_ready(own(server, number))
-        yield server
-
-
-def free_ports(num_after: int) -> int:
-    """A free port that is far from what the system gives away."""
-    while (port := free_port()) + num_after > 65535:
-        pass
-    return port
-
-
-def own(server: ServerProcess, number: int) -> str:
-    """The address of one of the processes alone."""
-    address, _, port = server.url.rpartition(":")
-    return f"{address}:{int(port) + 1 + number}"
-
-
-def until_ready(url: str) -> None:
-    end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError(f"{url} is not ready")
 
 
 def until_gone(url: str) -> None:
@@ -93,13 +61,13 @@ def pid_of(server: ServerProcess, number: int) -> int:
     return pids[-1]
 
 
-def test_all_answer_and_each_counts_its_own(server: ServerProcess) -> None:
+def test_all_answer_and_each_counts_its_own_url(server: ServerProcess) -> None:
     assert [ask(server.url) for _ in range(60)] == [200] * 60
-    counts = [num_answered(own(server, number)) for number in (0, 1)]
+    counts = [num_answered(own_url(server, number)) for number in (0, 1)]
     assert sum(counts) == 60
     assert min(counts) > 0, "one in 2 ** 59 runs is unlucky"
-    assert ask(own(server, 1)) == 200
-    assert num_answered(own(server, 1)) == counts[1] + 1
+    assert ask(own_url(server, 1)) == 200
+    assert num_answered(own_url(server, 1)) == counts[1] + 1
 
 
 @pytest.mark.parametrize(
@@ -117,18 +85,18 @@ def test_what_is_a_processs_own_is_asked_for_at_its_own_port(
 ) -> None:
     refused = httpx.request(method, f"{server.url}{path}")
     assert refused.status_code == 421
-    assert own(server, 1).rpartition(":")[2] in refused.text
-    assert httpx.request(method, f"{own(server, 1)}{path}").status_code == 200
+    assert own_url(server, 1).rpartition(":")[2] in refused.text
+    assert httpx.request(method, f"{own_url(server, 1)}{path}").status_code == 200
 
 
 def test_a_killed_process_is_replaced_while_the_others_answer(victim: ServerProcess) -> None:
     killed = pid_of(victim, 0)
     os.kill(killed, signal.SIGKILL)
-    until_gone(own(victim, 0))
+    until_gone(own_url(victim, 0))
     assert [ask(victim.url) for _ in range(10)] == [200] * 10
-    until_ready(own(victim, 0))
+    wait_until_ready(victim, own_url(victim, 0))
     assert pid_of(victim, 0) != killed
-    assert num_answered(own(victim, 0)) < 10
+    assert num_answered(own_url(victim, 0)) < 10
     assert [ask(victim.url) for _ in range(10)] == [200] * 10
 
 
@@ -137,7 +105,7 @@ def test_told_to_end_all_drain_and_the_status_is_0(
     victim: ServerProcess, number: signal.Signals
 ) -> None:
     victim.process.send_signal(number)
-    urls = [own(victim, number) for number in (0, 1)]
+    urls = [own_url(victim, number) for number in (0, 1)]
     while 200 in [httpx.get(f"{url}/readyz").status_code for url in urls]:
         time.sleep(0.01)
     assert victim.process.wait(LIMIT_S) == 0
@@ -146,7 +114,7 @@ def test_told_to_end_all_drain_and_the_status_is_0(
 def test_none_outlives_the_first(victim: ServerProcess) -> None:
     victim.process.kill()
     for number in (0, 1):
-        until_gone(own(victim, number))
+        until_gone(own_url(victim, number))
 
 
 def test_what_stops_one_stops_all_and_is_said(tmp_path: Path) -> None:
