@@ -99,6 +99,7 @@ def _quantize(graph: bytes, batches: Batches) -> bytes:
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
+            reduce_range=True,  # without VNNI sums of 8-bit weights overflow their 16 bits
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )

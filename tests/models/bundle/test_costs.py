@@ -77,7 +77,7 @@ def test_what_responses_take_is_learned_fast_and_forgotten_slowly() -> None:
     costs.delivered(1.5 * DELIVERY_S)
     assert costs.delivery_s == pytest.approx(1.25 * DELIVERY_S)
     costs.delivered(0.25 * DELIVERY_S)
-    assert costs.delivery_s == pytest.approx(1.23 * DELIVERY_S)
+    assert costs.delivery_s == pytest.approx(1.245 * DELIVERY_S)
 
 
 def test_more_rows_are_never_expected_to_take_less() -> None:
