@@ -25,7 +25,7 @@ check: $(DEV_ENV)/ready
 	$(RUN)/mypy
 
 bench: $(DEV_ENV)/ready
-	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/1 $(DATA)
+	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/3 $(DATA)
 
 fuzz: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000

@@ -1,6 +1,6 @@
 """What `offramp simulate` foretells beside what the server then does, at three loads.
 
-    python -m benchmarks.agreement models/zoo/cifar100-msdnet/1 DATA
+    python -m benchmarks.agreement models/zoo/cifar100-msdnet/3 DATA
 
 The loads are shares of what the server answers over 32 connections to requests without a budget.
 The time of its Python is measured there, too: a request's is that of the main thread, a batch's
@@ -9,22 +9,19 @@ response: the client runs on the same cores.
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
-import httpx
 import numpy as np
 import typer
-from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
 from benchmarks.overload import exit_shares
-from benchmarks.process import ServerProcess, serving
+from benchmarks.process import ServerProcess, serving, totals
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
@@ -33,6 +30,7 @@ from server.planning import Plan, poisson, simulate
 from server.settings import load_settings
 from server.simulation import Python
 
+ROUTE = "/v1/classify"
 SHARES = (0.3, 0.6, 0.9)
 NUM_SIMULATED = 20_000
 ROUNDS = 3
@@ -62,7 +60,7 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
-            unhurried = f"{server.url}/v1/classify?version={path.name}&operating_point={point}"
+            unhurried = f"{server.url}{ROUTE}?version={path.name}&operating_point={point}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
             before = used(server, model)
@@ -115,19 +113,15 @@ class Used:
 
 
 def used(server: ServerProcess, model: ServedModel) -> Used:
-    exposition = httpx.get(f"{server.url}/metrics").text
-    totals: dict[str, float] = defaultdict(float)
-    for family in text_string_to_metric_families(exposition):
-        for sample in family.samples:
-            totals[sample.name] += sample.value
+    found = totals(server.url, ROUTE)
     pid = server.process.pid
     main_s = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
-    graphs_s = totals["offramp_energy_joules_total"] / model.profile.watts
+    graphs_s = found["offramp_energy_joules_total"] / model.profile.watts
     return Used(
         requests_s=main_s,
-        num_requests=totals["offramp_requests_total"],
-        batches_s=totals["process_cpu_seconds_total"] - main_s - graphs_s,
-        num_batches=totals["offramp_batch_rows_count"],
+        num_requests=found["offramp_requests_total"],
+        batches_s=found["process_cpu_seconds_total"] - main_s - graphs_s,
+        num_batches=found["offramp_batch_rows_count"],
     )
 
 

@@ -1,6 +1,6 @@
 """Requests per second over HTTP, beside a bare loop and beside a plain server, A B A B.
 
-    python -m benchmarks.efficiency models/zoo/cifar100-msdnet/1 DATA
+    python -m benchmarks.efficiency models/zoo/cifar100-msdnet/3 DATA
 
 In every round each server is asked over each number of connections, one after the other. The bare
 loop runs the same segments and exits on the same images one by one, without HTTP, in as many

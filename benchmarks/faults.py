@@ -15,7 +15,7 @@ import httpx
 from benchmarks.process import ROOT
 
 MODEL = "cifar100-msdnet"
-BUNDLE = ROOT / "models/zoo" / MODEL / "1"
+BUNDLE = ROOT / "models/zoo" / MODEL / "3"
 PER_SECOND = 40
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60
@@ -82,6 +84,16 @@ def wait_until_ready(server: ServerProcess, url: str | None = None) -> None:
         except httpx.TransportError:
             time.sleep(0.05)
     raise RuntimeError(f"the server did not become ready:\n{server.log.read_text()}")
+
+
+def totals(url: str, route: str) -> dict[str, float]:
+    """Every metric's sum over its series, of those with a route only that one."""
+    found: dict[str, float] = defaultdict(float)
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+        for sample in family.samples:
+            if sample.labels.get("route", route) == route:
+                found[sample.name] += sample.value
+    return found
 
 
 def free_port() -> int:

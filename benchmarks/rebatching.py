@@ -1,6 +1,6 @@
 """Batches that re-form at every exit against whole ones, on the same engine, A B A B.
 
-    python -m benchmarks.rebatching models/zoo/cifar100-msdnet/1 DATA
+    python -m benchmarks.rebatching models/zoo/cifar100-msdnet/3 DATA
 
 Without HTTP: decoded images are submitted to an engine in this process. Closed loop for the rate,
 open loop (Poisson) for the latencies, both arms at the same rates.

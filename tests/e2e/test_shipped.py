@@ -18,7 +18,7 @@ from tests.images import encoded
 from training.cli import evaluate
 from training.data import LabelledImages, open_images
 
-BUNDLE = ROOT / "models/zoo/cifar100-msdnet/1"
+BUNDLE = ROOT / "models/zoo/cifar100-msdnet/3"
 NUM_IMAGES = 500
 ONE_ROW = 1.5e-4  # another processor may round a tie the other way
 PNG = {"content-type": "image/png"}
@@ -66,6 +66,8 @@ def test_report_regenerates_from_the_committed_segments(cifar100: Path, tmp_path
     for name, point in committed["operating_points"].items():
         accuracy = again["operating_points"][name]["accuracy"]
         assert accuracy == pytest.approx(point["accuracy"], abs=ONE_ROW)
+    last_accuracy = again["exits"][-1]["top1"]
+    assert again["operating_points"]["balanced"]["accuracy"] >= last_accuracy - 0.005
 
 
 def test_last_exit_equals_the_segments_run_by_hand(
@@ -95,7 +97,7 @@ def test_balanced_is_as_good_as_the_last_exit_for_less(
     assert accuracy >= last_accuracy - 0.01
     manifest = bundle.manifest
     last_macs = sum(graph.macs for graph in manifest.segments) + manifest.exit_heads[-1].macs
-    assert mean(answer["cost"]["macs"] for answer in said) <= 0.6 * last_macs
+    assert mean(answer["cost"]["macs"] for answer in said) <= 0.7 * last_macs
 
 
 def test_more_budget_buys_deeper_exits(client: httpx.Client, pngs: list[bytes]) -> None:
