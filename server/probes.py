@@ -23,7 +23,11 @@ async def readyz(request: Request) -> Response:
     return PlainTextResponse("ready\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
 
 
-@router.get("/metrics", dependencies=[Depends(own_port)])
+@router.get(
+    "/metrics",
+    dependencies=[Depends(own_port)],
+    responses={421: {"description": "Asked on a port that several processes share"}},
+)
 async def metrics(request: Request) -> Response:
     """Prometheus's text format."""
     exporter = state_of(request).metrics

@@ -77,12 +77,13 @@ class Problem(BaseModel):
     errors: list[Complaint] | None = None
 
 
+FOR_OPERATORS = {HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status.value: {
         "description": status.phrase,
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
-    for status in sorted({*STATUS.values()} - {HTTPStatus.FORBIDDEN})  # that is for management
+    for status in sorted({*STATUS.values()} - FOR_OPERATORS)
 }
 """For the OpenAPI document of a route that may answer with any of these."""
 FEW_RESPONSES: dict[int | str, dict[str, Any]] = {code: RESPONSES[code] for code in (401, 404, 422)}
