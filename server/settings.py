@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import onnxruntime as ort
 from pydantic import (
@@ -55,6 +55,11 @@ def installed(provider: str) -> str:
     return provider
 
 
+def share_of_cores(data: dict[str, Any]) -> int:
+    """For each of the processes; at least one."""
+    return max(1, NUM_CORES // data.get("processes", 1))
+
+
 class SettingsError(UserError):
     """A setting is unknown or has a bad value; the message names it."""
 
@@ -80,8 +85,7 @@ class Settings(BaseSettings):
         1, description="servers on that port, each also on one of its own: port + 1, port + 2 ..."
     )
     workers: PositiveInt = Field(
-        default_factory=lambda data: max(1, NUM_CORES // data.get("processes", 1)),
-        description="threads that run segments, in each process; default: all cores'",
+        default_factory=share_of_cores, description="threads that run segments, in each process"
     )
     execution_provider: Annotated[str, AfterValidator(installed)] = Field(
         CPU, description="onnxruntime execution provider that runs segments"

@@ -35,3 +35,10 @@ def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: s
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_processes_share_the_cores_and_need_ports_of_their_own() -> None:
+    assert load_settings(["--processes", "1000"]).workers == 1
+    for port in ("0", "65534"):
+        with pytest.raises(SettingsError, match="2 processes need a port with 2 after it"):
+            load_settings(["--processes", "2", "--port", port])
