@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import onnxruntime as ort
 from pydantic import (
@@ -55,7 +55,7 @@ def installed(provider: str) -> str:
     return provider
 
 
-def share_of_cores(data: dict[str, Any]) -> int:
+def share_of_cores(data: dict[str, int]) -> int:
     """For each of the processes; at least one."""
     return max(1, NUM_CORES // data.get("processes", 1))
 
