@@ -1,6 +1,7 @@
 """A real `offramp serve` in a process of its own, for benchmarks and tests."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT_S = 60
+PORTS = range(10_000, 32_000)
+"""Below those that Linux gives to clients, which could take one before a server does."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def serving(
 
     It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
     """
-    port = port or free_port()
+    port = port or free_port(1 + processes)
     settings["processes"] = processes
     command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
@@ -96,8 +99,14 @@ def totals(url: str, route: str) -> dict[str, float]:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(number: int = 1) -> int:
+    """The first of so many ports in a row that nobody listens on, and no client is given."""
+    while True:
+        first = random.choice(PORTS)
+        try:
+            for port in range(first, first + number):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first

@@ -57,5 +57,7 @@ def join() -> Iterator[World]:
     distributed.init_process_group("nccl" if has_gpu else "gloo")
     try:
         yield World(device, distributed.get_rank(), distributed.get_world_size())
+        # gloo's threads let go of the last tensors, which an interpreter that ends forbids
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
