@@ -1,5 +1,7 @@
 """Graphs with 8-bit weights and activations, their ranges taken from real images.
 
+Features stay 8-bit from one graph to the next, too.
+
 ONNX's QDQ format: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -20,12 +24,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
-from models.bundle.manifest import Graph
+from models.bundle.manifest import Graph, Tensor
 from models.bundle.runner import Arrays, SegmentRunner
+from training.align import Layout, aligned
 from training.graphs import ExportError
 from training.measures import Labels
 
-QUANTIZED = ("Conv", "Concat", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Relu")
+QUANTIZED = (
+    *("Conv", "Concat", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Relu"),
+    *("MaxPool", "Slice", "Gather"),
+)
 """Whole chains of these run on 8-bit numbers; between others they would be converted back."""
 BATCH_ROWS = 32
 MAX_ACCURACY_DROP = 0.02
@@ -54,27 +62,32 @@ def quantized(
     content: Mapping[str, bytes],
     images: NDArray[np.uint8],
 ) -> Graphs:
-    """The same graphs in int8; features between them stay float32.
+    """The same graphs in int8, with the features between them in uint8 where both sides allow it.
 
     `images`, (rows, height, width, channels), are what the ranges are taken from, as the float
-    graphs see them.
+    graphs see them. MACs and parameters are still counted without the channels that align.
     """
+    models: dict[str, ModelProto] = {}
+    layouts: dict[str, Layout] = {}
+    for segment, head in zip(segments, heads, strict=True):
+        models[segment.file], layouts = aligned(prepared(content[segment.file]), layouts)
+        models[head.file], _ = aligned(prepared(content[head.file]), layouts)
+    segments, heads, content = _described(segments, heads, models)
     runner = SegmentRunner(segments, heads, content)
     features: list[Arrays] = [
         [batch] for batch in np.array_split(images, -(-len(images) // BATCH_ROWS))
     ]
-    made: dict[str, bytes] = {}
     for segment, head in zip(segments, heads, strict=True):
-        made[segment.file] = _quantize(content[segment.file], Batches(segment, features))
+        models[segment.file] = _quantize(models[segment.file], Batches(segment, features))
         features = [runner.run_segment(segment.exit, arrays) for arrays in features]
         used = [segment.outputs.index(tensor) for tensor in head.inputs]
         inputs = [[arrays[i] for i in used] for arrays in features]
-        made[head.file] = _quantize(content[head.file], Batches(head, inputs))
-    renewed = [
-        [graph.model_copy(update={"sha256": sha256(made[graph.file])}) for graph in graphs]
-        for graphs in (segments, heads)
-    ]
-    return renewed[0], renewed[1], made
+        models[head.file] = _quantize(models[head.file], Batches(head, inputs))
+    for index, segment in enumerate(segments):
+        readers = [models[graph.file] for graph in (heads[index], *segments[index + 1 :][:1])]
+        for tensor in segment.outputs:
+            _hand_over(tensor.name, models[segment.file], readers)
+    return _described(segments, heads, models)
 
 
 def check_accuracy(expected: list[Floats], found: list[Floats], labels: Labels) -> None:
@@ -87,13 +100,20 @@ def check_accuracy(expected: list[Floats], found: list[Floats], labels: Labels) 
             )
 
 
-def _quantize(graph: bytes, batches: Batches) -> bytes:
+def prepared(graph: bytes) -> ModelProto:
+    """The graph with batch normalisation folded away, and its shapes."""
     with tempfile.TemporaryDirectory() as directory:
-        given, prepared, made = (Path(directory) / f"{i}.onnx" for i in range(3))
+        given, made = (Path(directory) / f"{i}.onnx" for i in range(2))
         given.write_bytes(graph)
-        quant_pre_process(given, prepared, skip_symbolic_shape=True)
+        quant_pre_process(given, made, skip_symbolic_shape=True)
+        return onnx.load(made)
+
+
+def _quantize(graph: ModelProto, batches: Batches) -> ModelProto:
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory) / "made.onnx"
         quantize_static(
-            prepared,
+            graph,
             made,
             batches,
             quant_format=QuantFormat.QDQ,
@@ -103,4 +123,81 @@ def _quantize(graph: bytes, batches: Batches) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        return made.read_bytes()
+        return onnx.load(made)
+
+
+def _hand_over(name: str, maker: ModelProto, readers: Sequence[ModelProto]) -> None:
+    """Lets a tensor go from graph to graph in 8 bits, if they all have it in 8 bits inside."""
+    readers = [model for model in readers if name in {value.name for value in model.graph.input}]
+    reading = [_readers_of(name, model) for model in readers]
+    (last,) = (node for node in maker.graph.node if name in node.output)
+    first = next((node for node in maker.graph.node if last.input[0] in node.output), None)
+    ends = [first, *(node for nodes in reading for node in nodes)]
+    if last.op_type != "DequantizeLinear" or {n and n.op_type for n in ends} != {"QuantizeLinear"}:
+        return
+    assert first is not None
+    _replace(maker, name, f"{name}_float")
+    last.output[0] = f"{name}_float"
+    _replace(maker, first.output[0], name)
+    first.output[0] = name
+    if not _readers_of(last.output[0], maker):
+        maker.graph.node.remove(last)
+    _make_8_bits(maker.graph.output, name)
+    range_ = [_weight(maker, parameter) for parameter in first.input[1:]]
+    for model, nodes in zip(readers, reading, strict=True):
+        for node in nodes:
+            for parameter, value in zip(node.input[1:], range_, strict=True):
+                given = _weight(model, parameter)
+                given.CopyFrom(value)
+                given.name = parameter
+            _replace(model, node.output[0], name)
+            model.graph.node.remove(node)
+        _make_8_bits(model.graph.input, name)
+
+
+def _readers_of(name: str, model: ModelProto) -> list[NodeProto]:
+    return [node for node in model.graph.node if name in node.input]
+
+
+def _replace(model: ModelProto, name: str, by: str) -> None:
+    for node in _readers_of(name, model):
+        node.input[:] = [by if given == name else given for given in node.input]
+
+
+def _make_8_bits(values: Sequence[ValueInfoProto], name: str) -> None:
+    for value in values:
+        if value.name == name:
+            value.type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def _weight(model: ModelProto, name: str) -> TensorProto:
+    weight: TensorProto = next(w for w in model.graph.initializer if w.name == name)
+    return weight
+
+
+def _described(
+    segments: Sequence[Graph], heads: Sequence[Graph], models: Mapping[str, ModelProto]
+) -> Graphs:
+    """Entries that say what the graphs have become, and the graphs by file."""
+    content = {file: model.SerializeToString() for file, model in models.items()}
+    described: tuple[list[Graph], list[Graph]] = ([], [])
+    for entries, graphs in zip(described, (segments, heads), strict=True):
+        for entry in graphs:
+            graph = models[entry.file].graph
+            changed = {
+                "sha256": sha256(content[entry.file]),
+                "inputs": tuple(map(_spec, graph.input)),
+                "outputs": tuple(map(_spec, graph.output)),
+            }
+            entries.append(entry.model_copy(update=changed))
+    return *described, content
+
+
+def _spec(value: ValueInfoProto) -> Tensor:
+    """A graph's input or output as the manifest has it; a dimension without a size is the batch."""
+    tensor = value.type.tensor_type
+    return Tensor(
+        name=value.name,
+        dtype="uint8" if tensor.elem_type == TensorProto.UINT8 else "float32",
+        shape=tuple(dim.dim_value or -1 for dim in tensor.shape.dim),
+    )

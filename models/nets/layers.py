@@ -44,11 +44,18 @@ class Head(nn.Sequential):
         return logits
 
 
+class LastMean(nn.Module):
+    """The mean over the last axis: as ONNX one node, where adaptive pooling makes a dozen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(-1)
+
+
 class PoolHead(Head):
     """Mean over all positions of (batch, channels, height, width), then a linear layer."""
 
     def __init__(self, num_in: int, num_classes: int) -> None:
-        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(num_in, num_classes))
+        super().__init__(nn.Flatten(2), LastMean(), nn.Linear(num_in, num_classes))
 
 
 class ConvHead(Head):
@@ -61,8 +68,8 @@ class ConvHead(Head):
         super().__init__(
             ConvBNReLU(num_in, width, 3, 2, bias=bias),
             ConvBNReLU(width, width, 3, 2, bias=bias),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
+            nn.Flatten(2),
+            LastMean(),
             nn.Linear(width, num_classes),
         )
 

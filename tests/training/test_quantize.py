@@ -1,10 +1,12 @@
 """Eight bits: smaller graphs that say nearly the same, or no bundle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from models.bundle.bundle import Bundle, load_bundle, sha256
 from models.bundle.runner import SegmentRunner
@@ -13,7 +15,7 @@ from training.data import load_images
 from training.evaluate import all_logits
 from training.export import export
 from training.graphs import ExportError
-from training.quantize import check_accuracy
+from training.quantize import check_accuracy, quantized
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +36,64 @@ def test_every_graph_computes_with_eight_bits(int8_bundle: Bundle, digits_bundle
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
 
 
-def test_entries_are_the_same_but_for_their_hash(
+def test_entries_say_what_the_graphs_have_become(
     int8_bundle: Bundle, digits_bundle: Bundle
 ) -> None:
-    for mine, theirs in zip(
-        int8_bundle.manifest.segments, digits_bundle.manifest.segments, strict=True
+    """Costs are the network's own; features are 8-bit numbers, which every reader takes."""
+    mine, theirs = int8_bundle.manifest, digits_bundle.manifest
+    for one, other in zip(
+        (*mine.segments, *mine.exit_heads), (*theirs.segments, *theirs.exit_heads), strict=True
     ):
-        assert mine.model_copy(update={"sha256": theirs.sha256}) == theirs
+        changed = {"sha256": other.sha256, "inputs": other.inputs, "outputs": other.outputs}
+        assert one.model_copy(update=changed) == other
+    for segment in mine.segments:
+        assert {tensor.dtype for tensor in (*segment.inputs, *segment.outputs)} == {"uint8"}
+    for head in mine.exit_heads:
+        assert {tensor.dtype for tensor in head.inputs} == {"uint8"}
+        assert {tensor.dtype for tensor in head.outputs} == {"float32"}
+
+
+def test_readers_take_the_makers_scale(int8_bundle: Bundle) -> None:
+    """What one graph hands to another in 8 bits means the same number to both."""
+    segments = int8_bundle.manifest.segments
+    readers = (*segments[1:], int8_bundle.manifest.exit_heads[-1])
+    num_checked = 0
+    for maker, reader in zip(segments, readers, strict=True):
+        made, read = (
+            onnx.load_model_from_string(int8_bundle.graphs[graph.file]) for graph in (maker, reader)
+        )
+        for name in {tensor.name for tensor in reader.inputs}:
+            (end,) = (node for node in made.graph.node if name in node.output)
+            for start in (node for node in read.graph.node if name in node.input):
+                assert (end.op_type, start.op_type) == ("QuantizeLinear", "DequantizeLinear")
+                assert values(made, end.input[1:]) == values(read, start.input[1:])
+                num_checked += 1
+    assert num_checked >= len(segments)
+
+
+def values(model: onnx.ModelProto, names: Sequence[str]) -> list[float]:
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    return [float(numpy_helper.to_array(weights[name])) for name in names]
+
+
+def test_features_that_one_side_needs_as_floats_stay_floats(digits_bundle: Bundle) -> None:
+    """A reader that adds to its features before it convolves them has no 8-bit numbers to read."""
+    images = load_images("digits", "test").images.numpy()[:64]
+    manifest, content = digits_bundle.manifest, dict(digits_bundle.graphs)
+    second = manifest.segments[1]
+    model = onnx.load_model_from_string(content[second.file])
+    name = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["sum" if given == name else given for given in node.input]
+    model.graph.node.insert(0, helper.make_node("Add", [name, name], ["sum"]))
+    content[second.file] = model.SerializeToString()
+    segments, heads, made = quantized(manifest.segments, manifest.exit_heads, content, images)
+    kinds = {tensor.name: tensor.dtype for tensor in segments[1].inputs}
+    assert kinds.pop(name) == "float32"
+    assert kinds == dict.fromkeys(kinds, "uint8")
+    SegmentRunner(segments, heads, made).run_segment(
+        2, SegmentRunner(segments, heads, made).run_segment(1, [images])
+    )
 
 
 def test_logits_stay_close_and_labels_nearly_all_the_same(
