@@ -83,7 +83,7 @@ def create_app(
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
     )
-    app.state.gate = gate
+    app.state.gate, app.state.metrics = gate, metrics
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     app.add_middleware(

@@ -83,6 +83,8 @@ def counted_if_refused(state: State, demand: Demand, num_images: int) -> Iterato
     except (Overloaded, Infeasible, Unavailable) as error:
         demand.model.costs.delivered(2 * demand.lag_s)
         state.metrics.shed(SHED_REASONS[type(error)], num_images)
+        if isinstance(error, Overloaded):
+            state.gate.refused(demand.budget.latency_s)
         raise
 
 
@@ -166,6 +168,7 @@ def counted(
         else:
             failures.append(result)
             state.metrics.failed(model)
+    state.gate.answered()
     if outcomes:
         ended_at = max(outcome.ended_at for outcome in outcomes)
         model.costs.delivered(demand.lag_s + responded_at - ended_at)

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from server.door import Door
 from server.protocol import Protocol
 from server.settings import Settings, SettingsError
 
@@ -30,15 +31,17 @@ class Listener(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app, self._settings, self._closes_at = app, settings, inf
-        limits = {"receive_timeout_s": settings.receive_timeout_s}
+        door = Door(app.state.gate, app.state.metrics)
+        parts = {"receive_timeout_s": settings.receive_timeout_s, "door": door}
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
-            http=type("LimitedProtocol", (Protocol,), limits),
+            http=type("LimitedProtocol", (Protocol,), parts),
             ws="none",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             limit_concurrency=settings.max_connections,
             timeout_keep_alive=settings.keep_alive_s,

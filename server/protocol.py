@@ -5,6 +5,8 @@ import time
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.door import Door
+
 MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
 
@@ -15,10 +17,12 @@ class Protocol(HttpToolsProtocol):
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
     Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent;
     `scope["gone"]` is done once it is lost. `scope["arrival"]` is when the headers had come: before
-    the request's turn on the event loop.
+    the request's turn on the event loop. The door's refusal is sent once the request has come.
     """
 
     receive_timeout_s = 10.0
+    door: Door
+    _refusal: bytes | None = None
     _deadline: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
 
@@ -44,6 +48,10 @@ class Protocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_method() == b"POST" and self._is_idle() and not self.expect_100_continue:
+            self._refusal = self.door.refusal(self.url, self.headers, len(self.tasks))
+            if self._refusal is not None:
+                return
         self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         self.scope["arrival"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
         self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
@@ -51,11 +59,20 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._num_header_bytes = 0
-        super().on_body(body)
+        if self._refusal is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._num_header_bytes = 0
-        super().on_message_complete()
+        if self._refusal is None:
+            super().on_message_complete()
+            return
+        self.transport.write(self._refusal)
+        self._refusal = None
+        if self.parser.should_keep_alive():
+            self._expect_request(self.timeout_keep_alive + self.receive_timeout_s)
+        else:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
