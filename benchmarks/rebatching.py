@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -24,6 +25,7 @@ from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.catalog import ServedModel, serve_bundle
 from server.engine import Engine
+from server.errors import Overloaded
 from server.job import Budget, Demand, Job, Outcome
 from server.metrics import Metrics
 from server.queues import Step
@@ -43,8 +45,10 @@ class WholeBatches(Engine):
     """A batch goes on with whoever is left, and answers when its last member does."""
 
     def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
-        whole = Verdict()
+        whole, handed_out = Verdict(), batch
         while (verdict := super()._run(worker, batch)) is not None:
+            if batch is not handed_out:
+                handed_out.core_s += batch.core_s  # or it would be taken for overhead
             whole.ended.extend(verdict.ended)
             if not verdict.going_on:
                 return whole
@@ -95,7 +99,7 @@ class Arm:
         return num_done / seconds
 
     async def open_loop(self, workers: int, seconds: float, rate: float) -> list[float]:
-        """Latencies in seconds of images that arrive at random."""
+        """Latencies in seconds of images that arrive at random, infinite where one is refused."""
         engine, latencies = self.engine(workers), list[float]()
         gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
         start = time.monotonic()
@@ -106,7 +110,10 @@ class Arm:
         for due in (start + gaps.cumsum()).tolist():
             if (wait_s := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
-            self.submit(engine, partial(answered, due))
+            try:
+                self.submit(engine, partial(answered, due))
+            except Overloaded:
+                latencies.append(inf)
         while len(latencies) < len(gaps):
             await asyncio.sleep(0.01)
         engine.stop()
