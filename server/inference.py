@@ -168,8 +168,8 @@ def counted(
         else:
             failures.append(result)
             state.metrics.failed(model)
-    state.gate.answered()
     if outcomes:
+        state.gate.answered()
         ended_at = max(outcome.ended_at for outcome in outcomes)
         model.costs.delivered(demand.lag_s + responded_at - ended_at)
     model.statistics.request_ended(is_success=not failures, total_s=total_s)

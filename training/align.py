@@ -7,7 +7,7 @@ one, and what a graph computes stays the same.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -106,10 +106,9 @@ class _Aligner:
         return made
 
     def _is_plain_convolution(self, node: NodeProto) -> bool:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         return (
             node.op_type == "Conv"
-            and attributes.get("group", 1) == 1
+            and _attributes(node).get("group", 1) == 1
             and len(node.input) == 3
             and all(name in self._old_weights for name in node.input[1:])
         )
@@ -132,9 +131,11 @@ class _Aligner:
         """Whether it is a 1x1 convolution whose channels only convolutions see, after a ReLU."""
         if not self._is_plain_convolution(node):
             return False
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        strides = attributes.get("strides", [1, 1])
-        if attributes["kernel_shape"] != [1, 1] or strides != [1, 1]:
+        attributes = _attributes(node)
+        is_plain = attributes.get("strides", [1, 1]) == [1, 1] and not any(
+            attributes.get("pads", ())
+        )
+        if attributes.get("kernel_shape") != [1, 1] or not is_plain:
             return False
         after = self._after(node)
         return (
@@ -177,7 +178,7 @@ class _Aligner:
             made[start : start + self._num_made(node)] = np.arange(self._num_made(node))
             start += self._num_made(node)
             self.views[node.output[0]] = View(first.output[0], made)
-            if len(nodes) > 1 and node is not first:
+            if node is not first:
                 self.views[self._after(node)] = View(self._after(first), made)
 
     def _can_pad(self, node: NodeProto, layout: Layout) -> bool:
@@ -239,6 +240,10 @@ class _Aligner:
         made.CopyFrom(node)
         made.input[:] = inputs
         self.nodes.append(made)
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def _rounded_up(num_channels: int) -> int:

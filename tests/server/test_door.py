@@ -53,7 +53,7 @@ def test_only_those_in_as_great_a_hurry_are_too_many() -> None:
     assert made.is_in_a_hurry(0.05)
 
 
-def test_a_refusal_for_want_of_slots_says_nothing_of_time() -> None:
+def test_a_refusal_of_somebody_in_no_hurry_says_nothing_of_time() -> None:
     made = Gate(100)
     made.refused(None)
     assert not made.is_full(99)
