@@ -12,10 +12,11 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
-from server import classify, info, probes, problems
+from server import classify, direct, info, probes, problems
 from server.catalog import Catalog, bundle_paths, serve_bundle
 from server.departure import Departure
 from server.engine import Engine
@@ -82,23 +83,31 @@ def create_app(
         version=version("offramp"),
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # each is looked up anew
     )
     app.state.gate, app.state.metrics = gate, metrics
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
-    app.add_middleware(
-        LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
-    )
-    app.add_middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s)
-    if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
-    app.add_middleware(Observe, metrics=metrics, gate=gate)
     problems.install(app)
+    direct.install(app, middleware(settings, metrics, gate))
     for router in ROUTERS:
         for route in router.routes:
             if isinstance(route, APIRoute):
                 metrics.route_known(route.path)
     return app
+
+
+def middleware(settings: Settings, metrics: Metrics, gate: Gate) -> list[Middleware]:
+    """What surrounds every request, outermost first."""
+    cors = Middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    return [
+        Middleware(Observe, metrics=metrics, gate=gate),
+        *([cors] if settings.cors_origins else []),
+        Middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s),
+        Middleware(
+            LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
+        ),
+    ]
 
 
 @asynccontextmanager
