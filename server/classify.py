@@ -15,6 +15,7 @@ from server.decode import decode_images
 from server.direct import DirectRoute
 from server.errors import BadParameter, ImageTooLarge
 from server.inference import (
+    Result,
     admit,
     check_feasible,
     counted,
@@ -70,7 +71,7 @@ def answered(
     request: Request,
     demand: Demand,
     parameters: Parameters,
-    ended: list[Outcome | BaseException],
+    ended: list[Result],
 ) -> tuple[Classification | Classifications, list[Outcome]]:
     """What one image or several are answered; counts them."""
     total_s = time.monotonic() - demand.arrival

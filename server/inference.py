@@ -20,6 +20,8 @@ from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
 
+Result = Outcome | Exception
+
 
 def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
     """The request's stop rule on this model; raises BadParameter."""
@@ -88,12 +90,27 @@ def counted_if_refused(state: State, demand: Demand, num_images: int) -> Iterato
         raise
 
 
+class Results:
+    """What becomes of each image of a request; `all` comes to have every result, in order."""
+
+    def __init__(self, num_images: int) -> None:
+        self.all: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self._num_images = num_images
+        self._results: dict[int, Result] = {}
+
+    def settle(self, image: int, result: Result) -> None:
+        """Notes the result of an image, unless nobody waits any more."""
+        self._results[image] = result
+        if len(self._results) == self._num_images and not self.all.done():
+            self.all.set_result([self._results[number] for number in range(self._num_images)])
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The jobs of one request, and what becomes of each, in order."""
+    """The jobs of one request, and what becomes of them."""
 
     jobs: list[Job]
-    futures: list[asyncio.Future[Outcome]]
+    results: Results
 
     @property
     def stage(self) -> str:
@@ -101,9 +118,7 @@ class Admitted:
         return "segment" if any(job.exit for job in self.jobs) else "queue"
 
 
-async def run(
-    state: State, demand: Demand, images: Sequence[NDArray[np.uint8]]
-) -> list[Outcome | BaseException]:
+async def run(state: State, demand: Demand, images: Sequence[NDArray[np.uint8]]) -> list[Result]:
     """Admits one job per image and waits for what becomes of each, in order."""
     admitted = admit(state, demand, images)
     try:
@@ -120,46 +135,33 @@ def admit(
     progress: Callable[[int, Answer], None] | None = None,
 ) -> Admitted:
     """Admits one job per image; `progress` is told an image's number and each of its answers."""
-    loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in images]
+    results = Results(len(images))
     jobs = [
-        Job(demand, image, partial(settle, future), progress and partial(progress, number))
-        for number, (image, future) in enumerate(zip(images, futures, strict=True))
+        Job(demand, image, partial(results.settle, number), progress and partial(progress, number))
+        for number, image in enumerate(images)
     ]
     state.engine.submit(jobs)
-    return Admitted(jobs, futures)
+    return Admitted(jobs, results)
 
 
-async def results(state: State, admitted: Admitted) -> list[Outcome | BaseException]:
+async def results(state: State, admitted: Admitted) -> list[Result]:
     """What becomes of each image. Cancelling this frees the slots of all, and counts them."""
     try:
-        return await asyncio.gather(*admitted.futures, return_exceptions=True)
+        return await admitted.results.all
     except asyncio.CancelledError:
         state.engine.cancel(admitted.jobs)
         state.metrics.cancelled(admitted.jobs[0].model, len(admitted.jobs))
         raise
 
 
-def settle(future: asyncio.Future[Outcome], result: Outcome | Exception) -> None:
-    """Completes a request's future, unless its client went away."""
-    if future.done():
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
-
-
-def counted(
-    state: State, demand: Demand, results: list[Outcome | BaseException], total_s: float
-) -> list[Outcome]:
+def counted(state: State, demand: Demand, results: list[Result], total_s: float) -> list[Outcome]:
     """Counts every result of a request once, `total_s` after its arrival; raises the first failure.
 
     As long as it waited to be started, it will have waited before, to be read.
     """
     model, responded_at = demand.model, demand.arrival + total_s
     outcomes: list[Outcome] = []
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
     for result in results:
         if isinstance(result, Outcome):
             outcomes.append(result)

@@ -9,7 +9,7 @@ from ray.serve import metrics as ray_metrics
 from deploy.ray.work import Work, shifted
 from server.app import load_catalog, local_engine
 from server.errors import Unavailable
-from server.inference import settle
+from server.inference import Result, Results
 from server.job import Demand, Job, Outcome
 from server.metrics import Metrics
 from server.settings import load_settings
@@ -31,32 +31,29 @@ class EngineReplica:
         )
         self._report()
 
-    async def answer(self, work: Work) -> list[Outcome | BaseException]:
+    async def answer(self, work: Work) -> list[Result]:
         """What becomes of each image; raises what the engine raises. Times count from here."""
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
-        futures = [asyncio.get_running_loop().create_future() for _ in work.images]
-        demand = Demand(model, work.policy, work.budget, now)
+        demand, results = Demand(model, work.policy, work.budget, now), Results(len(work.images))
         jobs = [
-            Job(demand, image, partial(settle, future))
-            for image, future in zip(work.images, futures, strict=True)
+            Job(demand, image, partial(results.settle, number))
+            for number, image in enumerate(work.images)
         ]
         self._engine.submit(jobs)
         try:
-            results = await asyncio.gather(*futures, return_exceptions=True)
+            ended = await results.all
         except asyncio.CancelledError:
             self._engine.cancel(jobs)
             raise
-        return [self._counted(work.model, result, now) for result in results]
+        return [self._counted(work.model, result, now) for result in ended]
 
     def check_health(self) -> None:
         """Ray replaces a replica that raises."""
         if not self._engine.is_working():
             raise Unavailable("a worker hangs")
 
-    def _counted(
-        self, model: str, result: Outcome | BaseException, start: float
-    ) -> Outcome | BaseException:
+    def _counted(self, model: str, result: Result, start: float) -> Result:
         if not isinstance(result, Outcome):
             return result
         self._exits.inc(tags={"model": model, "exit": str(result.answer.exit)})

@@ -15,7 +15,7 @@ from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.catalog import ServedModel
 from server.engine import Engine
-from server.inference import settle
+from server.inference import Result, Results
 from server.job import Budget, Demand, Job, Outcome
 from server.metrics import Metrics
 from server.scheduler import Scheduler
@@ -89,18 +89,16 @@ async def results_of(
     policy: Policy = NEVER,
     budget: Budget = ANY,
     rows: int = 1,
-) -> list[Outcome | BaseException]:
+) -> list[Result]:
     """What the engine makes of the first test images."""
-    loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in range(rows)]
-    demand = Demand(model, policy, budget, time.monotonic())
+    demand, results = Demand(model, policy, budget, time.monotonic()), Results(rows)
     engine.submit(
         [
-            Job(demand, image, partial(settle, future))
-            for image, future in zip(IMAGES, futures, strict=False)
+            Job(demand, image, partial(results.settle, number))
+            for number, image in enumerate(IMAGES[:rows])
         ]
     )
-    return await asyncio.gather(*futures, return_exceptions=True)
+    return await results.all
 
 
 def outcomes(
@@ -109,17 +107,17 @@ def outcomes(
     budget: Budget = ANY,
     rows: int = 1,
     metrics: Metrics | None = None,
-) -> list[Outcome | BaseException]:
+) -> list[Outcome | Exception]:
     """What a fresh engine makes of the first test images."""
 
-    async def run() -> list[Outcome | BaseException]:
+    async def run() -> list[Outcome | Exception]:
         async with running(num_workers=2, metrics=metrics) as engine:
             return await results_of(engine, model, policy, budget, rows)
 
     return asyncio.run(run())
 
 
-def only(results: Sequence[Outcome | BaseException]) -> Outcome:
+def only(results: Sequence[Outcome | Exception]) -> Outcome:
     (result,) = results
     assert isinstance(result, Outcome)
     return result

@@ -219,7 +219,7 @@ def test_a_worker_that_is_stuck_is_replaced_and_what_it_gives_later_is_dropped(
 def test_a_stuck_first_segment_is_an_error_in_the_end(digits_bundle: Bundle) -> None:
     release = threading.Event()
 
-    async def run() -> BaseException | Outcome:
+    async def run() -> Exception | Outcome:
         async with running(stall_s=0.1) as engine:
             (result,) = await results_of(engine, model, budget=Budget(0.05))
             release.set()

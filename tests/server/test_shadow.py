@@ -79,7 +79,7 @@ def test_a_shadow_that_fails_harms_nobody(digits_bundle: Bundle) -> None:
 
 
 def test_answers_of_the_last_exit_have_no_shadow(model: ServedModel) -> None:
-    async def run() -> list[Outcome | BaseException]:
+    async def run() -> list[Outcome | Exception]:
         async with running(metrics=metrics, shadow_share=1.0) as engine:
             return await results_of(engine, model, NEVER, rows=4)
 
