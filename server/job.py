@@ -113,21 +113,14 @@ class Job:
     def model(self) -> ServedModel:
         return self.demand.model
 
-    def limit(self, rows: int, now: float, *, must_answer: bool = False) -> StopReason | None:
+    def limit(self, next_cost: Spend, now: float) -> StopReason | None:
         """Why the job must answer at the exit it has reached, or None if it can go on.
 
-        The next step is expected to run in a batch of `rows`, from `now` on.
+        Its next answer would take `next_cost`, from `now` on.
         """
         if self.is_degraded:
             return StopReason.DEGRADED
-        if must_answer:
-            return StopReason.DEADLINE
-        next_exit = min(self.exit, self.model.manifest.num_exits - 1)
-        next_cost = self.model.costs.next_answer(next_exit, rows)
-        reason = limit_reason(self.demand.policy, self.exit, self.left(now), next_cost)
-        if reason is None and self.model.breakers[self.exit + 1, False].is_open(now):
-            return StopReason.DEGRADED
-        return reason
+        return limit_reason(self.demand.policy, self.exit, self.left(now), next_cost)
 
     def left(self, now: float) -> Spend:
         """What is left of the budget for computing: an answer is not a response yet."""

@@ -25,15 +25,15 @@ def judge(batch: Batch, now: float, answer: Callable[[list[Job]], float]) -> Ver
     raises GraphFailed. A job that has no answer yet takes one here if waiting for its next one is a
     risk.
     """
-    exit, rows = batch.step.exit, len(batch.jobs)
-    verdict = Verdict()
+    exit, verdict = batch.step.exit, Verdict()
+    limit_of = outlook(batch, now)
     limits: dict[Job, StopReason | None] = {}
     answering: list[Job] = []
     for job in batch.jobs:
         if job.is_over:
             continue
         wait_s = 0.0 if job.answers else batch.wait_s
-        limits[job] = job.limit(rows, now + wait_s, must_answer=batch.step.is_head)
+        limits[job] = limit_of(job, now + wait_s)
         needs_head = runs_head(job.demand.policy, exit, limits[job])
         (answering if needs_head else verdict.going_on).append(job)
     if not answering:
@@ -44,13 +44,32 @@ def judge(batch: Batch, now: float, answer: Callable[[list[Job]], float]) -> Ver
         do_without(answering, limits, verdict)
         return verdict
     for job in answering:
-        limit = limits[job] or job.limit(rows, now)
+        limit = limits[job] or limit_of(job, now)
         reason = stop_reason(job.demand.policy, exit, job.answers[-1].confidence, limit)
         if reason is None:
             verdict.going_on.append(job)
         else:
             verdict.ended.append((job, reason))
     return verdict
+
+
+def outlook(batch: Batch, now: float) -> Callable[[Job, float], StopReason | None]:
+    """Tells of a job of the batch, at a time, why it must answer here; None if it can go on.
+
+    The next step lies before all of them, and is looked up once.
+    """
+    model, next_exit = batch.step.model, batch.step.exit + 1
+    next_exit = min(next_exit, model.manifest.num_exits)  # after the last, nobody goes on
+    next_cost = model.costs.next_answer(next_exit - 1, len(batch.jobs))
+    is_next_out = model.breakers[next_exit, False].is_open(now)
+
+    def limit_of(job: Job, now: float) -> StopReason | None:
+        if batch.step.is_head and not job.is_degraded:
+            return StopReason.DEADLINE
+        reason = job.limit(next_cost, now)
+        return StopReason.DEGRADED if reason is None and is_next_out else reason
+
+    return limit_of
 
 
 def do_without(jobs: list[Job], limits: dict[Job, StopReason | None], verdict: Verdict) -> None:
