@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import inf
 
 from prometheus_client import (
@@ -57,8 +57,11 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
 
+        # to look a series up by its labels takes as long as to count in it, unless it is kept
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"offramp_{name}", text, labels, registry=registry)
+            made = Counter(f"offramp_{name}", text, labels, registry=registry)
+            made.labels = cache(made.labels)  # type: ignore[method-assign]
+            return made
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"offramp_{name}", text, labels, registry=registry)
@@ -66,7 +69,9 @@ class Metrics:
         def histogram(
             name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS
         ) -> Histogram:
-            return Histogram(f"offramp_{name}", text, labels, buckets=buckets, registry=registry)
+            made = Histogram(f"offramp_{name}", text, labels, buckets=buckets, registry=registry)
+            made.labels = cache(made.labels)  # type: ignore[method-assign]
+            return made
 
         self._requests = counter("requests", "HTTP requests answered", "route", "code")
         self._request_duration = histogram(
@@ -216,8 +221,9 @@ class Metrics:
 
     def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
         """Counts the confidence of every row that an exit head ran for."""
+        observe = self._confidence.labels(model.manifest.name, exit).observe
         for value in confidences:
-            self._confidence.labels(model.manifest.name, exit).observe(value)
+            observe(value)
 
     def watch(
         self, queue_depth: Callable[[], int], in_flight: Callable[[], int], capacity: int

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTooLarge, BodyTooLate, ClientGone
@@ -39,10 +39,9 @@ class Observe:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = own_id
+                message["headers"].append((b"x-request-id", own_id.encode()))
                 if self.gate.is_draining:
-                    headers["Connection"] = "close"
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         num_requests = 1 if scope["method"] == "POST" else 0
@@ -61,6 +60,8 @@ class Observe:
 
 def log(scope: Scope, route: str, code: int, seconds: float) -> None:
     """One line per request, with nothing in it that a client wrote but its request id."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     fields = {
         "method": scope["method"] if scope["method"] in METHODS else "other",
         "route": route,

@@ -21,7 +21,8 @@ def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDA
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert(MODES[channels])
+    if image.mode != MODES[channels]:
+        image = image.convert(MODES[channels])
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, channels)
