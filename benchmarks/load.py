@@ -10,7 +10,7 @@ latency counts from the instant a request was due.
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,7 @@ import uvloop
 
 LAST_ANSWERS_S = 5.0
 """How long the last requests are waited for."""
+Answered = Callable[[int, bytes], None]
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.WriteTransport
-        self.answered: asyncio.Future[tuple[int, bytes]] | None = None
+        self._answered: Answered | None = None
         self._new_answer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.WriteTransport, transport)  # uvloop's own kind
 
-    def ask(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
-        self.answered = asyncio.get_running_loop().create_future()
+    def ask(self, request: bytes, answered: Answered) -> None:
+        """Sends a request; `answered` is called with its status and body, once."""
+        self._answered = answered
         self.transport.write(request)
-        return self.answered
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -69,21 +70,27 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        result = self._parser.get_status_code(), self._body
+        status, body = self._parser.get_status_code(), self._body
         self._new_answer()
-        if self.answered is not None and not self.answered.done():
-            self.answered.set_result(result)
+        self._end(status, body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.answered is not None and not self.answered.done():
-            self.answered.set_result((0, str(exc).encode()))
+        self._end(0, str(exc).encode())
+
+    def _end(self, status: int, body: bytes) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status, body)
 
     def _new_answer(self) -> None:
         self._parser, self._body = httptools.HttpResponseParser(self), b""
 
 
 class Client:
-    """Sends images to one route over as many connections as are needed."""
+    """Sends images to one route over as many connections as are needed.
+
+    It runs callbacks, not tasks: what it takes is missing to the server on the same cores.
+    """
 
     def __init__(self, url: str, images: Sequence[bytes]) -> None:
         parts = urlsplit(url)
@@ -96,27 +103,44 @@ class Client:
             for image in images
         ]
         self._idle: list[Connection] = []
+        self._waiting: dict[int, tuple[float, float]] = {}
         self._seen: list[tuple[int, float, float, float, int, bytes]] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._then: Callable[[], None] = nothing
         self.start = 0.0
 
-    async def connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, self._host, self._port)
-        return connection
+    def shoot(self, index: int, due_s: float) -> None:
+        """Sends one request now; what becomes of it is noted."""
+        self._waiting[index] = due_s, self.now()
+        if (connection := self._alive()) is not None:
+            self._ask(connection, index)
+        else:
+            task = asyncio.ensure_future(self._connect_and_ask(index))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
-    async def shoot(self, index: int, due_s: float) -> None:
-        """Sends one request now, and notes what becomes of it."""
-        image = index % len(self._requests)
-        status, body, sent_s = 0, b"", self.now()
+    async def _connect_and_ask(self, index: int) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            connection = self._alive() or await self.connect()
-            status, body = await connection.ask(self._requests[image])
+            _, connection = await loop.create_connection(Connection, self._host, self._port)
+        except OSError as error:
+            self._note(index, 0, str(error).encode())
+        else:
+            self._ask(connection, index)
+
+    def _ask(self, connection: Connection, index: int) -> None:
+        def answered(status: int, body: bytes) -> None:
             if status:
                 self._idle.append(connection)
-        except OSError as error:
-            body = str(error).encode()
-        finally:  # also where it was waited for too long
-            self._seen.append((image, due_s, sent_s, self.now(), status, body))
+            self._note(index, status, body)
+
+        connection.ask(self._requests[index % len(self._requests)], answered)
+
+    def _note(self, index: int, status: int, body: bytes) -> None:
+        if (times := self._waiting.pop(index, None)) is not None:
+            image = index % len(self._requests)
+            self._seen.append((image, *times, self.now(), status, body))
+            self._then()
 
     def _alive(self) -> Connection | None:
         """An idle connection that the server has not closed."""
@@ -131,30 +155,45 @@ class Client:
     async def open_loop(self, due: Sequence[float]) -> None:
         """Sends a request at each of these seconds from now."""
         self.start = time.monotonic()
-        tasks = set()
         for index, due_s in enumerate(due):
             if (wait_s := due_s - self.now()) > 0:
                 await asyncio.sleep(wait_s)
-            tasks.add(asyncio.ensure_future(self.shoot(index, due_s)))
-        _, late = await asyncio.wait(tasks, timeout=LAST_ANSWERS_S)
-        for task in late:
-            task.cancel()
+            self.shoot(index, due_s)
+        end = self.now() + LAST_ANSWERS_S
+        while self._waiting and self.now() < end:
+            await asyncio.sleep(0.01)
+        self._give_up()
 
     async def closed_loop(self, connections: int, seconds: float) -> None:
         """Each connection sends its next request as soon as it has its answer."""
         self.start = time.monotonic()
-        indices = count()
+        indices, ended = count(), asyncio.Event()
 
-        async def repeat() -> None:
-            while (now := self.now()) < seconds:
-                await self.shoot(next(indices), now)
+        def again() -> None:
+            if (now := self.now()) < seconds:
+                self.shoot(next(indices), now)
+            elif not self._waiting:
+                ended.set()
 
-        await asyncio.gather(*(repeat() for _ in range(connections)))
+        self._then = again
+        for _ in range(connections):
+            again()
+        await ended.wait()
+
+    def _give_up(self) -> None:
+        """Whoever has no answer yet gets none."""
+        self._then = nothing
+        for index in list(self._waiting):
+            self._note(index, 0, b"")
 
     def shots(self) -> Iterator[Shot]:
         for image, due_s, sent_s, done_s, status, body in self._seen:
             answer = json.loads(body) if status == 200 else {}
             yield Shot(image, due_s, sent_s, done_s, status, answer)
+
+
+def nothing() -> None:
+    """Nothing comes after an answer."""
 
 
 def main(
