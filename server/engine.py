@@ -248,7 +248,9 @@ class Engine:
         """Answers for the jobs that have waited too long; sets the alarm for the next ones."""
         late = self._scheduler.expire(now)
         if late:
-            self._end((job, job.outcome(StopReason.DEADLINE, now)) for job in late)
+            # an alarm that rings late is part of what a response takes
+            ends = [(job, min(now, job.answers_by)) for job in late]
+            self._end((job, job.outcome(StopReason.DEADLINE, at_s)) for job, at_s in ends)
             self._stop_idle_runs()
         alarm = self._scheduler.next_alarm()
         if alarm < self._alarm:

@@ -128,6 +128,11 @@ class Job:
         energy_j = inf if budget_j is None else budget_j - self.energy_j
         return Spend(self.deadline - now - self.model.costs.delivery_s, energy_j)
 
+    @property
+    def answers_by(self) -> float:
+        """When to answer with what there is, for the response to be in time."""
+        return self.due - self.model.costs.delivery_s
+
     def has_answer_at(self, exit: int) -> bool:
         return bool(self.answers) and self.answers[-1].exit == exit
 

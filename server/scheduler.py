@@ -125,7 +125,7 @@ class Scheduler:
         ends_at = now + step.seconds(len(jobs))
         batch = Batch(step, jobs, now, ends_at)
         if not queue.is_first:
-            batch.expires_at = jobs[0].due - delivery_s
+            batch.expires_at = jobs[0].answers_by
         self._running.add(batch)
         batch.wait_s = max(0.0, self._start_of(self._first_answers_s(inf), now) - ends_at)
         return batch
@@ -223,9 +223,7 @@ def _take_expired(batch: Batch, now: float) -> list[Job]:
     """The jobs of a running batch that have an answer and must give it now."""
     if now < batch.expires_at:
         return []
-    delivery_s = batch.step.model.costs.delivery_s
-    # differences as in `expires_at`: with sums, rounding would have it ring for nobody
-    expiries = [(job, job.due - delivery_s) for job in batch.jobs if not job.is_over]
+    expiries = [(job, job.answers_by) for job in batch.jobs if not job.is_over]
     batch.expires_at = min((at_s for _, at_s in expiries if at_s > now), default=inf)
     return [job for job, at_s in expiries if at_s <= now]
 
