@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, islice
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -20,6 +20,8 @@ NEVER = -np.inf  # the last exit always answers
 PRICES = np.geomspace(0.01, 0.5, 25)
 """What the whole network's MACs may be worth, in accuracy, when thresholds are tuned."""
 MAX_SWEEPS = 4
+MAX_CHOICES = 1023
+"""Choices of exits to consult: of 11 exits every one; of more, those that consult the fewest."""
 
 
 class Candidate(NamedTuple):
@@ -121,15 +123,15 @@ def stops_early(thresholds: Thresholds) -> bool:
 
 
 def common_candidates(split: SplitView) -> list[Candidate]:
-    """Every choice of exits to consult with every common threshold; first, never stopping early."""
-    early = range(split.num_exits - 1)
+    """Each choice of exits to consult with every common threshold; first, never stopping early."""
+    early, sizes = range(split.num_exits - 1), range(1, split.num_exits)
+    choices = chain.from_iterable(combinations(early, size) for size in sizes)
     candidates = [split.candidate(never_early(split.num_exits))]
-    for size in range(1, split.num_exits):
-        for consulted in combinations(early, size):
-            for threshold in COMMON_THRESHOLDS:
-                thresholds = never_early(split.num_exits)
-                thresholds[list(consulted)] = threshold
-                candidates.append(split.candidate(thresholds))
+    for consulted in islice(choices, MAX_CHOICES):
+        for threshold in COMMON_THRESHOLDS:
+            thresholds = never_early(split.num_exits)
+            thresholds[list(consulted)] = threshold
+            candidates.append(split.candidate(thresholds))
     return candidates
 
 
