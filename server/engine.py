@@ -246,13 +246,13 @@ class Engine:
 
     def _expire(self, now: float) -> None:
         """Answers for the jobs that have waited too long; sets the alarm for the next ones."""
-        late = self._scheduler.expire(now)
-        if late:
-            # an alarm that rings late is part of what a response takes
-            ends = [(job, min(now, job.answers_by)) for job in late]
-            self._end((job, job.outcome(StopReason.DEADLINE, at_s)) for job, at_s in ends)
-            self._stop_idle_runs()
         alarm = self._scheduler.next_alarm()
+        if alarm <= now:
+            late = [(job, min(now, job.answers_by)) for job in self._scheduler.expire(now)]
+            # an alarm that rings late is part of what a response takes
+            self._end((job, job.outcome(StopReason.DEADLINE, at_s)) for job, at_s in late)
+            self._stop_idle_runs()
+            alarm = self._scheduler.next_alarm()
         if alarm < self._alarm:
             self._alarm = alarm
             self._loop.call_soon_threadsafe(self._set_alarm)

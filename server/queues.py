@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
+from typing import NamedTuple
 
 from server.catalog import ServedModel
 from server.job import Job
@@ -13,8 +14,7 @@ Place = tuple[float, int, Job]
 """Due, order of arrival: where a job stands in a queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What jobs wait for: segment `exit` of `model`, or only its exit head."""
 
     model: ServedModel
@@ -27,6 +27,10 @@ class Step:
 
     def seconds(self, rows: int) -> float:
         return self.model.costs.step_s(self.exit, rows, is_head=self.is_head)
+
+    def all_seconds(self, rows: int) -> list[float]:
+        """For one row, for two, and so on."""
+        return self.model.costs.all_step_s(self.exit, rows, is_head=self.is_head)
 
     def row_s(self) -> float:
         """Seconds per row where batching saves most."""
@@ -88,7 +92,8 @@ class Queues:
 
     def put(self, job: Job, step: Step) -> None:
         key = step, not job.answers
-        queue = self._queues.setdefault(key, Queue(*key))
+        if (queue := self._queues.get(key)) is None:
+            queue = self._queues[key] = Queue(*key)
         place = job.due, next(self._order), job
         insort(queue.places, place)
         self._places[job] = queue, place

@@ -234,12 +234,12 @@ def best_rows(step: Step, slacks: Sequence[float]) -> int:
     `slacks` are the seconds that are left to each, most urgent first; one job always runs. Who
     would be late even alone hurries nobody.
     """
-    alone_s = step.seconds(1)
+    all_s = step.all_seconds(len(slacks))
+    alone_s = all_s[0]
     best, best_rate, tightest = 1, 1 / alone_s if alone_s > 0 else inf, inf
-    for rows, slack in enumerate(slacks, start=1):
+    for rows, (seconds, slack) in enumerate(zip(all_s, slacks, strict=True), start=1):
         if slack >= alone_s:
             tightest = min(tightest, slack)
-        seconds = step.seconds(rows)
         if seconds > tightest:
             break
         if rows > best_rate * seconds:

@@ -66,8 +66,16 @@ class Costs:
 
     def step_s(self, exit: int, rows: int, *, is_head: bool) -> float:
         """A batch through exit head `exit`, after its segment unless the head runs alone."""
-        seconds = self.overhead_s + self.head_s(exit, rows)
-        return seconds if is_head else seconds + self.segment_s(exit, rows)
+        seconds = self._overhead.value + self._heads[exit - 1].seconds(rows)
+        return seconds if is_head else seconds + self._segments[exit - 1].seconds(rows)
+
+    def all_step_s(self, exit: int, rows: int, *, is_head: bool) -> list[float]:
+        """The same for 1 row to as many as given, of at most `max_rows`."""
+        seconds = self._heads[exit - 1].all_seconds(rows)
+        if not is_head:
+            segment_s = self._segments[exit - 1].all_seconds(rows)
+            seconds = [head + segment for head, segment in zip(seconds, segment_s, strict=True)]
+        return [self._overhead.value + graphs for graphs in seconds]
 
     def best_step_s(self, exit: int, *, is_head: bool) -> float:
         """A step's seconds per row where batching saves most."""
@@ -124,6 +132,9 @@ class _Graph:
     def seconds(self, rows: int) -> float:
         return self._correction.value * self._profiled(rows)
 
+    def all_seconds(self, rows: int) -> list[float]:
+        return [self._correction.value * seconds for seconds in self._table[1 : rows + 1]]
+
     def best(self) -> float:
         return self._correction.value * self._best
 
@@ -132,5 +143,5 @@ class _Graph:
             self._correction.observe(seconds / profiled)
 
     def _profiled(self, rows: int) -> float:
-        largest = len(self._table) - 1
-        return self._table[rows] if rows <= largest else self._table[-1] * rows / largest
+        table = self._table
+        return table[rows] if rows < len(table) else table[-1] * rows / (len(table) - 1)
