@@ -28,11 +28,11 @@ def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
     start = model.runner.clock()
     with guarded(Step(model, exit), options):
         outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
-    seconds = model.runner.clock() - start
+    seconds, macs = model.runner.clock() - start, model.manifest.segments[exit - 1].macs
     for row, job in enumerate(jobs):
         job.exit = exit
         job.features = Row(outputs, row)
-        job.macs += model.manifest.segments[exit - 1].macs
+        job.macs += macs
         job.segment_s.append(seconds)
     model.costs.segment_took(exit, len(jobs), seconds)
     charge(batch, jobs, seconds)
@@ -53,9 +53,10 @@ def answer(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> float:
         if not np.isfinite(confidences).all():
             raise FloatingPointError("logits are not finite")
     seconds, now = model.runner.clock() - start, time.monotonic()
+    macs = model.manifest.exit_heads[exit - 1].macs
     for job, row, value in zip(jobs, probabilities, confidences.tolist(), strict=True):
         job.answers.append(Answer(exit, row, value, now))
-        job.macs += model.manifest.exit_heads[exit - 1].macs
+        job.macs += macs
     model.costs.head_took(exit, len(jobs), seconds)
     charge(batch, jobs, seconds)
     return now

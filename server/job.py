@@ -41,7 +41,7 @@ class Demand:
         return inf if self.budget.latency_s is None else self.arrival + self.budget.latency_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One image's features, left in the arrays of the batch that made them."""
 
