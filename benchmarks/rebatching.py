@@ -2,8 +2,8 @@
 
     python -m benchmarks.rebatching models/zoo/cifar100-msdnet/3 DATA
 
-Without HTTP: decoded images are submitted to an engine in this process. Closed loop for the rate,
-open loop (Poisson) for the latencies, both arms at the same rates.
+Without HTTP: decoded images are submitted to an engine in this process. A closed loop without
+budgets for the rate, then an open loop (Poisson) with one, both arms at the same rates.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Annotated
 
 import numpy as np
@@ -37,7 +37,9 @@ from server.worker import Worker
 from training.data import open_images
 
 OUTSTANDING = 32
-LOADS = (0.5, 0.8, 0.95)
+Latencies = tuple[NDArray[np.float64], float]
+"""Seconds per image, and the mean exit of those answered."""
+LOADS = (0.5, 0.8, 1.0, 1.5)
 """Open-loop rates, in shares of what whole batches give in the closed loop."""
 
 
@@ -73,8 +75,13 @@ class Arm:
         metrics = Metrics()
         return self.kind(Scheduler(4096, workers), metrics, Shadows(0, metrics), stall_s=10)
 
-    def submit(self, engine: Engine, deliver: Callable[[Outcome | Exception], object]) -> None:
-        demand = Demand(self.model, self.policy, Budget(), time.monotonic())
+    def submit(
+        self,
+        engine: Engine,
+        deliver: Callable[[Outcome | Exception], object],
+        budget_s: float | None = None,
+    ) -> None:
+        demand = Demand(self.model, self.policy, Budget(budget_s), time.monotonic())
         engine.submit([Job(demand, next(self.images), deliver)])
 
     async def closed_loop(self, workers: int, seconds: float) -> float:
@@ -98,26 +105,30 @@ class Arm:
         engine.stop()
         return num_done / seconds
 
-    async def open_loop(self, workers: int, seconds: float, rate: float) -> list[float]:
-        """Latencies in seconds of images that arrive at random, infinite where one is refused."""
-        engine, latencies = self.engine(workers), list[float]()
+    async def open_loop(
+        self, workers: int, seconds: float, rate: float, budget_s: float
+    ) -> Latencies:
+        """Seconds that images took that arrived at random, infinite where one was refused."""
+        engine, latencies, exits = self.engine(workers), list[float](), list[int]()
         gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
         start = time.monotonic()
 
-        def answered(due: float, _: object) -> None:
+        def answered(due: float, outcome: Outcome | Exception) -> None:
+            assert isinstance(outcome, Outcome)
             latencies.append(time.monotonic() - due)
+            exits.append(outcome.answer.exit)
 
         for due in (start + gaps.cumsum()).tolist():
             if (wait_s := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             try:
-                self.submit(engine, partial(answered, due))
+                self.submit(engine, partial(answered, due), budget_s)
             except Overloaded:
                 latencies.append(inf)
         while len(latencies) < len(gaps):
             await asyncio.sleep(0.01)
         engine.stop()
-        return latencies
+        return np.array(latencies), fmean(exits)
 
 
 def main(
@@ -126,6 +137,7 @@ def main(
     point: str = "balanced",
     rounds: int = 5,
     seconds: float = 5.0,
+    budget_ms: float = 25.0,
 ) -> None:
     """Prints a Markdown table: medians over the rounds, and the smallest and largest."""
     settings = load_settings()
@@ -136,7 +148,7 @@ def main(
         "whole": Arm(WholeBatches, model, images, point),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
-    latencies: dict[tuple[str, float], list[list[float]]] = {}
+    runs: dict[tuple[str, float], list[Latencies]] = {}
     for number in tqdm(range(rounds + 1), unit="round"):
         for name, arm in arms.items():
             rate = asyncio.run(arm.closed_loop(workers, seconds))
@@ -144,17 +156,24 @@ def main(
                 rates[name].append(rate)
         for load, (name, arm) in itertools.product(LOADS if number else (), arms.items()):
             offered = load * median(rates["whole"])
-            found = asyncio.run(arm.open_loop(workers, seconds, offered))
-            latencies.setdefault((name, load), []).append(found)
+            found = asyncio.run(arm.open_loop(workers, seconds, offered, budget_ms / 1000))
+            runs.setdefault((name, load), []).append(found)
     print(f"`{point}` of {path}, {workers} workers, {rounds} rounds, {hardware()}\n")
-    print("| batches | load | images/s | p50 ms | p99 ms |")
-    print("|---|---|---|---|---|")
+    print("| batches | images/s, 32 outstanding |")
+    print("|---|---|")
     for name, found_rates in rates.items():
-        print(f"| {name} | {OUTSTANDING} outstanding | {spread(found_rates)} | | |")
-    for (name, load), runs in latencies.items():
-        p50, p99 = ([1000 * float(np.quantile(r, q)) for r in runs] for q in (0.5, 0.99))
-        cell = f"{load:g} x {median(rates['whole']):.0f}"
-        print(f"| {name} | {cell} | | {spread(p50, 2)} | {spread(p99, 2)} |")
+        print(f"| {name} | {spread(found_rates)} |")
+    print(f"\n| batches | load | within {budget_ms:g} ms, % | p50 ms | p99 ms | mean exit |")
+    print("|---|---|---|---|---|---|")
+    for (name, load), found_runs in runs.items():
+        all_ms = [1000 * latencies for latencies, _ in found_runs]
+        in_time = [100 * float((ms <= budget_ms).mean()) for ms in all_ms]
+        p50, p99 = ([float(np.quantile(ms[ms < inf], q)) for ms in all_ms] for q in (0.5, 0.99))
+        cells = (spread(in_time, 1), spread(p50, 2), spread(p99, 2))
+        exits = spread([exit for _, exit in found_runs], 2)
+        print(
+            f"| {name} | {load:g} x {median(rates['whole']):.0f} | {' | '.join(cells)} | {exits} |"
+        )
 
 
 def spread(values: list[float], digits: int = 0) -> str:
