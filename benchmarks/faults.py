@@ -1,8 +1,10 @@
-"""What clients can do to a server, and whoever copies bundles, that an alert must notice."""
+"""What can happen to a server that an alert must notice."""
 
 import base64
 import itertools
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -64,8 +66,8 @@ class Client:
                 client.post("/v1/classify", json=body)
 
 
-def faults(client: Client, noise: Client, zoo: Path) -> list[Fault]:
-    """One after another; `noise` sends images that are none."""
+def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
+    """One after another; `noise` sends images that are none, and process `pid` can be broken."""
     tight_ms = time_to_half(client.url)
     burning = {"OfframpErrorBudgetBurnFast", "OfframpErrorBudgetBurnSlow"}
     return [
@@ -86,6 +88,8 @@ def faults(client: Client, noise: Client, zoo: Path) -> list[Fault]:
             lambda: client.sending(threshold=1, latency_budget_ms=tight_ms),
         ),
         Fault("a bad bundle", {"OfframpModelLoadFailed"}, lambda: bad_bundle(client.url, zoo)),
+        Fault("a worker dies", {"OfframpWorkerRestarted"}, lambda: dead_worker(client, pid)),
+        Fault("a segment fails", {"OfframpSegmentDisabled"}, lambda: failing_segment(client, pid)),
         Fault(
             "overload",
             {"OfframpQueueSaturated"} | burning,
@@ -104,7 +108,7 @@ def time_to_half(url: str) -> float:
 @contextmanager
 def bad_bundle(url: str, zoo: Path) -> Iterator[None]:
     """Another version with one byte less, which the server is told to load."""
-    path = zoo / MODEL / "2"
+    path = zoo / MODEL / "4"
     shutil.copytree(BUNDLE, path)
     graph = path / "segment_1.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
@@ -113,3 +117,20 @@ def bad_bundle(url: str, zoo: Path) -> Iterator[None]:
         raise RuntimeError("a bad bundle was loaded")
     yield
     shutil.rmtree(path)
+
+
+@contextmanager
+def dead_worker(client: Client, pid: int) -> Iterator[None]:
+    """One worker thread ends in the middle of a batch."""
+    os.kill(pid, signal.SIGUSR1)
+    with client.sending():
+        yield
+
+
+@contextmanager
+def failing_segment(client: Client, pid: int) -> Iterator[None]:
+    """Every run of segment 2 fails, until the context ends."""
+    os.kill(pid, signal.SIGUSR2)
+    with client.sending(threshold=1):
+        yield
+    os.kill(pid, signal.SIGUSR2)

@@ -33,7 +33,12 @@ class ServerProcess:
 
 @contextmanager
 def serving(
-    zoo: Path, port: int | None = None, *, processes: int = 1, **settings: object
+    zoo: Path,
+    port: int | None = None,
+    *,
+    processes: int = 1,
+    module: str = "offramp",
+    **settings: object,
 ) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
@@ -41,7 +46,7 @@ def serving(
     """
     port = port or free_port(1 + processes)
     settings["processes"] = processes
-    command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(zoo.resolve())]
+    command = [sys.executable, "-m", module, "serve", "--zoo", str(zoo.resolve())]
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
     with started([*command, "--port", str(port)], port, environment) as server:
