@@ -1,12 +1,15 @@
 # Any Debian-based image with python3 and python3-venv will do.
 ARG BASE=python:3.11-slim
+# requirements/traces.txt for a server that can send traces
+ARG REQUIREMENTS=requirements/serve.txt
 
 FROM ${BASE} AS build
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python3 -m venv /opt/venv
-COPY requirements/serve.txt requirements/
-RUN pip install --require-hashes -r requirements/serve.txt
+ARG REQUIREMENTS
+COPY ${REQUIREMENTS} requirements.txt
+RUN pip install --require-hashes -r requirements.txt
 COPY pyproject.toml README.md offramp.py ./
 COPY models/ models/
 COPY server/ server/

@@ -19,6 +19,7 @@ from benchmarks.process import ROOT
 MODEL = "cifar100-msdnet"
 BUNDLE = ROOT / "models/zoo" / MODEL / "3"
 PER_SECOND = 40
+MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,11 @@ def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
             lambda: client.sending(latency_budget_ms=0.1),
         ),
         Fault(
-            f"budgets of {tight_ms:.1f} ms for all exits",
+            f"budgets of {tight_ms:.0f} ms for all exits of {MANY} images",
             {"OfframpBrownOut"},
-            lambda: client.sending(threshold=1, latency_budget_ms=tight_ms),
+            lambda: client.sending(
+                images=MANY, per_second=5, threshold=1, latency_budget_ms=tight_ms
+            ),
         ),
         Fault("a bad bundle", {"OfframpModelLoadFailed"}, lambda: bad_bundle(client.url, zoo)),
         Fault("a worker dies", {"OfframpWorkerRestarted"}, lambda: dead_worker(client, pid)),
@@ -99,10 +102,10 @@ def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
 
 
 def time_to_half(url: str) -> float:
-    """A latency budget in milliseconds that half of the exits fit into."""
+    """A latency budget in milliseconds that holds about half of the exits of `MANY` images."""
     (version,) = httpx.get(f"{url}/v1/models/{MODEL}").json()["versions"]
     exits: list[dict[str, Any]] = version["exits"]
-    return 2.0 + float(exits[len(exits) // 2]["latency_ms"])
+    return 2.0 + MANY / 2 * float(exits[len(exits) // 2]["latency_ms"])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
@@ -34,6 +35,13 @@ from server.watcher import watch
 logger = logging.getLogger("offramp")
 DESCRIPTION = "Classification that stops early, within the budget that each request brings."
 ROUTERS = (classify.router, info.router, probes.router, *oip.ROUTERS)
+TELEMETRY: TelemetryConfig = {
+    "metrics": False,  # Prometheus has more
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": True,
+    "exclude": lambda scope: scope["path"] in probes.PATHS,
+}
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
     "allow_headers": ["Authorization", "Content-Type", "X-Request-ID"],
@@ -83,7 +91,7 @@ def create_app(
         version=version("offramp"),
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # each is looked up anew
+        telemetry=TELEMETRY | {"tracing": settings.traces},
     )
     app.state.gate, app.state.metrics = gate, metrics
     for router in ROUTERS:

@@ -28,12 +28,14 @@ def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
     start = model.runner.clock()
     with guarded(Step(model, exit), options):
         outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
-    seconds, macs = model.runner.clock() - start, model.manifest.segments[exit - 1].macs
+    seconds, now = model.runner.clock() - start, time.monotonic()
+    macs = model.manifest.segments[exit - 1].macs
     for row, job in enumerate(jobs):
         job.exit = exit
         job.features = Row(outputs, row)
         job.macs += macs
         job.segment_s.append(seconds)
+        job.segment_ends.append(now)
     model.costs.segment_took(exit, len(jobs), seconds)
     charge(batch, jobs, seconds)
 

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.problems import STATUS, problem_of, spoken
+from server.tracing import trace_route
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -45,6 +46,7 @@ class Direct:
             await self.app(scope, receive, send)
             return
         scope["route"] = route
+        trace_route(scope["method"], route.path)
         request = Request(scope, receive, send)
         try:
             response = await route.endpoint(request)

@@ -19,6 +19,7 @@ from server.job import Answer, Budget, Demand, Job, Outcome
 from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
+from server.tracing import trace_segments
 
 Result = Outcome | Exception
 
@@ -171,6 +172,7 @@ def counted(state: State, demand: Demand, results: list[Result], total_s: float)
             failures.append(result)
             state.metrics.failed(model)
     if outcomes:
+        trace_segments(outcomes)
         state.gate.answered()
         ended_at = max(outcome.ended_at for outcome in outcomes)
         model.costs.delivered(demand.lag_s + responded_at - ended_at)

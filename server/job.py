@@ -63,7 +63,8 @@ class Answer:
 class Outcome:
     """How a job ended, and when, on the monotonic clock.
 
-    Seconds and joules are this image's; `answers` is every head that ran.
+    Seconds and joules are this image's; `answers` is every head that ran, `segment_ends` when each
+    segment had.
     """
 
     answer: Answer
@@ -73,6 +74,7 @@ class Outcome:
     energy_j: float
     macs: int
     segment_s: tuple[float, ...]
+    segment_ends: tuple[float, ...]
     answers: tuple[Answer, ...]
     ended_at: float
 
@@ -102,6 +104,7 @@ class Job:
     energy_j: float = 0.0
     macs: int = 0
     segment_s: list[float] = field(default_factory=list)
+    segment_ends: list[float] = field(default_factory=list)
     is_degraded: bool = False
     is_over: bool = False
 
@@ -146,6 +149,7 @@ class Job:
             energy_j=self.energy_j,
             macs=self.macs,
             segment_s=tuple(self.segment_s),
+            segment_ends=tuple(self.segment_ends),
             answers=tuple(self.answers),
             ended_at=now,
         )

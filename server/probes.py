@@ -7,6 +7,7 @@ from server.access import own_port
 from server.readiness import reason_against
 from server.state import state_of
 
+PATHS = ("/healthz", "/readyz", "/metrics")
 router = APIRouter(default_response_class=PlainTextResponse)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -25,6 +26,8 @@ from models.bundle.runner import CPU
 PREFIX = "OFFRAMP_"
 SHA256_BYTES = 32
 NUM_CORES = len(os.sched_getaffinity(0))
+EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRETS = ("api_key_hashes", "management_key_hashes")
 """Settings whose values no message repeats: a key may be given by mistake."""
 
@@ -53,6 +56,19 @@ def installed(provider: str) -> str:
     if provider not in (known := ort.get_available_providers()):
         raise ValueError(f"the onnxruntime here has {', '.join(known)}")
     return provider
+
+
+def possible(traces: bool) -> bool:
+    """Whether to send traces, if there is something to send them with, and somewhere to."""
+    if not traces:
+        return False
+    try:
+        import_module(EXPORTER)
+    except ModuleNotFoundError as error:
+        raise ValueError("traces need pip install 'offramp[traces]'") from error
+    if not any(os.environ.get(variable) for variable in ENDPOINTS):
+        raise ValueError(f"{ENDPOINTS[0]} must say where traces are taken")
+    return True
 
 
 def share_of_cores(data: dict[str, int]) -> int:
@@ -127,6 +143,9 @@ class Settings(BaseSettings):
     )
     watts_per_core: PositiveFloat = Field(
         WATTS_PER_CORE, description="active power of a core, for the energy estimate"
+    )
+    traces: Annotated[bool, AfterValidator(possible)] = Field(
+        False, description="send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT"
     )
     shadow_share: float = Field(
         0.01, ge=0, le=1, description="share of confident answers run on to the last exit when idle"

@@ -33,8 +33,13 @@ def work_of(jobs: list[Job], now: float) -> Work:
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:
-    """With answers at times of a clock that is so far ahead."""
+    """With times of a clock that is so far ahead."""
     answers = tuple(replace(answer, at_s=answer.at_s + seconds) for answer in outcome.answers)
     answer = replace(outcome.answer, at_s=outcome.answer.at_s + seconds)
-    ended_at = outcome.ended_at + seconds
-    return replace(outcome, answer=answer, answers=answers, ended_at=ended_at)
+    return replace(
+        outcome,
+        answer=answer,
+        answers=answers,
+        ended_at=outcome.ended_at + seconds,
+        segment_ends=tuple(end + seconds for end in outcome.segment_ends),
+    )

@@ -35,9 +35,12 @@ def test_no_budget_stays_none(digits_bundle: Bundle) -> None:
 
 def test_answers_are_told_by_the_other_clock_and_nothing_else_changes() -> None:
     answer = Answer(1, np.ones(1, np.float32), 0.9, at_s=5.5)
-    outcome = Outcome(answer, StopReason.CONFIDENT, 0.1, 0.2, 0.3, 4, (0.2,), (answer,), 6.0)
+    outcome = Outcome(
+        answer, StopReason.CONFIDENT, 0.1, 0.2, 0.3, 4, (0.2,), (5.4,), (answer,), 6.0
+    )
     there = shifted(outcome, -5.0)
     assert (there.answer.at_s, there.answers[0].at_s, there.ended_at) == (0.5, 0.5, 1.0)
+    assert there.segment_ends == pytest.approx([0.4])
     again = shifted(there, 100.0)
     assert again.answer.at_s == 100.5
     assert (again.stop_reason, again.queue_s, again.macs) == (StopReason.CONFIDENT, 0.1, 4)

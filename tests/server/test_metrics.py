@@ -11,7 +11,7 @@ from server.metrics import Metrics, is_depth_limited
 
 def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
     answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
-    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (answer,), 1.0)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (0.9,), (answer,), 1.0)
 
 
 @pytest.mark.parametrize(
