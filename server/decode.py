@@ -11,6 +11,7 @@ from models.bundle.image import FORMATS, fit_image
 from models.bundle.manifest import Input
 from server.errors import BadImage, ImageTooLarge
 
+Image.init()  # or the first images, and the first that are none, would wait for every plugin
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 
 
