@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 
 mpl.use("Agg")
 COLUMNS, COLUMN_INCHES, ROW_INCHES = 24, 0.8, 0.42
+LONG_NAME = 14
 HEADROOM = 1.2  # for the legend
 FORMATTERS = {
     "percentunit": PercentFormatter(1, decimals=0),
@@ -88,12 +89,16 @@ def place(figure: Figure, x: float, y: float, width: float, rows: float, height:
 
 
 def lines(axes: Axes, named: list[tuple[str, Series]], *, is_stacked: bool) -> None:
-    """Curves over minutes since the first; a stack needs every curve at the same times."""
+    """Curves over minutes since the first; a stack needs every curve at the same times.
+
+    The legend leaves out what is zero all the time.
+    """
     curves = [np.array(one["values"], dtype=float) for _, one in named]
     if not curves:
         return
     start = min(curve[0, 0] for curve in curves)
-    names = [name for name, _ in named]
+    is_any = [bool(np.nan_to_num(curve[:, 1]).any()) for curve in curves]
+    names = [name if shown else "_" for (name, _), shown in zip(named, is_any, strict=True)]
     if is_stacked and len({len(curve) for curve in curves}) == 1:
         minutes = (curves[0][:, 0] - start) / 60
         axes.stackplot(minutes, [np.nan_to_num(c[:, 1]) for c in curves], labels=names, alpha=0.7)
@@ -103,7 +108,9 @@ def lines(axes: Axes, named: list[tuple[str, Series]], *, is_stacked: bool) -> N
             axes.plot((curve[:, 0] - start) / 60, curve[:, 1], label=name, linewidth=1)
         axes.set_ylim(0, HEADROOM * axes.get_ylim()[1])
     axes.set_xlabel("minutes", fontsize=7)
-    axes.legend(fontsize=6, ncols=4, loc="upper left")
+    if any(is_any):
+        ncols = 4 if max(map(len, names)) < LONG_NAME else 2
+        axes.legend(fontsize=6, ncols=ncols, loc="upper left")
 
 
 def heat(axes: Axes, series: list[Series]) -> None:
