@@ -112,9 +112,7 @@ def middleware(settings: Settings, metrics: Metrics, gate: Gate) -> list[Middlew
         Middleware(Observe, metrics=metrics, gate=gate),
         *([cors] if settings.cors_origins else []),
         Middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s),
-        Middleware(
-            LimitBody, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout_s
-        ),
+        Middleware(LimitBody, metrics=metrics, settings=settings),
     ]
 
 

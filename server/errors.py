@@ -42,6 +42,10 @@ class BodyTooLarge(Exception):
     """The body has more bytes than are read."""
 
 
+class BodiesTooLarge(Exception):
+    """The bodies of all requests together have more bytes than are held."""
+
+
 class BodyTooLate(Exception):
     """The body has not arrived in the time that is given to it."""
 

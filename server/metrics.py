@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from models.bundle.energy import Rapl
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
-from server.errors import Draining, Infeasible, Overloaded, Unavailable
+from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
 from server.job import Budget, Outcome
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
@@ -37,6 +37,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
+    BodiesTooLarge: "overload",
     Infeasible: "infeasible",
     Unavailable: "unavailable",
     Draining: "draining",

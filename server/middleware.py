@@ -7,10 +7,11 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooLarge, BodyTooLate, ClientGone
+from server.errors import BodiesTooLarge, BodyTooLarge, BodyTooLate, ClientGone
 from server.gate import Gate
 from server.logs import ACCESS_LOGGER, id_of, request_id
-from server.metrics import Metrics
+from server.metrics import SHED_REASONS, Metrics
+from server.settings import Settings
 
 logger = logging.getLogger(ACCESS_LOGGER)
 UNMATCHED = "unmatched"
@@ -73,16 +74,19 @@ def log(scope: Scope, route: str, code: int, seconds: float) -> None:
 
 
 class LimitBody:
-    """Stops reading a body at `max_bytes`, or when it has not arrived after `timeout_s`."""
+    """Stops reading a body at `max_body_bytes`, or when it has not arrived after
+    `receive_timeout_s`, or where all that are held have `max_held_bytes`."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
-        self.app, self.max_bytes, self.timeout_s = app, max_bytes, timeout_s
+    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings) -> None:
+        self.app, self.metrics, self.settings = app, metrics, settings
+        self.num_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        deadline = asyncio.get_running_loop().time() + self.timeout_s
+        timeout_s = self.settings.receive_timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
         num_announced = int(Headers(scope=scope).get("content-length", "0"))
         num_bytes, is_whole = 0, False
 
@@ -95,14 +99,22 @@ class LimitBody:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise BodyTooLate(f"the body took longer than {self.timeout_s} s") from None
-            num_bytes += len(message.get("body", b""))
+                raise BodyTooLate(f"the body took longer than {timeout_s} s") from None
+            num_new = len(message.get("body", b""))
+            num_bytes += num_new
+            self.num_held += num_new
             self._check(num_bytes)
             is_whole = not message.get("more_body", False)
             return message
 
-        await self.app(scope, limited, send)
+        try:
+            await self.app(scope, limited, send)
+        finally:
+            self.num_held -= num_bytes
 
     def _check(self, num_bytes: int) -> None:
-        if num_bytes > self.max_bytes:
-            raise BodyTooLarge(f"the body is longer than {self.max_bytes} bytes")
+        if num_bytes > self.settings.max_body_bytes:
+            raise BodyTooLarge(f"the body is longer than {self.settings.max_body_bytes} bytes")
+        if self.num_held > self.settings.max_held_bytes:
+            self.metrics.shed(SHED_REASONS[BodiesTooLarge], 1)
+            raise BodiesTooLarge(f"bodies of {self.settings.max_held_bytes} bytes are held")

@@ -17,6 +17,7 @@ from server.errors import (
     BadBody,
     BadImage,
     BadParameter,
+    BodiesTooLarge,
     BodyTooLarge,
     BodyTooLate,
     Complaint,
@@ -53,6 +54,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     Misdirected: HTTPStatus.MISDIRECTED_REQUEST,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
+    BodiesTooLarge: HTTPStatus.SERVICE_UNAVAILABLE,
     Draining: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     Infeasible: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -65,6 +67,7 @@ HEADERS: dict[type[Exception], dict[str, str]] = {
     Unauthenticated: {"WWW-Authenticate": "Bearer"},
     BodyTooLate: CLOSE,  # the rest of the body is not read
     BodyTooLarge: CLOSE,
+    BodiesTooLarge: CLOSE,
 }
 
 
@@ -112,7 +115,7 @@ def problem_of(error: Exception) -> JSONResponse:
         errors = [{"field": error.field, "detail": str(error)}]
     headers = HEADERS.get(type(error), {})
     if STATUS[type(error)] is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
-        headers = {"Retry-After": str(random.randint(1, MAX_RETRY_AFTER_S))}
+        headers = headers | {"Retry-After": str(random.randint(1, MAX_RETRY_AFTER_S))}
     return problem(STATUS[type(error)], str(error), errors, headers)
 
 

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     )
     max_images: PositiveInt = Field(64, description="images in one request")
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
+    max_held_bytes: PositiveInt = Field(
+        128 * 2**20, description="bytes of all bodies held at once; more are refused with 503"
+    )
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
     max_requests: PositiveInt = Field(
         512, description="POST requests in progress at once; more are refused with 503"
@@ -175,6 +178,8 @@ class Settings(BaseSettings):
     def _one_request_fits(self) -> Self:
         if self.max_images > self.max_in_flight:
             raise ValueError("max_images must not exceed max_in_flight")
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError("max_body_bytes must not exceed max_held_bytes")
         return self
 
 

@@ -18,7 +18,7 @@ from server.schemas import InferenceParameters
 
 M = TypeVar("M", bound=BaseModel)
 
-MAX_BRACKETS = 10_000
+MAX_VALUES = 10_000
 """In names, ids and parameters, and around the data."""
 
 
@@ -39,8 +39,9 @@ def read_inference(
     if header_length == "0":
         return raw_inference(body, manifest)
     head, tail = split(body, header_length)
-    check_nesting(head, manifest, max_rows)
-    request = parse(InferRequest, head)
+    _, height, width, channels = manifest.segments[0].inputs[0].shape
+    num_values = max_rows * (1 + height * (1 + width * (1 + channels)))  # nested lists included
+    request = parse(InferRequest, head, num_values)
     parameters = dict(request.parameters)
     are_binary = parameters.pop("binary_data_output", False)
     if type(are_binary) is not bool:
@@ -72,16 +73,14 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:num_bytes], memoryview(body)[num_bytes:]
 
 
-def check_nesting(head: bytes, manifest: Manifest, max_rows: int) -> None:
-    """A million empty lists would keep the interpreter busy for seconds; no image has so many."""
-    _, height, width, _ = manifest.segments[0].inputs[0].shape
-    num_nested = max_rows * (1 + height * (1 + width))
-    if head.count(b"[") + head.count(b"{") > num_nested + MAX_BRACKETS:
-        raise BadBody("the JSON has more lists and objects than the largest batch needs")
+def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
+    """JSON as a request of this kind, with so many values as data at most.
 
-
-def parse(kind: type[M], content: bytes) -> M:
-    """JSON as a request of this kind; raises BadBody or BadParameter."""
+    Raises BadBody or BadParameter. A million values would keep the interpreter busy for a second.
+    """
+    num_lists = content.count(b"[") + content.count(b"{")
+    if max(num_lists, content.count(b",")) > num_values + MAX_VALUES:
+        raise BadBody("the JSON has more values than any request needs")
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

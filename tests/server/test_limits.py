@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -110,6 +111,31 @@ def test_a_long_body_is_refused_before_it_is_sent(model: ServedModel) -> None:
         assert status(answer) == 413
         assert b"connection: close" in answer.lower()
         check_answers(url)
+
+
+def test_bodies_that_are_too_many_together(model: ServedModel) -> None:
+    half = request(PATH, b"x" * 60_000, num_bytes=100_000)
+    with live(model, max_body_bytes=100_000, max_held_bytes=100_000) as url:
+        with connect(url) as first, connect(url) as second:
+            first.sendall(half)
+            second.sendall(half)
+            until(lambda: samples(url)['offramp_shed_total{reason="overload"}'] == 1)
+            assert check_refused(first, second) == 1
+        until(lambda: samples(url)[gone("body")] == 1)
+        check_answers(url)
+
+
+def check_refused(*clients: socket.socket) -> int:
+    """How many of these were told to come again later; the others wait for no more than that."""
+    answers = []
+    for client in clients:
+        client.settimeout(0.5)
+        with suppress(TimeoutError):
+            answers.append(said(client))
+    assert all(status(answer) == 503 for answer in answers)
+    assert all(b"retry-after: " in answer.lower() for answer in answers)
+    assert all(b"connection: close" in answer.lower() for answer in answers)
+    return len(answers)
 
 
 def test_more_requests_than_may_be_in_progress(digits_bundle: Bundle) -> None:

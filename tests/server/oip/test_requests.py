@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.manifest import Manifest
 from server.errors import BadBody, BadParameter
 from server.oip.outputs import OUTPUTS
-from server.oip.requests import read_inference
+from server.oip.request_schemas import IndexRequest, InferRequest, ManageRequest
+from server.oip.requests import parse, read_inference
 from tests.e2e.test_shipped import BUNDLE
 
 MAX_ROWS = 4
@@ -72,6 +74,24 @@ def test_tritons_timeout_is_a_latency_budget_in_microseconds(
     head = request({"parameters": {"timeout": timeout, "priority": 1, "triton_x": "y"}})
     read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
     assert read.parameters.latency_budget_ms == timeout / 1000
+
+
+@pytest.mark.parametrize("kind", [InferRequest, IndexRequest, ManageRequest])
+@pytest.mark.parametrize("value", ["0", "null", '""', "[]", "{}", '{"a": 0}'])
+def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], value: str) -> None:
+    values = [value] * 100_000
+    for many in (f"[{','.join(values)}]", '{"a": ' + ',"a": '.join(values) + "}"):
+        with pytest.raises(BadBody, match="more values than any request needs"):
+            parse(kind, many.encode())
+
+
+def test_the_largest_batch_may_be_nested(manifest: Manifest) -> None:
+    images = np.full((MAX_ROWS, 32, 32, 3), 7, np.uint8)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
+    for data in (images.tolist(), images.ravel().tolist()):
+        body = json.dumps({"inputs": [{**tensor, "data": data}]}).encode()
+        read = read_inference(body, None, manifest, MAX_ROWS)
+        np.testing.assert_array_equal(read.images, images)
 
 
 def test_hostile_sizes_are_refused_in_little_time(manifest: Manifest) -> None:
