@@ -1,13 +1,21 @@
-"""Hostile requests: schemathesis against the live OpenAPI document, and damaged images.
+"""Hostile requests: schemathesis against the live OpenAPI document, damaged images and tensors.
 
 python -m benchmarks.fuzz requests models/zoo --cases 10000
 python -m benchmarks.fuzz images --cases 100000
+python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/3 --cases 100000
 """
 
+import gzip
 import io
+import json
+import os
 import resource
+import zlib
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +29,26 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from benchmarks.process import serving
-from models.bundle.manifest import Input
+from benchmarks.process import resident_mib, serving
+from models.bundle.bundle import load_bundle
+from models.bundle.manifest import Input, Manifest
+from models.bundle.profile import hardware
+from server.catalog import Key, find_bundles
 from server.decode import decode_image
-from server.errors import BadImage, ImageTooLarge
+from server.errors import (
+    BadBody,
+    BadImage,
+    BadParameter,
+    BodyTooLarge,
+    ImageTooLarge,
+    UnsupportedMedia,
+)
+from server.oip.infer import decode
+from server.settings import Settings
 
 KEY = "a-long-random-key"
-SETTINGS: dict[str, Any] = {"api_key_hashes": sha256(KEY.encode()).hexdigest()}
+HASH = sha256(KEY.encode()).hexdigest()
+SETTINGS: dict[str, Any] = {"api_key_hashes": HASH, "management_key_hashes": HASH}
 EXCLUDED = [
     not_a_server_error,  # a strict request may get 503
     positive_data_acceptance,  # all that a document can ask of an image is that it is bytes
@@ -35,8 +56,22 @@ EXCLUDED = [
 ]
 TARGET = Input(height=8, width=8, channels=3)
 MAX_PIXELS = 10_000
+EDITS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6
+)
+COMPRESSIONS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
+    ("", bytes),
+    ("gzip", partial(gzip.compress, compresslevel=1)),
+    ("deflate", zlib.compress),
+    ("br", bytes),
+)
+Sent = tuple[bytes, str, str | None]
+"""A body, its content encoding, and Inference-Header-Content-Length."""
+LIMITS = Settings.model_validate({"max_body_bytes": 100_000, "max_images": 2})
 CHUNK = 5_000
 """Cases after which hypothesis, which remembers them all, starts anew."""
+MAX_GROWTH_MIB = 32
+"""How much memory may grow after the first CHUNK."""
 
 app = typer.Typer()
 
@@ -47,23 +82,47 @@ def requests(
 ) -> None:
     """Prints how many requests got which status; fails where an answer breaks the document."""
     with serving(zoo, **SETTINGS) as server:
-        codes = fuzz_requests(server.url, cases)
-    print(f"{codes.total()} requests: {dict(sorted(codes.items()))}")
+        before = resident_mib(server.process.pid)
+        codes = fuzz_requests(server.url, cases, [*find_bundles(zoo)])
+        after = resident_mib(server.process.pid)
+    print(f"{hardware()}: {codes.total()} requests: {dict(sorted(codes.items()))}")
+    print(f"resident {before:.1f} MiB when ready, {after:.1f} MiB at the end")
 
 
 @app.command()
 def images(cases: int = 100_000) -> None:
     """Prints what became of damaged images, and memory; fails on anything but two errors."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ends = fuzz_images(cases)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{ends.total()} images: {dict(ends)}; peak memory grew by {grown / 1024:.0f} MiB")
+    watch_memory(fuzz_images, cases)
 
 
-def fuzz_requests(url: str, num_cases: int) -> Counter[int]:
+@app.command()
+def tensors(
+    bundle: Annotated[Path, typer.Argument(help="Its input is what requests are made for.")],
+    cases: int = 100_000,
+) -> None:
+    """The same of damaged bodies of `/v2`, binary, JSON and raw, compressed and not."""
+    manifest = load_bundle(bundle).manifest
+    watch_memory(lambda num_cases: fuzz_tensors(manifest, num_cases), cases)
+
+
+def watch_memory(fuzz: Callable[[int], Counter[str]], num_cases: int) -> None:
+    """Fails where memory grows after the first chunk, which loads what decoding needs."""
+    ends = fuzz(min(num_cases, CHUNK))
+    warm = resident_mib(os.getpid())
+    ends += fuzz(num_cases - ends.total())
+    end = resident_mib(os.getpid())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{hardware()}: {ends.total()} bodies: {dict(ends)}")
+    print(f"resident {warm:.1f} MiB after {CHUNK}, {end:.1f} MiB at the end, at most {peak:.1f}")
+    if end - warm > MAX_GROWTH_MIB:
+        raise SystemExit(f"memory grew by {end - warm:.1f} MiB")
+
+
+def fuzz_requests(url: str, num_cases: int, served: list[Key]) -> Counter[int]:
     """Statuses of about as many requests, schema-valid and invalid.
 
-    All operations that ask for something share them; the others are called once.
+    All operations that ask for something share them; the others are called once. Paths name a model
+    that is served every other time, or hardly any request would get beyond its name.
     """
     document = schemathesis.openapi.from_url(f"{url}/openapi.json")
     found = list(document.get_all_operations())
@@ -73,20 +132,26 @@ def fuzz_requests(url: str, num_cases: int) -> Counter[int]:
     codes: Counter[int] = Counter()
     for operation in operations:
         if operation not in asking:
-            fuzz_operation(operation.as_strategy(), 1, codes)
+            fuzz_operation(operation.as_strategy(), 1, served, codes)
             continue
         for mode in schemathesis.GenerationMode:
             cases = operation.as_strategy(generation_mode=mode)
-            fuzz_operation(cases, num_cases // (2 * len(asking)), codes)
+            fuzz_operation(cases, num_cases // (2 * len(asking)), served, codes)
     return codes
 
 
 def fuzz_operation(
-    cases: "st.SearchStrategy[schemathesis.Case[Any]]", num_cases: int, codes: Counter[int]
+    cases: "st.SearchStrategy[schemathesis.Case[Any]]",
+    num_cases: int,
+    served: list[Key],
+    codes: Counter[int],
 ) -> None:
-    @given(case=cases)
+    @given(case=cases, key=st.none() | st.sampled_from(served))
     @patient(num_cases)
-    def validate(case: "schemathesis.Case[Any]") -> None:
+    def validate(case: "schemathesis.Case[Any]", key: Key | None) -> None:
+        if key is not None and not case.path.endswith("/unload"):
+            named = {"name": key[0], "version": str(key[1])}
+            case.path_parameters |= {k: named[k] for k in case.path_parameters.keys() & named}
         headers = {"authorization": f"Bearer {KEY}"}
         said = case.call_and_validate(headers=headers, excluded_checks=EXCLUDED)
         assert said.status_code < 500 or said.status_code == 503
@@ -116,6 +181,60 @@ def fuzz_images(num_cases: int) -> Counter[str]:
     return ends
 
 
+def fuzz_tensors(manifest: Manifest, num_cases: int) -> Counter[str]:
+    """What became of good requests with random damage: understood, or which error."""
+    ends: Counter[str] = Counter()
+    _, *shape = manifest.segments[0].inputs[0].shape
+
+    @given(sent=damaged_requests(shape))
+    @patient(min(num_cases, CHUNK))
+    def read(sent: Sent) -> None:
+        try:
+            asked, _ = decode(*sent, manifest, LIMITS)
+        except (BadBody, BadParameter, BodyTooLarge, UnsupportedMedia) as error:
+            ends[type(error).__name__] += 1
+        else:
+            rows, *rest = asked.images.shape
+            assert 1 <= rows <= LIMITS.max_images
+            assert rest == shape
+            assert asked.images.dtype == np.uint8
+            ends["understood"] += 1
+
+    while ends.total() < num_cases:
+        read()
+    return ends
+
+
+@st.composite
+def damaged_requests(draw: st.DrawFn, shape: list[int]) -> Sent:
+    """Binary, JSON or raw requests, damaged before or after they are compressed, or not at all.
+
+    The length of the JSON is announced as it is after the damage, most of the time.
+    """
+    rows = draw(st.integers(1, LIMITS.max_images))
+    pixels = bytes(draw(st.binary(min_size=1, max_size=8))) * (rows * prod(shape))
+    content = pixels[: rows * prod(shape)]
+    tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": [rows, *shape]}
+    kind = draw(st.sampled_from(("binary", "json", "raw")))
+    if kind == "json":
+        tensor["data"] = list(content)
+    else:
+        tensor["parameters"] = {"binary_data_size": len(content)}
+    asked = {"id": "7", "inputs": [tensor], "parameters": {"timeout": 20_000, "max_exit": 2}}
+    asked["outputs"] = [{"name": "exit", "parameters": {"binary_data": True}}]
+    head, tail = json.dumps(asked).encode(), b"" if kind == "json" else content
+    if kind == "raw":
+        head = b""
+    head, tail = (
+        edited(part, draw(EDITS)) if draw(st.booleans()) else part for part in (head, tail)
+    )
+    lengths = st.sampled_from((None, "", "-1", str(2**31))) | st.integers(0, 2**16).map(str)
+    length = draw(st.just(str(len(head))) | st.just(str(len(head))) | lengths)
+    encoding, compress = draw(st.sampled_from(COMPRESSIONS))
+    body = compress(head + tail)
+    return edited(body, draw(EDITS)) if draw(st.integers(0, 3)) == 0 else body, encoding, length
+
+
 def damaged() -> st.SearchStrategy[bytes]:
     """Files of every format and several modes with bytes changed, cut out and put in."""
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
@@ -123,9 +242,7 @@ def damaged() -> st.SearchStrategy[bytes]:
     for kind, modes in {"PNG": ("1", "L", "P", "RGBA"), "JPEG": ("L", "RGB", "CMYK")}.items():
         files += [encoded(Image.fromarray(pixels).convert("RGB").convert(m), kind) for m in modes]
     files += [encoded(Image.fromarray(pixels), "WEBP", lossless=flag) for flag in (True, False)]
-    edit = st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
-    edits = st.lists(edit, min_size=1, max_size=6)
-    return st.builds(edited, st.sampled_from(files), edits) | st.binary(max_size=200)
+    return st.builds(edited, st.sampled_from(files), EDITS) | st.binary(max_size=200)
 
 
 def edited(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -92,6 +93,13 @@ def wait_until_ready(server: ServerProcess, url: str | None = None) -> None:
         except httpx.TransportError:
             time.sleep(0.05)
     raise RuntimeError(f"the server did not become ready:\n{server.log.read_text()}")
+
+
+def resident_mib(pid: int) -> float:
+    """The memory that a process has now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (kib,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+    return int(kib) / 1024
 
 
 def totals(url: str, route: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from benchmarks.fuzz import encoded
-from benchmarks.process import ServerProcess, serving
+from benchmarks.process import ServerProcess, resident_mib, serving
 from models.bundle.profile import hardware
 
 WARM_UP = 0.1
@@ -121,11 +121,11 @@ async def soak(server: ServerProcess, num_requests: int, num_clients: int) -> No
         clients = [Client(http, seed) for seed in range(num_clients)]
         num_warm = int(WARM_UP * num_requests) // num_clients
         await together(clients, lambda client: repeat(client, num_warm))
-        warm = resident_mib(server)
+        warm = resident_mib(server.process.pid)
         num_rest = num_requests // num_clients - num_warm
         await together(clients, lambda client: repeat(client, num_rest))
         await settled(http)
-        end = resident_mib(server)
+        end = resident_mib(server.process.pid)
         complaints = unaccounted(clients, samples((await http.get("/metrics")).text))
     growth = end / warm - 1
     print(f"{hardware()}: {num_requests} requests, {sum(c.num_left for c in clients)} abandoned")
@@ -188,12 +188,6 @@ def unaccounted(clients: list[Client], said: dict[tuple[str, str], float]) -> li
 
 def samples(text: str) -> dict[tuple[str, str], float]:
     return {(name, labels): float(value) for name, labels, value in SAMPLE.findall(text)}
-
-
-def resident_mib(server: ServerProcess) -> float:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    (kib,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
-    return int(kib) / 1024
 
 
 if __name__ == "__main__":
