@@ -1,5 +1,7 @@
 """`GET /healthz`, `/readyz` and `/metrics`: open to all, and never refused."""
 
+from asyncio import to_thread
+
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -30,6 +32,6 @@ async def readyz(request: Request) -> Response:
     responses={421: {"description": "Asked on a port that several processes share"}},
 )
 async def metrics(request: Request) -> Response:
-    """Prometheus's text format."""
+    """Prometheus's text format, written in a thread: a thousand series take the loop 10 ms."""
     exporter = state_of(request).metrics
-    return Response(exporter.exposition(), media_type=exporter.content_type)
+    return Response(await to_thread(exporter.exposition), media_type=exporter.content_type)
