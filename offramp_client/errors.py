@@ -23,10 +23,11 @@ def check(response: httpx.Response) -> None:
     """Raises OfframpError unless the response, whose body has been read, is an answer."""
     if response.is_success:
         return
-    retry_after = response.headers.get("retry-after")
+    retry_after = response.headers.get("retry-after", "")
     if response.headers.get("content-type") == "application/problem+json":
         problem = response.json()
     else:  # not from the server, but from something before it
         status, title = response.status_code, response.reason_phrase
         problem = {"status": status, "title": title, "detail": response.text}
-    raise OfframpError(problem, None if retry_after is None else float(retry_after))
+    is_date = not retry_after.isdecimal()
+    raise OfframpError(problem, None if is_date else float(retry_after))

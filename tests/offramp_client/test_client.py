@@ -15,6 +15,7 @@ from PIL import Image
 
 from benchmarks.process import ROOT, ServerProcess
 from offramp_client import AsyncClient, Client, Exit, Final, OfframpError, answers
+from offramp_client.errors import check
 from server import schemas
 from tests.conftest import Serve
 from tests.images import encoded
@@ -104,6 +105,15 @@ def test_refusals_say_why(server: ServerProcess, client: Client) -> None:
     assert late.value.retry_after_s >= 1
     with Client(server.url) as stranger, pytest.raises(OfframpError, match="401"):
         stranger.models()
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("3", 3.0), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("", None)]
+)
+def test_what_a_proxy_says_is_an_error_too(given: str, seconds: float | None) -> None:
+    with pytest.raises(OfframpError, match="502 Bad Gateway: <html>") as refused:
+        check(httpx.Response(502, headers={"retry-after": given}, text="<html>"))
+    assert refused.value.retry_after_s == seconds
 
 
 @pytest.mark.parametrize(
