@@ -72,8 +72,8 @@ class Scheduler:
             raise Overloaded(f"{self.in_flight} of {self.max_in_flight} slots are taken")
         if model.breakers[1, False].is_open(now):
             raise Unavailable(f"{model.manifest.name} fails at its first segment")
-        patient_s = max(DEFAULT_DEADLINE_S, PATIENCE * num_images * model.costs.full_s())
         own_s = now - demand.arrival - demand.lag_s
+        patient_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_images * model.costs.full_s())
         needed_s = own_s + model.costs.idle_s(num_images, self.num_workers)
         due_s, budget_s = patient_s, demand.budget.latency_s
         if budget_s is not None and budget_s >= needed_s:

@@ -194,7 +194,15 @@ def test_a_budget_spent_on_waiting_is_refused_but_one_spent_on_its_own_work_is_n
     with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
         scheduler.admit([waited], now=0.026)
     scheduler.admit([worked], now=0.026)
-    assert worked.due == DEFAULT_DEADLINE_S, "it hurries nobody"
+    assert worked.due == 0.026 + DEFAULT_DEADLINE_S, "it hurries nobody"
+
+
+def test_patience_does_not_run_out_while_an_image_is_still_being_read(model: ServedModel) -> None:
+    scheduler = Scheduler(max_in_flight=10, num_workers=1)
+    scheduler.admit([job(model)], now=5.0)
+    slow = job(model)
+    scheduler.admit([slow], now=5.0)
+    assert slow.due == 5.0 + DEFAULT_DEADLINE_S
 
 
 def test_budgets_keep_room_for_what_a_response_takes(model: ServedModel) -> None:
