@@ -35,6 +35,7 @@ SECONDS = (
 )  # fmt: skip
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
+FAILURES = (500, 503)
 SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
     BodiesTooLarge: "overload",
@@ -147,8 +148,12 @@ class Metrics:
             self._cancelled.labels(stage)
 
     def route_known(self, route: str) -> None:
-        """Starts a route's series at zero."""
-        self._requests.labels(route, 200)
+        """Starts a route's series at zero, its failures' too.
+
+        Prometheus sees no increase in a series that starts with the first failure.
+        """
+        for code in (200, *FAILURES):
+            self._requests.labels(route, code)
         self._request_duration.labels(route)
 
     def model_loaded(self, model: ServedModel) -> None:

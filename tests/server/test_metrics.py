@@ -39,3 +39,12 @@ def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> No
     labels = {"model": "digits"}
     assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
     assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0
+
+
+@pytest.mark.parametrize("code", [500, 503])
+def test_the_first_failure_of_a_route_is_an_increase(code: int) -> None:
+    metrics, labels = Metrics(), {"route": "/x", "code": str(code)}
+    metrics.route_known("/x")
+    assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 0
+    metrics.request_ended("/x", code, 0.1)
+    assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 1
