@@ -3,6 +3,7 @@
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -21,11 +22,25 @@ async def known(request: Request, key: Key) -> None:
 
 
 async def trusted(request: Request, key: Key) -> None:
-    """For management, which has keys of its own. With keys for inference alone it is off."""
-    settings = state_of(request).settings
+    """For management, which has keys of its own. With keys for inference alone it is off.
+
+    A browser sends what a page of another origin asks for before it knows whether the page may:
+    without keys nothing else would stop it.
+    """
+    state = state_of(request)
+    settings, origin = state.settings, request.headers.get("origin")
     if settings.api_key_hashes and not settings.management_key_hashes:
         raise Forbidden("the server has no management key")
     check(key, settings.management_key_hashes)
+    own = request.headers.get("host")
+    if (
+        origin is not None
+        and origin not in settings.cors_origins
+        and urlsplit(origin).netloc != own
+    ):
+        raise Forbidden("pages of other origins may not manage models")
+    if state.gate.is_draining:
+        raise Draining("the server is ending")
 
 
 async def admitted(request: Request, key: Key) -> None:

@@ -18,13 +18,14 @@ from starlette.middleware import Middleware
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server import classify, direct, info, probes, problems
-from server.catalog import Catalog, bundle_paths, serve_bundle
+from server.catalog import Catalog, bundles_to_start_with, serve_bundle
 from server.departure import Departure
 from server.engine import Engine
 from server.gate import Gate
 from server.metrics import Metrics
 from server.middleware import LimitBody, Observe
 from server.oip import routes as oip
+from server.oip.infer import HEADER_LENGTH
 from server.repository import Repository
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -42,10 +43,11 @@ TELEMETRY: TelemetryConfig = {
     "auto_configure": True,
     "exclude": lambda scope: scope["path"] in probes.PATHS,
 }
+OWN_HEADERS = ("X-Request-ID", HEADER_LENGTH)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
-    "allow_headers": ["Authorization", "Content-Type", "X-Request-ID"],
-    "expose_headers": ["Retry-After", "Server-Timing", "X-Request-ID"],
+    "allow_headers": ["Authorization", "Content-Encoding", "Content-Type", *OWN_HEADERS],
+    "expose_headers": ["Retry-After", "Server-Timing", *OWN_HEADERS],
 }
 
 
@@ -132,18 +134,27 @@ async def watching(repository: Repository, settings: Settings) -> AsyncIterator[
 
 
 def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
-    """Loads every bundle of the zoo and measures it on this host; raises BundleError."""
+    """Loads every bundle of the zoo and measures it on this host.
+
+    One that is refused does not keep the others from serving: whoever restarts a server is no worse
+    off than whoever loads the bundle into one that runs. Raises BundleError where none is left.
+    """
     catalog, meter = Catalog(), find_meter()
     if meter is not None:
         metrics.meter_found(meter)
-    for path in bundle_paths(settings.zoo):
+    refusal = ""
+    for key, path in bundles_to_start_with(settings.zoo).items():
         logger.info("loading %s", path)
         try:
             model = serve_bundle(path, settings, meter)
-        except BundleError:
+        except BundleError as error:
+            logger.warning("refused: %s", error)
             metrics.model_refused(path.parent.name)
-            raise
+            catalog.reasons[key] = refusal = str(error)
+            continue
         catalog.add(model)
         metrics.model_loaded(model)
         metrics.default_is(model)  # versions rise
+    if not catalog.names():
+        raise BundleError(refusal)
     return catalog

@@ -109,20 +109,24 @@ def find_bundles(zoo: Path) -> dict[Key, Path]:
     return dict(sorted(found.items()))
 
 
-def bundle_paths(zoo: Path) -> list[Path]:
-    """The directories to start with; raises BundleError without any."""
+def bundles_to_start_with(zoo: Path) -> dict[Key, Path]:
+    """As find_bundles; raises BundleError without any."""
     if not zoo.is_dir():
         raise BundleError(f"{zoo} is not a directory")
-    found = list(find_bundles(zoo).values())
+    found = find_bundles(zoo)
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
     return found
 
 
 class Catalog:
-    """Served models by name and version. The default version is the highest."""
+    """Served models by name and version. The default version is the highest.
+
+    `reasons` say of versions on disk why they are not served, or why their newer copy is not.
+    """
 
     def __init__(self) -> None:
+        self.reasons: dict[Key, str] = {}
         self._models: dict[str, dict[int, ServedModel]] = {}
 
     def add(self, model: ServedModel) -> None:

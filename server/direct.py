@@ -57,7 +57,8 @@ class Direct:
 
 def install(app: FastAPI, around: Sequence[Middleware]) -> None:
     """Puts this middleware around the finished app, and right behind it the direct routes."""
-    inner: ASGIApp = Direct(app.build_middleware_stack(), app.routes)
+    direct = Direct(app.build_middleware_stack(), app.routes)
+    inner: ASGIApp = ServerErrorMiddleware(direct, app.exception_handlers[Exception])
     for middleware, args, options in reversed(around):
         inner = middleware(inner, *args, **options)
-    app.middleware_stack = ServerErrorMiddleware(inner, app.exception_handlers[Exception])
+    app.middleware_stack = inner

@@ -28,9 +28,9 @@ async def models(request: Request) -> ModelList:
 @router.get("/v1/models/{name}")
 async def model(request: Request, name: str) -> ModelInfo:
     """One model: labels, input, exits with accuracy and cost, operating points."""
-    catalog = state_of(request).catalog
-    catalog.find(name, None)
-    return model_info(catalog.versions(name))
+    state = state_of(request)
+    state.repository.find(name, None)
+    return model_info(state.catalog.versions(name))
 
 
 def model_info(versions: list[ServedModel]) -> ModelInfo:

@@ -35,7 +35,6 @@ from server.errors import (
     UnknownModel,
     UnsupportedMedia,
 )
-from server.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
 MAX_RETRY_AFTER_S = 3
@@ -89,7 +88,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     for status in sorted({*STATUS.values()} - FOR_OPERATORS)
 }
 """For the OpenAPI document of a route that may answer with any of these."""
-FEW_RESPONSES: dict[int | str, dict[str, Any]] = {code: RESPONSES[code] for code in (401, 404, 422)}
+FEW_RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: RESPONSES[code] for code in (401, 404, 422, 503)
+}
 """For a route that only reads."""
 
 
@@ -147,8 +148,7 @@ def install(app: FastAPI) -> None:
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
         said = "the server failed; its log says why"
-        headers = {"X-Request-ID": request_id.get() or ""}  # this handler is outside all middleware
-        return spoken(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, said, headers=headers))
+        return spoken(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, said))
 
     for kind in STATUS:
         app.add_exception_handler(kind, mapped)

@@ -40,14 +40,13 @@ class Repository:
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._loading: Key | None = None
-        self._reasons: dict[Key, str] = {}
 
     def find(self, name: str | None, version: int | None) -> ServedModel:
         """The version that serves, by default the highest; raises UnknownModel or NotReady."""
         try:
             return self._catalog.find(name, version)
         except UnknownModel:
-            for key, reason in self._reasons.items():
+            for key, reason in self._catalog.reasons.items():
                 if key[0] == name and version in (None, key[1]):
                     raise NotReady(f"{name} version {key[1]} is not served: {reason}") from None
             raise
@@ -77,7 +76,7 @@ class Repository:
                     self._catalog.remove(served[key])
                     self._metrics.model_unloaded(served[key])
                     logger.info("unloaded %s version %d", *key)
-                self._reasons[key] = "unloaded"
+                self._catalog.reasons[key] = "unloaded"
             self._tell_default(name)
 
     async def _load_all(self, name: str, version: int | None) -> None:
@@ -99,12 +98,12 @@ class Repository:
             )
         except BundleError as error:
             logger.warning("refused: %s", error)
-            self._reasons[key] = str(error)
+            self._catalog.reasons[key] = str(error)
             self._metrics.model_refused(key[0])
             return error
         finally:
             self._loading = None
-        self._reasons.pop(key, None)
+        self._catalog.reasons.pop(key, None)
         if model is not current:
             self._metrics.model_loaded(model)
             self._catalog.add(model)
@@ -115,16 +114,16 @@ class Repository:
     async def _bundles(self) -> dict[Key, Path]:
         """What is on disk; forgets reasons about what is neither there nor served."""
         found = await asyncio.to_thread(find_bundles, self._settings.zoo)
-        for key in self._reasons.keys() - found.keys():
+        for key in self._catalog.reasons.keys() - found.keys():
             if self._catalog.get(key) is None:
-                del self._reasons[key]
+                del self._catalog.reasons[key]
         return found
 
     def _entry(self, key: Key) -> Entry:
         state = READY if self._catalog.get(key) else UNAVAILABLE
         if state is UNAVAILABLE and key == self._loading:
             state = LOADING
-        return Entry(key, state, self._reasons.get(key, ""))
+        return Entry(key, state, self._catalog.reasons.get(key, ""))
 
     def _tell_default(self, name: str) -> None:
         if versions := self._catalog.versions(name):

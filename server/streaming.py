@@ -19,6 +19,8 @@ from server.metrics import Metrics
 from server.problems import problem_of
 
 MEDIA_TYPE = "text/event-stream"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Proxies are to pass events on as they come; the second header is nginx's."""
 
 
 class Said(asyncio.Queue[tuple[int, Answer] | None]):
@@ -54,7 +56,7 @@ class EventStream(StreamingResponse):
         self._exit_event = exit_event
         final.add_done_callback(self._end)
         self._stream = self._events()
-        super().__init__(self._stream, headers={"Cache-Control": "no-store"})
+        super().__init__(self._stream, headers=UNBUFFERED)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         try:

@@ -98,7 +98,7 @@ def test_highest_version_answers_and_others_stay(
 
 def test_loading_and_unloading_twice_is_no_error(
     client: httpx.Client, zoo: Path, digits_bundle: Bundle, by_hand: ByHand, name: str
-) -> None:
+) -> None:  # C32
     copied(digits_bundle.path, zoo, name, 1)
     for _ in range(2):
         assert load(client, name).status_code == 200
@@ -205,7 +205,8 @@ def test_a_refused_newcomer_is_unavailable(
     ((_, state, reason),) = index(client, name)
     assert state == "UNAVAILABLE"
     assert "damaged" in reason
-    assert client.get(f"/v2/models/{name}/ready").status_code == 503
+    for path in (f"/v2/models/{name}/ready", f"/v2/models/{name}", f"/v1/models/{name}"):
+        assert client.get(path).status_code == 503
     shutil.rmtree(zoo / name)
     assert index(client, name) == []
     assert client.get(f"/v2/models/{name}/ready").status_code == 404

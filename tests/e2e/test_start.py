@@ -12,8 +12,10 @@ import onnx
 import pytest
 
 from benchmarks.process import ROOT
-from models.bundle.bundle import sha256
+from models.bundle.bundle import Bundle, sha256
+from tests.bundles import copied
 from tests.conftest import Serve
+from tests.server.live import PNG, samples
 from training.export import export
 
 
@@ -60,6 +62,29 @@ def test_graph_that_cannot_run_is_refused(digits_zoo: Path, tmp_path: Path) -> N
     (path / "manifest.json").write_text(json.dumps(manifest))
     said = refusal("--zoo", str(tmp_path / "zoo"))
     assert f"{path} cannot be run: segment_2.onnx" in said
+
+
+def test_a_bad_bundle_does_not_keep_the_others_from_serving(
+    serve: Serve, digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 1)
+    for name, version in (("digits", 2), ("letters", 1)):
+        copied(digits_bundle.path, tmp_path, name, version)
+        (tmp_path / name / str(version) / "exit_1.onnx").write_bytes(b"")
+    with serve(tmp_path, profile_s=0.2) as server, httpx.Client(base_url=server.url) as client:
+        headers = {"content-type": "image/png"}
+        for model, status in (("digits", 200), ("letters", 503), ("words", 404)):
+            said = client.post(f"/v1/classify?model={model}", content=PNG, headers=headers)
+            assert said.status_code == status
+        said = client.post("/v1/classify", content=PNG, headers=headers)
+        assert said.json()["version"] == 1
+        entries = client.post("/v2/repository/index").json()
+        assert [entry["state"] for entry in entries] == ["READY", "UNAVAILABLE", "UNAVAILABLE"]
+        assert all("exit_1.onnx is damaged" in entry["reason"] for entry in entries[1:])
+        for model in ("digits", "letters"):
+            series = f'offramp_model_load_failures_total{{model="{model}"}}'
+            assert samples(server.url)[series] == 1
+        assert server.log.read_text().count("refused: ") == 2
 
 
 def test_missing_zoo_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from server import problems
 from server.access import trusted
 from server.catalog import ServedModel
+from server.gate import Gate
 from server.logs import JsonLines
 from server.settings import Settings, SettingsError, load_settings
 from server.state import State
@@ -78,14 +79,45 @@ def test_every_key_of_the_list_is_taken_and_probes_need_none(model: ServedModel)
 def test_management_has_keys_of_its_own(
     settings: dict[str, str], key: str | None, status: int
 ) -> None:
+    client, _ = managed(settings)
+    assert client.post("/load", headers=bearer(key) if key else {}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://testserver", 200),
+        ("https://console.example", 200),
+        ("https://page.example", 403),
+        ("http://testserver:8001", 403),
+        ("http://testserver.page.example", 403),
+        ("null", 403),
+    ],
+)
+def test_pages_of_other_origins_do_not_manage(origin: str, status: int) -> None:
+    client, _ = managed({"cors_origins": "https://console.example"})
+    said = client.post("/load", headers={"origin": origin})
+    assert said.status_code == status
+
+
+def test_a_server_that_ends_loads_nothing_any_more() -> None:
+    client, gate = managed({})
+    gate.is_draining = True
+    said = client.post("/load")
+    assert (said.status_code, said.headers["retry-after"].isdigit()) == (503, True)
+
+
+def managed(settings: dict[str, str]) -> tuple[TestClient, Gate]:
+    """A route for management, on a server with these settings."""
     app = FastAPI()
     problems.install(app)
     nothing: Any = None
-    checked = Settings.model_validate(settings)
-    app.state.offramp = State(checked, *[nothing] * 6)
+    gate = Gate(max_requests=1)
+    app.state.offramp = State(
+        Settings.model_validate(settings), nothing, nothing, nothing, nothing, nothing, gate
+    )
     app.post("/load", dependencies=[Depends(trusted)])(lambda: "loaded")
-    said = TestClient(app).post("/load", headers=bearer(key) if key else {})
-    assert said.status_code == status
+    return TestClient(app), gate
 
 
 def test_keys_and_origins_are_read_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +144,7 @@ def test_what_is_no_hash_stops_the_start(monkeypatch: pytest.MonkeyPatch, bad: s
 ORIGIN = {"origin": "https://page.example"}
 PREFLIGHT = ORIGIN | {
     "access-control-request-method": "POST",
-    "access-control-request-headers": "authorization,content-type",
+    "access-control-request-headers": "authorization,content-type,inference-header-content-length",
 }
 
 
@@ -178,17 +210,29 @@ def test_one_line_per_request_and_no_secret_in_it(
         assert secret not in logged
 
 
+@pytest.mark.parametrize(
+    ("path", "decoder"),
+    [
+        ("/v1/classify", "server.classify.decode_images"),
+        ("/v2/models/digits/infer", "server.oip.infer.decode"),
+    ],
+)
 def test_an_unexpected_failure_is_logged_with_its_request(
-    model: ServedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    model: ServedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    decoder: str,
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("made to fail")
 
     caplog.handler.setFormatter(JsonLines())
-    monkeypatch.setattr("server.classify.decode_images", fail)
-    with live(model) as url:
-        headers = HEADERS | {"x-request-id": "mine"}
-        said = httpx.post(f"{url}/v1/classify", content=PNG, headers=headers)
+    monkeypatch.setattr(decoder, fail)
+    with live(model, cors_origins=ORIGIN["origin"]) as url:
+        headers = HEADERS | ORIGIN | {"x-request-id": "mine"}
+        said = httpx.post(f"{url}{path}", content=PNG, headers=headers)
+        assert said.headers["access-control-allow-origin"] == ORIGIN["origin"]
         assert (said.status_code, said.headers["x-request-id"]) == (500, "mine")
         assert "made to fail" not in said.text
     (line,) = [json.loads(line) for line in caplog.text.splitlines() if "made to fail" in line]

@@ -31,6 +31,7 @@ def streamed(url: str, query: str, **body: Any) -> list[tuple[str, Any]]:  # noq
     with httpx.stream("POST", f"{url}/v1/classify?{query}", headers=headers, **body) as said:
         assert said.status_code == 200
         assert said.headers["content-type"].startswith("text/event-stream")
+        assert said.headers["x-accel-buffering"] == "no"
         return list(events(said.iter_lines()))
 
 
