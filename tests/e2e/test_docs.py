@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,14 +10,13 @@ import pytest
 
 from server import examples
 from server.schemas import Classification, ExitEvent
-from tests.conftest import Serve
 
 URL = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""")
 
 
 @pytest.fixture(scope="module")
-def client(serve: Serve, digits_zoo: Path) -> Iterator[httpx.Client]:
-    with serve(digits_zoo) as server, httpx.Client(base_url=server.url) as session:
+def client(shipped: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=shipped) as session:
         yield session
 
 

@@ -43,7 +43,9 @@ def test_readiness_goes_first_and_work_is_refused(serve: Serve, digits_zoo: Path
             assert refused.status_code == 503
             assert refused.headers["connection"] == "close"
             assert int(refused.headers["retry-after"]) >= 1
-            assert client.get("/healthz").status_code == 200
+            assert client.get("/v2/health/ready").status_code == 503  # C3
+            for path in ("/healthz", "/v2/health/live"):
+                assert client.get(path).status_code == 200
             shed = 'offramp_shed_total{reason="draining"} 1.0'
             assert shed in client.get("/metrics").text.splitlines()
         assert server.process.wait(20) == 0

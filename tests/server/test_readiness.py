@@ -53,7 +53,8 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
             assert ready.json() == {"error": "segment 1 of digits is out of use"}
         ready = http.get("/readyz")
         assert (ready.status_code, ready.text) == (503, "segment 1 of digits is out of use\n")
-        assert http.get("/healthz").status_code == 200
+        for path in ("/healthz", "/v2/health/live"):  # C2
+            assert http.get(path).status_code == 200
         metrics = http.get("/metrics").text
         assert 'offramp_inferences_total{model="digits",outcome="failed"} 3.0' in metrics
         assert 'offramp_shed_total{reason="unavailable"} 2.0' in metrics

@@ -34,6 +34,7 @@ from tests.e2e.oip.conftest import IMAGE, INFER, MAX_IMAGES, refused
         {"shape": None},
         {"datatype": "FP32"},  # C14
         {"datatype": "INT8"},
+        {"datatype": "BOOL"},  # C25: no input is one
         {"datatype": "uint8"},
         {"datatype": 8},
         {"name": "image"},  # C15

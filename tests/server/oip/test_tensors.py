@@ -45,7 +45,7 @@ def test_floats_survive_json_and_bytes_exactly(array: NDArray[np.float32]) -> No
     np.testing.assert_array_equal(by_json, array)
 
 
-def test_bytes_are_little_endian_on_any_host() -> None:
+def test_bytes_are_little_endian_on_any_host() -> None:  # C24
     for order in "<>":
         assert to_bytes(np.array([1, 258], f"{order}i4")) == b"\1\0\0\0\2\1\0\0"
 
