@@ -1,6 +1,8 @@
 """The dashboards, drawn from some minutes of a real Prometheus, a real server and the load profile.
 
 python -m benchmarks.boards docs/boards --minutes 6
+
+Fails where a query of a panel, or a rule, has no data.
 """
 
 import json
@@ -28,7 +30,12 @@ RATE_WINDOW_S = 15
 @contextmanager
 def loading(url: str) -> Iterator[None]:
     """The waves of the compose file's load profile."""
-    options = [f"--locustfile={ROOT / 'deploy/load/locustfile.py'}", f"--host={url}", "--headless"]
+    options = [
+        f"--locustfile={ROOT / 'deploy/load/locustfile.py'}",
+        f"--host={url}",
+        "--headless",
+        "--loglevel=ERROR",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "locust", *options, "--only-summary"])
     try:
         yield
@@ -69,10 +76,13 @@ def main(out: Path, minutes: float = 6) -> None:
             "__rate_interval": f"{RATE_WINDOW_S}s",
             "__range": f"{int(end - start)}s",
         }
+        silent = prometheus.silent_rules()
         for file in sorted(DIRECTORY.glob("*.json")):
             board = json.loads(file.read_text())
             asking = partial(ask, prometheus, start, end)
-            Drawing(board, asking, variables, exits).save(out / f"{file.stem}.png")
+            silent += Drawing(board, asking, variables, exits).save(out / f"{file.stem}.png")
+    if silent:
+        raise RuntimeError(f"no data: {', '.join(silent)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from benchmarks.process import ROOT
 MODEL = "cifar100-msdnet"
 BUNDLE = ROOT / "models/zoo" / MODEL / "3"
 PER_SECOND = 40
+SLOW_CLIENTS, SLOW_S = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +44,14 @@ class Client:
         self, *, threads: int = 1, images: int = 1, per_second: float = PER_SECOND, **said: object
     ) -> Iterator[None]:
         """Requests of some images each, with the parameters `said`, until the context ends."""
-        over = threading.Event()
-        work = [
-            threading.Thread(target=self._send, args=(over, images, threads / per_second, said))
-            for _ in range(threads)
-        ]
-        for thread in work:
-            thread.start()
-        try:
+        with running(threads, lambda over: self._send(over, images, threads / per_second, said)):
             yield
-        finally:
-            over.set()
-            for thread in work:
-                thread.join()
+
+    @contextmanager
+    def sending_slowly(self) -> Iterator[None]:
+        """What is usual, and beside it clients whose images take seconds to come."""
+        with running(SLOW_CLIENTS, self._send_slowly), self.sending():
+            yield
 
     def _send(
         self, over: threading.Event, images: int, pause_s: float, said: dict[str, object]
@@ -64,6 +61,31 @@ class Client:
             while not over.wait(pause_s):
                 body = {"images": list(itertools.islice(endless, images))} | said
                 client.post("/v1/classify", json=body)
+
+    def _send_slowly(self, over: threading.Event) -> None:
+        def halves() -> Iterator[bytes]:
+            yield self.pngs[0][:100]
+            time.sleep(SLOW_S)
+            yield self.pngs[0][100:]
+
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            while not over.is_set():
+                client.post("/v1/classify", content=halves(), headers={"content-type": "image/png"})
+
+
+@contextmanager
+def running(threads: int, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """So many threads that work until the event, which is when the context ends."""
+    over = threading.Event()
+    started = [threading.Thread(target=work, args=(over,)) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
 
 
 def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
@@ -78,6 +100,11 @@ def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
             noise.sending,
         ),
         Fault(
+            "exit 1 answers, however unsure",
+            {"OfframpShadowAgreementLow"},
+            lambda: client.sending(threshold=0),
+        ),
+        Fault(
             "deadlines of 0.1 ms",
             {"OfframpDeadlineMissesHigh"},
             lambda: client.sending(latency_budget_ms=0.1),
@@ -89,9 +116,11 @@ def faults(client: Client, noise: Client, zoo: Path, pid: int) -> list[Fault]:
                 threads=4, images=4, per_second=200, threshold=1, latency_budget_ms=tight_ms
             ),
         ),
+        Fault("slow clients", {"OfframpLatencyHigh"}, client.sending_slowly),
         Fault("a bad bundle", {"OfframpModelLoadFailed"}, lambda: bad_bundle(client.url, zoo)),
         Fault("a worker dies", {"OfframpWorkerRestarted"}, lambda: dead_worker(client, pid)),
         Fault("a segment fails", {"OfframpSegmentDisabled"}, lambda: failing_segment(client, pid)),
+        Fault("segments leak", {"OfframpMemoryGrowth"}, lambda: leaking(client, pid)),
         Fault(
             "overload",
             {"OfframpQueueSaturated"} | burning,
@@ -136,3 +165,12 @@ def failing_segment(client: Client, pid: int) -> Iterator[None]:
     with client.sending(threshold=1):
         yield
     os.kill(pid, signal.SIGUSR2)
+
+
+@contextmanager
+def leaking(client: Client, pid: int) -> Iterator[None]:
+    """Every run of a segment leaves memory behind, until the context ends."""
+    os.kill(pid, signal.SIGRTMIN)
+    with client.sending():
+        yield
+    os.kill(pid, signal.SIGRTMIN)

@@ -54,6 +54,8 @@ EXCLUDED = [
     positive_data_acceptance,  # all that a document can ask of an image is that it is bytes
     ignored_auth,  # it sends the key where it means to send none
 ]
+NO_HTTP = b"Invalid HTTP request received."
+"""Said below the application, of headers that break HTTP itself: no document covers it."""
 TARGET = Input(height=8, width=8, channels=3)
 MAX_PIXELS = 10_000
 EDITS = st.lists(
@@ -107,9 +109,9 @@ def tensors(
 
 def watch_memory(fuzz: Callable[[int], Counter[str]], num_cases: int) -> None:
     """Fails where memory grows after the first chunk, which loads what decoding needs."""
-    ends = fuzz(min(num_cases, CHUNK))
+    ends = fuzz(CHUNK)
     warm = resident_mib(os.getpid())
-    ends += fuzz(num_cases - ends.total())
+    ends += fuzz(max(1, num_cases - ends.total()))
     end = resident_mib(os.getpid())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{hardware()}: {ends.total()} bodies: {dict(ends)}")
@@ -153,7 +155,9 @@ def fuzz_operation(
             named = {"name": key[0], "version": str(key[1])}
             case.path_parameters |= {k: named[k] for k in case.path_parameters.keys() & named}
         headers = {"authorization": f"Bearer {KEY}"}
-        said = case.call_and_validate(headers=headers, excluded_checks=EXCLUDED)
+        said = case.call(headers=headers)
+        if said.content != NO_HTTP:
+            case.validate_response(said, excluded_checks=EXCLUDED)
         assert said.status_code < 500 or said.status_code == 503
         codes[said.status_code] += 1
 

@@ -43,6 +43,21 @@ class Prometheus:
         alerts = self.get("alerts")["alerts"]
         return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
 
+    def alerts(self) -> set[str]:
+        """The names of all that could."""
+        groups = self.get("rules", type="alert")["groups"]
+        return {rule["name"] for group in groups for rule in group["rules"]}
+
+    def silent_rules(self) -> list[str]:
+        """Rules that cannot be evaluated, and recording rules that have recorded nothing."""
+        rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+        return [
+            rule["name"]
+            for rule in rules
+            if rule["health"] != "ok"
+            or (rule["type"] == "recording" and not self.get("query", query=rule["name"])["result"])
+        ]
+
 
 def eventually(look: Callable[[], object], expected: object, limit_s: float = LIMIT_S) -> None:
     """Polls until `look()` is as expected; raises AssertionError with the last difference."""
@@ -74,7 +89,8 @@ def shortened(rules: str, times: int) -> str:
         seconds = int(duration[1]) * SECONDS[duration[2]] // times
         return f"{max(seconds, LEAST_WINDOW_S)}s"
 
-    return re.sub(r"\b(\d+)([smhd])\b", shorter, rules)
+    hours = re.sub(r"\b(\d+) \* 3600\b", lambda found: f"{int(found[1]) * 3600 // times}", rules)
+    return re.sub(r"\b(\d+)([smhd])\b", shorter, hours)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Offramp on a real Ray cluster of two nodes on this machine; under load, one of them is killed.
 
     python -m benchmarks.ray_cluster examples/otter.png --replicas 2 --kill
+    python -m benchmarks.ray_cluster examples/otter.png --replicas 0 --clients 24 --requests 2400
 
 Prints one line of JSON: how many requests were sent, what was answered, and how many a second.
 """
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import ray
@@ -32,7 +33,7 @@ PATIENCE = {  # two nodes start slowly on a small machine
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 STORE_BYTES = 100 * 2**20
-CLIENTS = 8
+WARM_UP = 8
 KILL_AFTER_S = 1
 REPORT_S = 15  # Ray's nodes report metrics every ten seconds
 HEADERS = {"content-type": "image/png"}
@@ -67,13 +68,15 @@ def cluster() -> Iterator[tuple[Cluster, Any]]:
 
 @contextmanager
 def serving(replicas: int) -> Iterator[str]:
-    """The application's URL, once every replica is ready; one replica per node at most."""
+    """The application's URL, once every replica is ready; one replica per node at most.
+
+    No number is for Serve to find one, from 1 on.
+    """
     port = free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port, "location": "HeadOnly"})
-    engine = {
-        "num_replicas": replicas,
-        "ray_actor_options": {"num_cpus": 0, "resources": {"engine": 1}},
-    }
+    engine = {"ray_actor_options": {"num_cpus": 0, "resources": {"engine": 1}}} | (
+        {"num_replicas": replicas} if replicas else {}
+    )
     ingress = {"ray_actor_options": {"num_cpus": 0, "resources": {"ingress": 1}}}
     serve.run(build(Options(engine=engine, ingress=ingress)), name="offramp", route_prefix="/")
     yield f"http://127.0.0.1:{port}"
@@ -102,20 +105,26 @@ def answers_by_replica() -> dict[str, int]:
     return dict(answered)
 
 
-def main(image: Path, replicas: int = 2, requests: int = 400, kill: bool = False) -> None:
-    content, each = image.read_bytes(), requests // CLIENTS
-    result: dict[str, object] = {"replicas": replicas, "sent": CLIENTS * each}
+def main(
+    image: Path,
+    replicas: Annotated[int, typer.Option(help="Of the engine; 0: autoscaled.")] = 2,
+    requests: int = 400,
+    clients: int = 8,
+    kill: bool = False,
+) -> None:
+    content, each = image.read_bytes(), requests // clients
+    result: dict[str, object] = {"replicas": replicas, "sent": clients * each}
     with cluster() as (made, second), serving(replicas) as url:
-        send(url, content, CLIENTS)
+        send(url, content, WARM_UP)
         start = time.monotonic()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            asked = [pool.submit(send, url, content, each) for _ in range(CLIENTS)]
+        with ThreadPoolExecutor(clients) as pool:
+            asked = [pool.submit(send, url, content, each) for _ in range(clients)]
             if kill:
                 time.sleep(KILL_AFTER_S)
                 result["clients_at_kill"] = sum(not one.done() for one in asked)
                 made.remove_node(second, allow_graceful=False)
             result["codes"] = sum((one.result() for one in asked), Counter[str]())
-        result["per_second"] = round(CLIENTS * each / (time.monotonic() - start), 1)
+        result["per_second"] = round(clients * each / (time.monotonic() - start), 1)
         time.sleep(REPORT_S)
         result["answers_by_replica"] = answers_by_replica()
     print(json.dumps(result))

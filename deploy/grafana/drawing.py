@@ -11,18 +11,21 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter, StrMethodFormatter
 
 mpl.use("Agg")
 COLUMNS, COLUMN_INCHES, ROW_INCHES = 24, 0.8, 0.42
+LEGEND_ROWS = 1.2
 LONG_NAME = 14
-HEADROOM = 1.2  # for the legend
+HEADROOM = 1.05
 FORMATTERS = {
     "percentunit": PercentFormatter(1, decimals=0),
     "s": EngFormatter("s"),
     "bytes": EngFormatter("B"),
     "joule": EngFormatter("J"),
     "watt": EngFormatter("W"),
+    "reqps": StrMethodFormatter("{x:g} req/s"),
+    "ops": StrMethodFormatter("{x:g} /s"),
 }
 Series = dict[str, Any]
 Ask = Callable[[str, bool], list[Series]]
@@ -38,9 +41,10 @@ class Drawing:
     variables: dict[str, str]
     exits: list[str]
 
-    def save(self, path: Path) -> None:
-        """Draws every panel where the dashboard has it."""
+    def save(self, path: Path) -> list[str]:
+        """Draws every panel where the dashboard has it; returns the queries without data."""
         height = max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in self.board["panels"])
+        silent: list[str] = []
         figure = plt.figure(figsize=(COLUMNS * COLUMN_INCHES, height * ROW_INCHES), dpi=80)
         for panel in self.board["panels"]:
             area = panel["gridPos"]
@@ -53,11 +57,12 @@ class Drawing:
             for number, exit in enumerate(repeats):
                 left = area["x"] + number * width
                 axes = place(figure, left, area["y"], width, area["h"], height)
-                self._draw(axes, panel, self.variables | {"exit": exit})
+                silent += self._draw(axes, panel, self.variables | {"exit": exit})
         figure.savefig(path)
         plt.close(figure)
+        return silent
 
-    def _draw(self, axes: Axes, panel: dict[str, Any], variables: dict[str, str]) -> None:
+    def _draw(self, axes: Axes, panel: dict[str, Any], variables: dict[str, str]) -> list[str]:
         axes.set_title(filled(panel["title"], variables), fontsize=9)
         axes.tick_params(labelsize=7)
         answers = [
@@ -65,26 +70,28 @@ class Drawing:
             for target in panel["targets"]
         ]
         named = [(named_as(text, one), one) for text, series in answers for one in series]
+        silent = [f"{panel['title']}: {text}" for text, series in answers if not series]
         if panel["type"] == "heatmap":
             heat(axes, [one for _, one in named])
-            return
+            return silent
         unit = panel["fieldConfig"]["defaults"]["unit"]
         if panel["type"] == "bargauge":
             axes.barh([name for name, _ in named], [float(one["value"][1]) for _, one in named])
             axes.invert_yaxis()
-            axes.tick_params("y", labelsize=5)
+            axes.tick_params("y", labelsize=6)
         else:
             lines(axes, named, is_stacked="max" in panel["fieldConfig"]["defaults"])
         if unit in FORMATTERS:
             axis = axes.xaxis if panel["type"] == "bargauge" else axes.yaxis
             axis.set_major_formatter(FORMATTERS[unit])
+        return silent
 
 
 def place(figure: Figure, x: float, y: float, width: float, rows: float, height: float) -> Axes:
-    """Axes at a place of Grafana's grid, whose first row is at the top."""
-    bottom = 1 - (y + rows - 0.9) / height
+    """Axes at a place of Grafana's grid, whose first row is at the top; the legend goes below."""
+    bottom = 1 - (y + rows - 0.9 - LEGEND_ROWS) / height
     return figure.add_axes(
-        ((x + 1.2) / COLUMNS, bottom, (width - 1.6) / COLUMNS, (rows - 2) / height)
+        ((x + 1.2) / COLUMNS, bottom, (width - 1.6) / COLUMNS, (rows - 2 - LEGEND_ROWS) / height)
     )
 
 
@@ -107,10 +114,13 @@ def lines(axes: Axes, named: list[tuple[str, Series]], *, is_stacked: bool) -> N
         for name, curve in zip(names, curves, strict=True):
             axes.plot((curve[:, 0] - start) / 60, curve[:, 1], label=name, linewidth=1)
         axes.set_ylim(0, HEADROOM * axes.get_ylim()[1])
-    axes.set_xlabel("minutes", fontsize=7)
+    axes.set_xlabel("minutes", fontsize=7, loc="right", labelpad=0)
     if any(is_any):
         ncols = 4 if max(map(len, names)) < LONG_NAME else 2
-        axes.legend(fontsize=6, ncols=ncols, loc="upper left")
+        axes.legend(fontsize=6, ncols=ncols, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    else:
+        axes.set_ylim(0, 1)
+        axes.text(0.5, 0.5, "zero throughout", transform=axes.transAxes, ha="center", fontsize=8)
 
 
 def heat(axes: Axes, series: list[Series]) -> None:
