@@ -116,6 +116,10 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Worker threads; one per core by default.", min=1)
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(help="Of the server alone; all of this machine's by default.", min=1),
+    ] = None,
     arrivals: Annotated[
         str,
         typer.Option(help="poisson, bursts, or a file of times of arrival: sped up to each rate."),
@@ -135,6 +139,7 @@ def simulate(
         latency_budget_ms,
         operating_point,
         workers,
+        cores,
         arrivals,
         requests,
         request_python_ms,

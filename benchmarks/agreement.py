@@ -2,12 +2,14 @@
 
     python -m benchmarks.agreement models/zoo/cifar100-msdnet/3 DATA
 
-The loads are shares of what the server answers over 32 connections to requests without a budget.
+The load generator has a core of its own, the last one, and the server the others. The loads are
+shares of what it answers over 32 connections to requests without a budget.
 The time of its Python is measured there, too: a request's is that of the main thread, a batch's
 what the workers spend beyond their graphs. Latencies are the server's own, from headers to
-response: the client runs on the same cores.
+response.
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,11 +57,17 @@ def main(
     images: int = 1000,
 ) -> None:
     """Prints a Markdown table, two lines for each load."""
+    where = hardware()
+    *server_cores, client_core = sorted(os.sched_getaffinity(0))
+    if not server_cores:
+        raise typer.BadParameter("one core is not enough for a server and its load")
+    os.sched_setaffinity(0, server_cores)
     settings = load_settings()
     model = serve_bundle(path.resolve(), settings)
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
+            os.sched_setaffinity(0, {client_core})  # also of the load, not of the server
             unhurried = f"{server.url}{ROUTE}?version={path.name}&operating_point={point}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
@@ -70,12 +78,14 @@ def main(
             plan = Plan(
                 policy,
                 Budget(budget_ms / 1000),
-                settings.workers,
-                settings.max_in_flight,
-                Python(request_s, batch_s),
+                workers=len(server_cores),
+                cores=len(server_cores),
+                max_in_flight=settings.max_in_flight,
+                python=Python(request_s, batch_s),
             )
             print(
-                f"`{point}` of {path}, {budget_ms:g} ms, {hardware()}; capacity {capacity:.0f}/s;"
+                f"`{point}` of {path}, {budget_ms:g} ms, {where}, {plan.cores} of them for "
+                f"the server; capacity {capacity:.0f}/s;"
             )
             print(f"Python {1e3 * request_s:.2f} ms a request, {1e3 * batch_s:.2f} ms a batch;")
             print(f"{ROUNDS} rounds of {seconds:g} s, mean (lowest to highest)\n")

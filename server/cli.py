@@ -25,7 +25,7 @@ from server.logs import configure_logs
 from server.metrics import Metrics
 from server.planning import ARRIVALS, Plan, markdown, recorded
 from server.processes import Processes
-from server.settings import Settings, load_settings
+from server.settings import NUM_CORES, Settings, load_settings
 from server.simulation import Python
 
 
@@ -60,6 +60,7 @@ def simulate(
     latency_budget_ms: float | None,
     operating_point: str,
     workers: int | None,
+    cores: int | None,
     arrivals: str,
     num_requests: int,
     request_python_ms: float,
@@ -74,11 +75,12 @@ def simulate(
     plan = Plan(
         policy=policy_at(model.operating_points[operating_point]),
         budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
-        workers=workers or settings.workers,
+        workers=workers or cores or NUM_CORES,
+        cores=cores or NUM_CORES,
         max_in_flight=settings.max_in_flight,
         python=Python(request_python_ms / 1000, batch_python_ms / 1000),
     )
-    print(f"{path} on {plan.workers} workers, costs of {model.profile.hardware}\n")
+    print(f"{path} on {plan.cores} cores, {plan.workers} workers; {model.profile.hardware}\n")
     generator = np.random.default_rng(0)
     made = (
         ARRIVALS[arrivals](rate, num_requests, generator)

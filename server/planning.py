@@ -22,18 +22,21 @@ from server.simulation import Fate, Python, Request, Simulation
 
 BURST_S, BURST_RATE = 0.5, 3.0
 """Length of a burst, and how many times the mean rate it has."""
+MAX_PYTHON = 0.95
+"""Share of the interpreter's time that requests may take."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is simulated: workers, what every request asks for, and the load beside the segments.
+    """What is simulated: workers and cores, what every request asks for, and what Python takes.
 
-    Python is that of HTTP and decoding for a request, and of handing out and back a batch.
+    That is that of HTTP and decoding for a request, and of handing out and back a batch.
     """
 
     policy: Policy
     budget: Budget
     workers: int
+    cores: int
     max_in_flight: int
     python: Python
 
@@ -105,11 +108,10 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
     ]
     row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))
     rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
-    share = 1 - rate * plan.python.request_s / plan.workers
-    if share <= 0.05:
-        raise UserError(f"{rate:.0f} requests/s leave no core time for segments")
-    scheduler = Scheduler(plan.max_in_flight, plan.workers)
-    fates = Simulation(scheduler, Durations(model.profile, share), plan.python).run(requests)
+    if rate * plan.python.request_s >= MAX_PYTHON:
+        raise UserError(f"{rate:.0f} requests/s leave the interpreter no time for segments")
+    scheduler, took = Scheduler(plan.max_in_flight, plan.workers), Durations(model.profile)
+    fates = Simulation(scheduler, took, plan.python, plan.cores).run(requests)
     hits = [
         bool(is_right[row_of[id(fate.request)], fate.outcome.answer.exit - 1])
         for fate in fates
@@ -119,17 +121,17 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
 
 
 class Durations:
-    """Median seconds of a step on a core of which segments get only a share."""
+    """Median seconds of a step."""
 
-    def __init__(self, profile: CostProfile, share: float) -> None:
+    def __init__(self, profile: CostProfile) -> None:
         medians = profile.model_copy(
             update={kind: as_medians(getattr(profile, kind)) for kind in ("segments", "exit_heads")}
         )
-        self.costs, self.share = Costs(medians), share
+        self.costs = Costs(medians)
 
     def __call__(self, step: Step, rows: int, is_head: bool) -> float:
         seconds = self.costs.head_s if is_head else self.costs.segment_s
-        return seconds(step.exit, rows) / self.share
+        return seconds(step.exit, rows)
 
 
 def as_medians(costs: Sequence[GraphCost]) -> tuple[GraphCost, ...]:

@@ -1,15 +1,15 @@
 """The scheduler under a simulated clock: the same decisions, time from a cost profile."""
 
-import heapq
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from math import inf
 
 import numpy as np
 
 from models.bundle.policy import StopReason
+from server.cores import Cores, Work
 from server.errors import Overloaded
 from server.job import Answer, Demand, Job, Outcome
 from server.queues import Step
@@ -18,6 +18,8 @@ from server.verdict import Verdict, judge
 
 NO_IMAGE = np.zeros((0, 0, 0), np.uint8)
 NO_PROBABILITIES = np.zeros(0, np.float32)
+URGENT = -inf
+"""Workers give way to the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Python:
-    """Seconds of Python that a request and a batch take, one at a time whatever the cores.
+    """Seconds of Python that a request and a batch take, one after the other whatever the cores.
 
     Half of a request's come before it is admitted or refused, half after its outcome; a batch's
     come after its graphs.
@@ -60,8 +62,9 @@ class Simulation:
     """Runs requests through a scheduler whose workers take the time that `took` says.
 
     `took(step, rows, is_head)` is in seconds; `is_head` asks for the exit head of the step, else
-    its segment is meant. Nothing but that and `python` takes time. As in the engine, what a step,
-    a batch and a response took corrects what the next are expected to take.
+    its segment is meant. Nothing but that and `python` takes time, and waiting for one of `cores`,
+    where there is a number of them. As in the engine, what a step, a batch and a response took
+    corrects what the next are expected to take.
     """
 
     def __init__(
@@ -69,41 +72,43 @@ class Simulation:
         scheduler: Scheduler,
         took: Callable[[Step, int, bool], float],
         python: Python = NO_PYTHON,
+        cores: int | None = None,
     ) -> None:
         self.scheduler, self.took, self.python = scheduler, took, python
         self.now = 0.0
-        self._interpreter_free_at = 0.0
         self.fates: list[Fate] = []
         self._requests: dict[Job, Request] = {}
         self._num_busy = 0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
+        self._cores = Cores(cores)
+        self._for_interpreter: deque[Work] = deque()
 
     def run(self, requests: Iterable[Request]) -> list[Fate]:
         """Every request's fate, in the order they ended in; requests come in order of arrival."""
         for request in requests:
             self._run_until(request.demand.arrival)
-            self.now = request.demand.arrival
+            self._pass_to(request.demand.arrival)
             self._interpret(self.python.request_s / 2, partial(self._arrive, request))
             self._start()
         self._run_until(inf)
         return self.fates
 
     def _run_until(self, end: float) -> None:
-        """Everything that happens before `end`: steps that end, and alarms."""
+        """Everything that happens before `end`: work that is done, and alarms."""
         while True:
-            event = self._events[0][0] if self._events else inf
+            done = self._cores.next_end()
             alarm = max(self.scheduler.next_alarm(), self.now)
-            upcoming = min(event, alarm)
-            if upcoming >= end:
+            if (upcoming := min(done, alarm)) >= end:
                 return
-            self.now = upcoming
-            if event <= alarm:
-                _, _, happen = heapq.heappop(self._events)
-                happen()
+            self._pass_to(upcoming)
+            if done <= alarm:
+                self._cores.take_done().then()
             for job in self.scheduler.expire(self.now):
                 self._finish(job, StopReason.DEADLINE)
             self._start()
+
+    def _pass_to(self, now: float) -> None:
+        self.now = now
+        self._cores.run_until(now)
 
     def _arrive(self, request: Request) -> None:
         lag_s = self.now - request.demand.arrival - self.python.request_s / 2
@@ -126,7 +131,7 @@ class Simulation:
             for job in batch.jobs:
                 job.queue_s += self.now - job.waiting_since
             seconds = 0.0 if batch.step.is_head else self._take(batch, len(batch.jobs))
-            self._at(self.now + seconds, partial(self._judge, batch))
+            self._compute(batch, seconds, partial(self._judge, batch))
 
     def _take(self, batch: Batch, rows: int, *, is_head: bool = False) -> float:
         """The seconds that a graph takes, from which the costs learn."""
@@ -153,7 +158,9 @@ class Simulation:
 
         verdict = judge(batch, self.now, answer)
         hand_back = partial(self._hand_back, batch, verdict)
-        self._at(end, partial(self._interpret, self.python.batch_s, hand_back))
+        self._compute(
+            batch, end - self.now, partial(self._interpret, self.python.batch_s, hand_back)
+        )
 
     def _hand_back(self, batch: Batch, verdict: Verdict) -> None:
         self._num_busy -= 1
@@ -164,9 +171,6 @@ class Simulation:
                 self.scheduler.wait(job, self.now)
         for job, reason in verdict.ended:
             self._finish(job, reason)
-
-    def _at(self, at_s: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (at_s, next(self._order), happen))
 
     def _finish(self, job: Job, reason: StopReason) -> None:
         if not job.is_over:
@@ -189,13 +193,28 @@ class Simulation:
         if self.python.request_s > 0:  # else a response takes no time
             demand.model.costs.delivered(seconds)
 
+    def _compute(self, batch: Batch, seconds: float, then: Callable[[], None]) -> None:
+        """Goes on once the batch's worker has had a core for so long: it keeps it till the end."""
+        self._cores.add(Work(seconds, batch.started_at, then))
+
     def _interpret(self, seconds: float, then: Callable[[], None]) -> None:
         """Goes on once the interpreter has had time for this, after all that came before."""
         if seconds == 0:
             then()
-        else:
-            self._interpreter_free_at = max(self.now, self._interpreter_free_at) + seconds
-            self._at(self._interpreter_free_at, then)
+            return
+        self._for_interpreter.append(Work(seconds, URGENT, then))
+        if len(self._for_interpreter) == 1:
+            self._run_interpreter()
+
+    def _run_interpreter(self) -> None:
+        seconds = self._for_interpreter[0].left_s
+        self._cores.add(Work(seconds, URGENT, self._interpreted))
+
+    def _interpreted(self) -> None:
+        work = self._for_interpreter.popleft()
+        if self._for_interpreter:
+            self._run_interpreter()
+        work.then()
 
 
 def ignore(_: object) -> None:

@@ -19,7 +19,7 @@ from server.simulation import NO_PYTHON, Python
 from tests.server.conftest import made_profile, served
 
 NEVER = policy_of_threshold(1.0, 3)
-PLAN = Plan(NEVER, Budget(0.1), workers=1, max_in_flight=256, python=NO_PYTHON)
+PLAN = Plan(NEVER, Budget(0.1), workers=1, cores=1, max_in_flight=256, python=NO_PYTHON)
 FULL_S, FIRST_S = 0.03, 0.01
 """Every graph of the made model takes 5 ms: all six, or the first segment and head."""
 
@@ -84,11 +84,14 @@ def test_load_costs_depth_before_it_costs_answers(model: ServedModel) -> None:
     assert overload.late == 0
 
 
-def test_time_beside_the_segments_slows_them_and_can_be_too_much(model: ServedModel) -> None:
+def test_python_delays_segments_and_can_be_too_much(model: ServedModel) -> None:
     plan = replace(PLAN, python=Python(request_s=0.01))
-    load = simulate(model, plan, evenly(50, 200), seed=0)
-    assert load.p50_s > 2 * FULL_S
-    with pytest.raises(UserError, match=r"^100 requests/s leave no core time for segments$"):
+    alone = simulate(model, plan, evenly(20, 200), seed=0)
+    assert alone.p50_s == pytest.approx(FULL_S + 0.01)
+    busy = poisson(15, 500, np.random.default_rng(0))
+    shared, apart = (simulate(model, replace(plan, cores=n), busy, seed=0) for n in (1, 2))
+    assert shared.p50_s > 1.1 * apart.p50_s > FULL_S + 0.01
+    with pytest.raises(UserError, match=r"^100 requests/s leave the interpreter no time for"):
         simulate(model, plan, evenly(100, 200), seed=0)
 
 

@@ -152,15 +152,20 @@ def test_alone_a_request_without_a_budget_takes_the_sum_of_its_steps(model: Serv
     assert (fate.outcome.queue_s, len(fate.outcome.answers)) == (0, 3)
 
 
-def test_python_runs_on_one_core_at_a_time(model: ServedModel) -> None:
+@pytest.mark.parametrize(("cores", "latencies"), [(None, [0.022, 0.029]), (1, [0.027, 0.044])])
+def test_python_runs_one_after_the_other_and_before_graphs(
+    model: ServedModel, cores: int | None, latencies: list[float]
+) -> None:
     """Two requests at once, two workers. A graph takes 5 ms, each half of a request's Python too.
 
-    The second waits for the first before it is admitted, and after its graphs.
+    The second waits for the first before it is admitted, and after its graphs. On one core the
+    first waits for that, too, and the second for all that the first has to do.
     """
     drawn = [Draw(0.0, None, 0.0, 1, (0.5, 0.5, 0.5))] * 2
     python = Python(request_s=0.01, batch_s=0.002)
-    fates = Simulation(Scheduler(10, 2), as_predicted, python).run(requests_of(model, drawn))
-    assert [fate.latency_s for fate in fates] == pytest.approx([0.022, 0.029])
+    simulation = Simulation(Scheduler(10, 2), as_predicted, python, cores)
+    fates = simulation.run(requests_of(model, drawn))
+    assert [fate.latency_s for fate in fates] == pytest.approx(latencies)
     assert model.costs.delivery_s == pytest.approx(1.5**2 * DELIVERY_S), "slower than expected"
 
 
