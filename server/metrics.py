@@ -291,7 +291,7 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
     return model.costs.next_answer(outcome.answer.exit, 1).latency_s <= left_s + outcome.queue_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeterCollector(Collector):
     """Reads a meter at every scrape; says nothing where it has gone."""
 
