@@ -144,6 +144,11 @@ def test_counters_equal_what_clients_were_told(observed: Observed, metric: str, 
     assert observed.prometheus.now(f"offramp_{metric}_total", label) == dict(told)
 
 
+def test_every_answer_has_a_duration(observed: Observed) -> None:
+    counted = observed.prometheus.now("offramp_answer_duration_seconds_count", "exit")
+    assert counted == dict(observed.sent.exits)
+
+
 def test_energy_equals_what_clients_were_told(observed: Observed) -> None:
     joules = observed.prometheus.now("offramp_energy_joules_total", "source")
     assert joules == {"estimate": pytest.approx(sum(observed.sent.energy_mj) / 1000, rel=1e-3)}
