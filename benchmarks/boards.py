@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import typer
 
 from benchmarks.process import ROOT, serving
-from benchmarks.prometheus import Prometheus, scraping
+from benchmarks.prometheus import Prometheus, has_data, scraping
 from deploy.grafana.drawing import Drawing, Series
 from deploy.grafana.generate import DIRECTORY
 
@@ -47,14 +47,13 @@ def loading(url: str) -> Iterator[None]:
 def ask(
     prometheus: Prometheus, start: float, end: float, expression: str, is_instant: bool
 ) -> list[Series]:
+    """The series that have data."""
     if is_instant:
-        series: list[Series] = prometheus.get("query", query=expression, time=end)["result"]
-        return series
-    step = max(1, int((end - start) / POINTS))
-    found: list[Series] = prometheus.get(
-        "query_range", query=expression, start=start, end=end, step=step
-    )["result"]
-    return found
+        said = prometheus.get("query", query=expression, time=end)
+    else:
+        step = max(1, int((end - start) / POINTS))
+        said = prometheus.get("query_range", query=expression, start=start, end=end, step=step)
+    return list(filter(has_data, said["result"]))
 
 
 def main(out: Path, minutes: float = 6) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,17 @@ class Prometheus:
             rule["name"]
             for rule in rules
             if rule["health"] != "ok"
-            or (rule["type"] == "recording" and not self.get("query", query=rule["name"])["result"])
+            or (
+                rule["type"] == "recording"
+                and not any(map(has_data, self.get("query", query=rule["name"])["result"]))
+            )
         ]
+
+
+def has_data(series: dict[str, Any]) -> bool:
+    """Whether a series that Prometheus answers has a number; what is divided by zero has none."""
+    values = series.get("values") or [series["value"]]
+    return any(not isnan(float(value)) for _, value in values)
 
 
 def eventually(look: Callable[[], object], expected: object, limit_s: float = LIMIT_S) -> None:

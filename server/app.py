@@ -23,7 +23,7 @@ from server.departure import Departure
 from server.engine import Engine
 from server.gate import Gate
 from server.metrics import Metrics
-from server.middleware import LimitBody, Observe
+from server.middleware import UNMATCHED, LimitBody, Observe
 from server.oip import routes as oip
 from server.oip.infer import HEADER_LENGTH
 from server.repository import Repository
@@ -100,10 +100,10 @@ def create_app(
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     problems.install(app)
     direct.install(app, middleware(settings, metrics, gate))
-    for router in ROUTERS:
-        for route in router.routes:
-            if isinstance(route, APIRoute):
-                metrics.route_known(route.path)
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            metrics.route_known(route.path)
+    metrics.route_known(UNMATCHED)
     return app
 
 

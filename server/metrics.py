@@ -84,6 +84,12 @@ class Metrics:
         self._stops = counter(
             "stops", "Answers, and images cancelled, by stop reason", "model", "reason"
         )
+        self._answer_duration = histogram(
+            "answer_duration_seconds",
+            "From a request's arrival to its answer, by the exit of each image",
+            "model",
+            "exit",
+        )
         self._queue_wait = histogram(
             "queue_wait_seconds", "Time an image waited for a worker, all segments", "model"
         )
@@ -176,8 +182,8 @@ class Metrics:
                 self._shadow_agreement.labels(name, exit, result)
         for exit in range(1, model.manifest.num_exits + 1):
             for metric in (
-                self._exits, self._segment_duration, self._batch_rows, self._confidence,
-                self._segment_failures,
+                self._exits, self._answer_duration, self._segment_duration, self._batch_rows,
+                self._confidence, self._segment_failures,
             ):  # fmt: skip
                 metric.labels(name, exit)
 
@@ -242,10 +248,11 @@ class Metrics:
     def answered(
         self, model: ServedModel, budget: Budget, outcome: Outcome, total_s: float
     ) -> None:
-        """Counts one answer: its exit, its stop reason, its budget and its energy."""
-        name = model.manifest.name
+        """Counts one answer: its exit, stop reason, duration, budget and energy."""
+        name, exit = model.manifest.name, outcome.answer.exit
         self._inferences.labels(name, "answered").inc()
-        self._exits.labels(name, outcome.answer.exit).inc()
+        self._exits.labels(name, exit).inc()
+        self._answer_duration.labels(name, exit).observe(total_s)
         self._stops.labels(name, outcome.stop_reason).inc()
         self._queue_wait.labels(name).observe(outcome.queue_s)
         self._energy.labels(name, model.energy_source).inc(outcome.energy_j)
@@ -291,7 +298,7 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
     return model.costs.next_answer(outcome.answer.exit, 1).latency_s <= left_s + outcome.queue_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeterCollector(Collector):
     """Reads a meter at every scrape; says nothing where it has gone."""
 

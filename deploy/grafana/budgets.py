@@ -7,8 +7,10 @@ SLACK, OVERRUN = "offramp_budget_slack_seconds", "offramp_budget_overrun_seconds
 MISSES = rate("offramp_deadline_misses_total")
 WITH_DEADLINE = f"({rate(f'{SLACK}_count')} + {rate(f'{OVERRUN}_count')})"
 ANSWERS = rate("offramp_exits_total")
-SEGMENTS = rate("offramp_segment_duration_seconds_bucket", "le", "exit")
+LATENCY = rate("offramp_answer_duration_seconds_bucket", "le", "exit")
+CORE_TIME = rate("offramp_segment_duration_seconds_bucket", "le", "exit")
 JOULES = rate("offramp_energy_joules_total", "source")
+METER = rate_of_servers("offramp_meter_joules_total", "source")
 STOPS_FOR = 'model="$model",reason=~"deadline|energy"'
 
 
@@ -16,6 +18,11 @@ def quantiles(metric: str) -> list[Curve]:
     """Of a histogram of the model."""
     buckets = rate(f"{metric}_bucket", "le")
     return [Curve(quantile(share, buckets), f"p{100 * share:.0f}") for share in QUANTILES]
+
+
+def named(name: str, series: str) -> str:
+    """Series with a further label `of`."""
+    return f'label_replace({series}, "of", "{name}", "", "")'
 
 
 ROWS: dict[str, list[Panel]] = {
@@ -63,19 +70,36 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Time per exit": [
         curves(
-            "Segment, median",
-            "Median of one run of a segment for a whole batch, by the exit it leads to.",
+            "Latency per exit (median)",
+            "Median time from a request's arrival to its answer, by the exit that answered: "
+            "reading, decoding, waiting and all segments.",
             "s",
-            Curve(quantile(0.5, SEGMENTS), "segment {{exit}}"),
-            width=12,
+            Curve(quantile(0.5, LATENCY), "exit {{exit}}"),
+            width=6,
         ),
         curves(
-            "Segment, 95th percentile",
-            "95th percentile of one run of a segment for a whole batch, by the exit it leads to. "
-            "The scheduler counts on it.",
+            "Latency per exit (p99)",
+            "99th percentile of the time from a request's arrival to its answer, by the exit that "
+            "answered.",
             "s",
-            Curve(quantile(0.95, SEGMENTS), "segment {{exit}}"),
-            width=12,
+            Curve(quantile(0.99, LATENCY), "exit {{exit}}"),
+            width=6,
+        ),
+        curves(
+            "Core time (median)",
+            "Median of the time that a thread spent on its core in one run of a segment for a "
+            "whole batch, by the exit it leads to.",
+            "s",
+            Curve(quantile(0.5, CORE_TIME), "segment {{exit}}"),
+            width=6,
+        ),
+        curves(
+            "Core time (p95)",
+            "95th percentile of the time that a thread spent on its core in one run of a segment "
+            "for a whole batch, by the exit it leads to.",
+            "s",
+            Curve(quantile(0.95, CORE_TIME), "segment {{exit}}"),
+            width=6,
         ),
     ],
     "Energy": [
@@ -89,9 +113,10 @@ ROWS: dict[str, list[Panel]] = {
         ),
         curves(
             "Power",
-            "Energy spent on answers per second, by where the number comes from.",
+            "Energy spent on answers per second, by where the number comes from, and what the "
+            "meter of the whole host counts, where there is one, once for every server on it.",
             "watt",
-            Curve(JOULES, "{{source}}"),
+            Curve(f"{named('answers', JOULES)} or {named('host', METER)}", "{{of}}: {{source}}"),
             width=12,
         ),
     ],

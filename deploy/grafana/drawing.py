@@ -29,7 +29,7 @@ FORMATTERS = {
 }
 Series = dict[str, Any]
 Ask = Callable[[str, bool], list[Series]]
-"""From an expression, and whether it is instant, to Prometheus's series."""
+"""From an expression, and whether it is instant, to Prometheus's series that have data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from locust import HttpUser, LoadTestShape, constant_throughput, task
 
-PNG = (Path(__file__).parents[2] / "examples/otter.png").read_bytes()
+PNGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "images").iterdir())]
 HEADERS = {"content-type": "image/png"}
 CLASSIFY = "/v1/classify"
 LEAST, MOST = 2, 60
@@ -43,17 +43,19 @@ class Client(HttpUser):
 
     @task(1)
     def several(self) -> None:
-        body = {"images": [base64.b64encode(PNG).decode()] * 8, "latency_budget_ms": 50}
+        images = [base64.b64encode(png).decode() for png in random.sample(PNGS, 8)]
+        body = {"images": images, "latency_budget_ms": 50}
         with self.client.post(CLASSIFY, json=body, catch_response=True) as said:
             if said.status_code in (200, 503):
                 said.success()
 
     @task(1)
     def broken(self) -> None:
-        self.ask({}, 400, content=PNG[:100])
+        self.ask({}, 400, num_bytes=60)
 
-    def ask(self, query: dict[str, object], *codes: int, content: bytes = PNG) -> None:
-        """Posts an image; a status that was not to be expected is a failure."""
+    def ask(self, query: dict[str, object], *codes: int, num_bytes: int | None = None) -> None:
+        """Posts an image, or its first bytes; a status that was not to be expected is a failure."""
+        content = random.choice(PNGS)[:num_bytes]
         with self.client.post(
             CLASSIFY, params=query, data=content, headers=HEADERS, catch_response=True
         ) as said:

@@ -22,7 +22,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from benchmarks.process import ROOT
-from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, scraping
+from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, has_data, scraping
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
 from tests.deploy import dashboard
@@ -144,6 +144,11 @@ def test_counters_equal_what_clients_were_told(observed: Observed, metric: str, 
     assert observed.prometheus.now(f"offramp_{metric}_total", label) == dict(told)
 
 
+def test_every_answer_has_a_duration(observed: Observed) -> None:
+    counted = observed.prometheus.now("offramp_answer_duration_seconds_count", "exit")
+    assert counted == dict(observed.sent.exits)
+
+
 def test_energy_equals_what_clients_were_told(observed: Observed) -> None:
     joules = observed.prometheus.now("offramp_energy_joules_total", "source")
     assert joules == {"estimate": pytest.approx(sum(observed.sent.energy_mj) / 1000, rel=1e-3)}
@@ -187,6 +192,20 @@ def variables(observed: Observed) -> dict[str, str]:
 def test_query_returns_data(observed: Observed, variables: dict[str, str], query: Query) -> None:
     curves = values(observed.prometheus, query, variables, observed.start)
     assert any(not isnan(value) for curve in curves for value in curve)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"), [("vector(0)", True), ("vector(0) / 0", False)]
+)
+def test_what_is_divided_by_zero_is_no_data(
+    observed: Observed, expression: str, expected: bool
+) -> None:
+    now = time.time()
+    (curve,) = observed.prometheus.get(
+        "query_range", query=expression, start=now - 5, end=now, step=1
+    )["result"]
+    (point,) = observed.prometheus.get("query", query=expression)["result"]
+    assert has_data(curve) is has_data(point) is expected
 
 
 @pytest.mark.parametrize("rule", RECORDED)

@@ -90,9 +90,15 @@ def shadow(agree: float, differ: float) -> Series:
 def memory(growth: float, started: int = 0) -> Series:
     """100 MB at first, and growth in bytes a minute."""
     return {
-        'process_resident_memory_bytes{job="offramp"}': f"100000000+{growth:g}x10000",
-        'process_start_time_seconds{job="offramp"}': level(started),
+        'process_resident_memory_bytes{job="offramp",instance="a"}': f"100000000+{growth:g}x10000",
+        'process_start_time_seconds{job="offramp",instance="a"}': level(started),
     }
+
+
+def started(*times: int) -> Series:
+    """When a server's process was started, as seen for ten minutes each."""
+    seen = " ".join(f"{time}x9" for time in times)
+    return {'process_start_time_seconds{job="offramp",instance="a"}': seen}
 
 
 def energy(before: str, after: str) -> Series:
@@ -159,7 +165,7 @@ CASES = (
     Case(
         "OfframpModelLoadFailed",
         "a new version",
-        {'offramp_model_load_failures_total{model="m"}': "0x10 1x10"},
+        {'offramp_model_load_failures_total{model="m",instance="a"}': "0x10 1x10"},
         "12m",
         True,
     ),
@@ -178,11 +184,17 @@ CASES = (
         False,
     ),
     Case(
-        "OfframpWorkerRestarted", "once", {"offramp_worker_restarts_total": "0x5 1x5"}, "8m", True
+        "OfframpWorkerRestarted",
+        "once",
+        {'offramp_worker_restarts_total{instance="a"}': "0x5 1x5"},
+        "8m",
+        True,
     ),
     Case(
         "OfframpWorkerRestarted", "never", {"offramp_worker_restarts_total": "3x30"}, "20m", False
     ),
+    Case("OfframpWorkerRestarted", "killed twice", started(100, 700, 1300), "30m", True),
+    Case("OfframpWorkerRestarted", "deployed once", started(100, 700, 700), "30m", False),
     Case(
         "OfframpSegmentDisabled",
         "open",
@@ -202,21 +214,109 @@ CASES = (
     Case("OfframpEnergyHigh", "no history", energy("10", "20"), "50m", False),
 )
 
+Said = tuple[dict[str, str], str, str]
+"""An alert's labels but its severity, and its summary and description as rendered."""
+M = {"model": "m"}
+JOB = {"job": "offramp"}
+FAIL = " of requests fail or are refused; 0.1% may."
+SAID: dict[str, Said] = {
+    "OfframpDown: the scrape fails": (
+        JOB | {"instance": "a"},
+        "Offramp does not answer Prometheus",
+        "No scrape of a has succeeded for a minute.",
+    ),
+    "OfframpDown: nobody knows a server": (
+        JOB,
+        "Offramp does not answer Prometheus",
+        "Prometheus knows no server.",
+    ),
+    "OfframpErrorBudgetBurnFast: 2% fail": (
+        {},
+        "A month's error budget is gone within days",
+        "2%" + FAIL,
+    ),
+    "OfframpErrorBudgetBurnSlow: 0.4% fail": (
+        {},
+        "The error budget will not last the month",
+        "0.4%" + FAIL,
+    ),
+    "OfframpDeadlineMissesHigh: one in ten": (
+        M,
+        "Answers of m come too late",
+        "10% of the answers with a latency budget come after it.",
+    ),
+    "OfframpLatencyHigh: one in twenty is slow": (
+        {"route": "/v1/classify"},
+        "/v1/classify is slow",
+        "The 99th percentile of its duration is 2.2s.",
+    ),
+    "OfframpQueueSaturated: slots taken": (
+        JOB,
+        "There is more work than exit 1 can answer in time",
+        "97.66% of the slots are taken, or of the images are refused.",
+    ),
+    "OfframpBrownOut: a third cut short": (
+        M,
+        "m pays for load with accuracy",
+        "33% of answers stop for their deadline before the exit they want.",
+    ),
+    "OfframpExitMixDrift: inputs got easier": (
+        M,
+        "m stops elsewhere than on its calibration split",
+        "30% of answers would have to move to another exit.",
+    ),
+    "OfframpShadowAgreementLow: three in ten differ": (
+        M,
+        "Early answers of m differ from its last exit's",
+        "Only 70% agree.",
+    ),
+    "OfframpModelLoadFailed: a new version": (
+        M | {"instance": "a"},
+        "A bundle of m was refused",
+        "a goes on with the version it was serving, if it had one; its log says why.",
+    ),
+    "OfframpWorkerRestarted: once": (
+        {"instance": "a"},
+        "Worker threads were replaced, or a server keeps ending",
+        "a replaced 1 workers in 15 minutes, or was started as often within an hour.",
+    ),
+    "OfframpSegmentDisabled: open": (
+        M | {"exit": "3"},
+        "Segment 3 of m failed too often",
+        "Answers stop before it, as degraded, until a trial run of it succeeds.",
+    ),
+    "OfframpMemoryGrowth: 1 MB a minute": (
+        JOB | {"instance": "a"},
+        "a grows",
+        "At this rate it takes 1.043GiB in twelve hours, twice what it takes now.",
+    ),
+    "OfframpEnergyHigh: twice as much": (
+        M,
+        "Answers of m cost more energy",
+        "An answer takes 200mJ, half as much again as over the last day.",
+    ),
+}
+
 
 def firing(alert: str) -> str:
     return f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
 
 
 def run(case: Case, directory: Path) -> None:
-    """Lets promtool count the firing alerts of the name."""
+    """Lets promtool count the firing alerts of the name, and render them where it is known how."""
     sample = {"labels": "{}", "value": int(case.fires)}
-    test = {
+    test: dict[str, Any] = {
         "interval": case.step,
         "input_series": [{"series": name, "values": v} for name, v in case.series.items()],
         "promql_expr_test": [
             {"expr": firing(case.alert), "eval_time": case.at, "exp_samples": [sample]}
         ],
     }
+    if str(case) in SAID:
+        expected = [rendered(case.alert, *SAID[str(case)])]
+        test["alert_rule_test"] = [
+            {"alertname": case.alert, "eval_time": case.at, "exp_alerts": expected}
+        ]
     file = directory / "test.yml"
     rule_files = [str(file) for file in FILES]
     content = {"rule_files": rule_files, "evaluation_interval": case.step, "tests": [test]}
@@ -227,6 +327,15 @@ def run(case: Case, directory: Path) -> None:
     assert said.returncode == 0, said.stdout + said.stderr
 
 
+def rendered(alert: str, labels: dict[str, str], summary: str, description: str) -> dict[str, Any]:
+    rule = ALERTS[alert]
+    texts = {"summary": summary, "description": description}
+    return {
+        "exp_labels": rule["labels"] | labels,
+        "exp_annotations": rule["annotations"] | texts,
+    }
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_alert(case: Case, tmp_path: Path) -> None:
     run(case, tmp_path)
@@ -235,6 +344,11 @@ def test_alert(case: Case, tmp_path: Path) -> None:
 def test_every_alert_is_seen_to_fire_and_to_keep_still() -> None:
     for name in ALERTS:
         assert {case.fires for case in CASES if case.alert == name} == {True, False}
+
+
+def test_every_alert_is_read() -> None:
+    assert SAID.keys() <= {str(case) for case in CASES}
+    assert {case.partition(":")[0] for case in SAID} == ALERTS.keys()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record", rule.get("alert")))
@@ -263,6 +377,10 @@ def test_alert_says_how_bad_it_is_and_where_to_read_on(name: str) -> None:
     assert rule["annotations"]["runbook_url"] == f"docs/operating.md#{name.lower()}"
 
 
-def test_guide_has_a_section_for_every_alert_and_no_other() -> None:
-    guide = (ROOT / "docs/operating.md").read_text()
-    assert set(re.findall(r"^### (Offramp\w+)$", guide, re.MULTILINE)) == ALERTS.keys()
+def test_guide_says_of_every_alert_and_no_other_what_to_do_and_when_to_move_it() -> None:
+    _, _, alerts = (ROOT / "docs/operating.md").read_text().partition("\n## Alerts\n")
+    sections = [text.strip().split("\n\n") for text in alerts.split("\n### ")[1:]]
+    assert [name for name, *_ in sections] == list(ALERTS)
+    for name, *to_do, move in sections:
+        assert to_do, name
+        assert move.startswith("Move "), name

@@ -42,6 +42,10 @@ def collector() -> Iterator[tuple[str, list[Span]]]:
         server.shutdown()
 
 
+def children_of(parent: Span, spans: list[Span]) -> list[Span]:
+    return [span for span in spans if span.parent_span_id == parent.span_id]
+
+
 def test_a_request_is_a_span_with_a_child_for_each_segment(
     digits_zoo: Path, serve: Serve, by_hand: ByHand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,7 +59,8 @@ def test_a_request_is_a_span_with_a_child_for_each_segment(
             inputs = [tensor | {"data": by_hand.images[0].ravel().tolist()}]
             metadata = client.get("/v2/models/digits").json()
             inputs[0]["name"] = metadata["inputs"][0]["name"]
-            assert client.post(infer, json={"inputs": inputs}).status_code == 200
+            asked = {"inputs": inputs, "parameters": {"threshold": 1}}
+            assert client.post(infer, json=asked).status_code == 200
             assert client.get("/metrics").status_code == 200
         # the server has ended, and sent what it had left
     named = {span.name: span for span in spans}
@@ -64,14 +69,26 @@ def test_a_request_is_a_span_with_a_child_for_each_segment(
     attributes = {a.key: a.value for a in request.attributes}
     assert attributes["http.route"].string_value == "/v1/classify"
     assert attributes["http.response.status_code"].int_value == 200
-    children = [span for span in spans if span.parent_span_id == request.span_id]
+    children = children_of(request, spans)
     assert [span.name for span in children] == ["segment 1", "segment 2"]
     for child, follower in zip(children, [*children[1:], request], strict=True):
         assert request.start_time_unix_nano < child.start_time_unix_nano
         assert child.start_time_unix_nano < child.end_time_unix_nano
         assert child.end_time_unix_nano < follower.end_time_unix_nano
-    assert any(span.name == "POST /v2/models/{name}/infer" for span in spans)
+    inferred = children_of(named["POST /v2/models/{name}/infer"], spans)
+    assert [span.name for span in inferred] == ["segment 1", "segment 2", "segment 3"]
     assert not any("/metrics" in span.name or "/readyz" in span.name for span in spans)
+
+
+def test_nothing_is_sent_unless_traces_are_asked_for(
+    digits_zoo: Path, serve: Serve, by_hand: ByHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collector() as (endpoint, spans):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        with serve(digits_zoo, profile_s=0.1) as server:
+            said = httpx.post(f"{server.url}/v1/classify", content=by_hand.pngs[0], headers=HEADERS)
+            assert said.status_code == 200
+    assert spans == []
 
 
 def test_traces_without_a_place_for_them_stop_the_start() -> None:

@@ -44,6 +44,7 @@ def live(model: ServedModel, **settings: object) -> Iterator[str]:
     catalog, metrics = Catalog(), Metrics()
     catalog.add(model)
     metrics.model_loaded(model)
+    metrics.default_is(model)
     checked = Settings.model_validate(settings)
     server = Listener(create_app(checked, catalog, metrics), checked)
     with socket.socket() as sock:

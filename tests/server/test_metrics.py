@@ -1,12 +1,16 @@
-"""What one answer counts as."""
+"""What one answer counts as, and what the host's meter says."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.bundle.energy import find_meter
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
 from server.job import Answer, Budget, Outcome
 from server.metrics import Metrics, is_depth_limited
+from tests.models.bundle.test_energy import add_zone
 
 
 def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
@@ -48,3 +52,15 @@ def test_the_first_failure_of_a_route_is_an_increase(code: int) -> None:
     assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 0
     metrics.request_ended("/x", code, 0.1)
     assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 1
+
+
+def test_the_hosts_meter_is_exported_as_long_as_there_is_one(tmp_path: Path) -> None:
+    counter, metrics = add_zone(tmp_path, "intel-rapl:0", "package-0", 0), Metrics()
+    name, labels = "offramp_meter_joules_total", {"source": "rapl"}
+    meter = find_meter(tmp_path)
+    assert meter is not None
+    metrics.meter_found(meter)
+    counter.write_text("500000")
+    assert metrics.registry.get_sample_value(name, labels) == 0.5
+    counter.unlink()
+    assert metrics.registry.get_sample_value(name, labels) is None
