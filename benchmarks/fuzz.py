@@ -34,7 +34,7 @@ from models.bundle.bundle import load_bundle
 from models.bundle.manifest import Input, Manifest
 from models.bundle.profile import hardware
 from server.catalog import Key, find_bundles
-from server.decode import decode_image
+from server.decode import bound_decoders, decode_image
 from server.errors import (
     BadBody,
     BadImage,
@@ -94,6 +94,7 @@ def requests(
 @app.command()
 def images(cases: int = 100_000) -> None:
     """Prints what became of damaged images, and memory; fails on anything but two errors."""
+    bound_decoders(MAX_PIXELS)
     watch_memory(fuzz_images, cases)
 
 

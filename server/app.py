@@ -19,6 +19,7 @@ from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server import classify, direct, info, probes, problems
 from server.catalog import Catalog, bundles_to_start_with, serve_bundle
+from server.decode import bound_decoders
 from server.departure import Departure
 from server.engine import Engine
 from server.gate import Gate
@@ -69,6 +70,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
     gate = Gate(settings.max_requests)
+    bound_decoders(settings.max_image_pixels)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 import io
 import time
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,16 @@ from server.errors import BadImage, ImageTooLarge
 
 Image.init()  # or the first images, and the first that are none, would wait for every plugin
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
+
+
+def bound_decoders(max_pixels: int) -> None:
+    """For the whole process: no decoder is made for an image of more than twice these pixels.
+
+    WebP's takes memory for as many as a header claims before anybody can ask how many those are.
+    Pillow's warnings about the others would be kept, each of them, for good.
+    """
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def decode_images(

@@ -1,13 +1,14 @@
 import io
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
 from models.bundle.manifest import Input
-from server.decode import decode_image
+from server.decode import bound_decoders, decode_image
 from server.errors import BadImage, ImageTooLarge
 from tests.images import encoded
 
@@ -48,6 +49,26 @@ def test_16_bit_grey_keeps_its_high_byte() -> None:
     pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
     decoded = decode_image(encoded(Image.fromarray(pixels)), GREY, 100)
     np.testing.assert_array_equal(decoded[..., 0], np.arange(16).reshape(4, 4) * 16)
+
+
+def test_no_decoder_is_made_for_what_is_far_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WebP's own would take memory for all the pixels that the header claims."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    frames = [Image.new("RGBA", (4, 4), colour) for colour in ("red", "blue")]
+    content = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    assert content[12:16] == b"VP8X"
+    content[24:30] = 2 * (999).to_bytes(3, "little")
+    with warnings.catch_warnings(record=True) as warned:
+        bound_decoders(600_000)
+        with pytest.raises(
+            ImageTooLarge, match=r"^1000 x 1000 pixels; at most 600000 are decoded$"
+        ):
+            decode_image(bytes(content), COLOUR, 600_000)
+        monkeypatch.setattr(WebPImagePlugin, "_webp", None)
+        bound_decoders(400_000)
+        with pytest.raises(ImageTooLarge, match=r"exceeds limit of 800000 pixels"):
+            decode_image(bytes(content), COLOUR, 400_000)
+    assert warned == []
 
 
 def test_exif_orientation_turns_the_image_upright() -> None:
