@@ -100,23 +100,20 @@ def graphs_of(manifest: Manifest) -> tuple[object, ...]:
 
 
 def find_bundles(zoo: Path) -> dict[Key, Path]:
-    """Every NAME/VERSION directory under `zoo`, versions rising."""
+    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
     found: dict[Key, Path] = {}
-    for path in zoo.glob("*/*"):
-        name, version = path.parent.name, version_of(path.name)
-        if version is not None and re.fullmatch(MODEL_NAME, name) and path.is_dir():
-            found[name, version] = path
-    return dict(sorted(found.items()))
-
-
-def bundles_to_start_with(zoo: Path) -> dict[Key, Path]:
-    """As find_bundles; raises BundleError without any."""
-    if not zoo.is_dir():
-        raise BundleError(f"{zoo} is not a directory")
-    found = find_bundles(zoo)
+    try:
+        for parent in zoo.iterdir():
+            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
+                for path in parent.iterdir():
+                    version = version_of(path.name)
+                    if version is not None and path.is_dir():
+                        found[parent.name, version] = path
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return found
+    return dict(sorted(found.items()))
 
 
 class Catalog:

@@ -112,8 +112,15 @@ class Repository:
         return None
 
     async def _bundles(self) -> dict[Key, Path]:
-        """What is on disk; forgets reasons about what is neither there nor served."""
-        found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+        """What is on disk; forgets reasons about what is neither there nor served.
+
+        Where the zoo cannot be read, what is served.
+        """
+        try:
+            found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+        except BundleError as error:
+            logger.warning("the zoo is gone: %s", error)
+            return {model.key: model.bundle.path for model in self._catalog}
         for key in self._catalog.reasons.keys() - found.keys():
             if self._catalog.get(key) is None:
                 del self._catalog.reasons[key]

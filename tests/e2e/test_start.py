@@ -88,7 +88,7 @@ def test_a_bad_bundle_does_not_keep_the_others_from_serving(
 
 
 def test_missing_zoo_is_refused(tmp_path: Path) -> None:
-    assert "is not a directory" in refusal("--zoo", str(tmp_path / "nowhere"))
+    assert "cannot be read: No such file" in refusal("--zoo", str(tmp_path / "nowhere"))
 
 
 def test_empty_zoo_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         assert http.get("/readyz").status_code == 200, "the next batch tries again"
 
 
+def test_not_ready_without_a_model(digits_bundle: Bundle) -> None:
+    with client(failing(digits_bundle)) as http:
+        assert http.get("/readyz").status_code == 200
+        assert http.post("/v2/repository/models/digits/unload").status_code == 200
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "no model is served\n")
+        assert http.get("/healthz").status_code == 200
+
+
 def test_a_failure_has_the_form_of_its_protocol(digits_bundle: Bundle) -> None:
     with client(failing(digits_bundle, (1, False))) as http:
         failed = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
