@@ -74,7 +74,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            repository = Repository(settings, catalog, metrics)
+            repository = Repository(settings, catalog, metrics, gate)
             app.state.offramp = State(
                 settings, metrics, catalog, repository, engine, decoders, gate
             )

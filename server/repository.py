@@ -10,6 +10,7 @@ from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server.catalog import Catalog, Key, ServedModel, find_bundles, serve_bundle
 from server.errors import NotReady, UnknownModel
+from server.gate import Gate
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -34,8 +35,9 @@ class Repository:
     are compared with what the zoo holds, and never made into paths.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate) -> None:
         self._settings, self._catalog, self._metrics = settings, catalog, metrics
+        self._gate = gate
         self._meter = find_meter()
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
@@ -60,7 +62,8 @@ class Repository:
     async def load(self, name: str, version: int | None = None) -> None:
         """Loads or renews a version, or every one on disk; raises UnknownModel or BundleError.
 
-        Once begun it goes on, even where nobody waits for it any more.
+        Once begun it goes on, even where nobody waits for it any more, until the server is ending:
+        then it raises Draining.
         """
         change = asyncio.create_task(self._load_all(name, version))
         self._changes.add(change)
@@ -94,7 +97,7 @@ class Repository:
         self._loading = key
         try:
             model = await asyncio.to_thread(
-                serve_bundle, path, self._settings, self._meter, current
+                serve_bundle, path, self._settings, self._meter, current, self._gate.check_open
             )
         except BundleError as error:
             logger.warning("refused: %s", error)

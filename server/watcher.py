@@ -8,7 +8,7 @@ from pathlib import Path
 from models.bundle.bundle import BundleError
 from models.bundle.manifest import MANIFEST
 from server.catalog import Key, find_bundles
-from server.errors import UnknownModel
+from server.errors import Draining, UnknownModel
 from server.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")
@@ -43,7 +43,7 @@ async def watch(repository: Repository, zoo: Path, interval_s: float) -> None:
 async def follow(repository: Repository, key: Key, *, is_gone: bool) -> None:
     try:
         await (repository.unload if is_gone else repository.load)(*key)
-    except (BundleError, UnknownModel) as error:
+    except (BundleError, Draining, UnknownModel) as error:
         logger.info("%s version %d: %s", *key, error)
 
 
