@@ -16,6 +16,7 @@ from server.settings import Settings
 
 logger = logging.getLogger("offramp.repository")
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
+UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,17 @@ class Repository:
         self._loading: Key | None = None
 
     def find(self, name: str | None, version: int | None) -> ServedModel:
-        """The version that serves, by default the highest; raises UnknownModel or NotReady."""
+        """The version that serves, by default the highest; raises UnknownModel or NotReady.
+
+        Why a bundle was refused is for operators: it names files of theirs.
+        """
         try:
             return self._catalog.find(name, version)
         except UnknownModel:
             for key, reason in self._catalog.reasons.items():
                 if key[0] == name and version in (None, key[1]):
-                    raise NotReady(f"{name} version {key[1]} is not served: {reason}") from None
+                    what = UNLOADED if reason == UNLOADED else "refused"
+                    raise NotReady(f"{name} version {key[1]} is not served: {what}") from None
             raise
 
     async def index(self) -> list[Entry]:
@@ -79,7 +84,7 @@ class Repository:
                     self._catalog.remove(served[key])
                     self._metrics.model_unloaded(served[key])
                     logger.info("unloaded %s version %d", *key)
-                self._catalog.reasons[key] = "unloaded"
+                self._catalog.reasons[key] = UNLOADED
             self._tell_default(name)
 
     async def _load_all(self, name: str, version: int | None) -> None:
