@@ -39,8 +39,7 @@ async def trusted(request: Request, key: Key) -> None:
         and urlsplit(origin).netloc != own
     ):
         raise Forbidden("pages of other origins may not manage models")
-    if state.gate.is_draining:
-        raise Draining("the server is ending")
+    state.gate.check_open()
 
 
 async def admitted(request: Request, key: Key) -> None:

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server import classify, direct, info, probes, problems
-from server.catalog import Catalog, bundles_to_start_with, serve_bundle
+from server.catalog import Catalog, find_bundles, serve_bundle
 from server.decode import bound_decoders
 from server.departure import Departure
 from server.engine import Engine
@@ -76,7 +76,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            repository = Repository(settings, catalog, metrics)
+            repository = Repository(settings, catalog, metrics, gate)
             app.state.offramp = State(
                 settings, metrics, catalog, repository, engine, decoders, gate
             )
@@ -145,7 +145,7 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
     if meter is not None:
         metrics.meter_found(meter)
     refusal = ""
-    for key, path in bundles_to_start_with(settings.zoo).items():
+    for key, path in find_bundles(settings.zoo).items():
         logger.info("loading %s", path)
         try:
             model = serve_bundle(path, settings, meter)

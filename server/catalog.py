@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from models.bundle.energy import Rapl
 from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
 from models.bundle.runner import SegmentRunner
 from server.breaker import Breaker
-from server.errors import UnknownModel
+from server.errors import Draining, UnknownModel
 from server.measuring import measured
 from server.settings import Settings
 from server.statistics import Statistics
@@ -63,10 +63,15 @@ class ServedModel:
 
 
 def serve_bundle(
-    path: Path, settings: Settings, meter: Rapl | None = None, current: ServedModel | None = None
+    path: Path,
+    settings: Settings,
+    meter: Rapl | None = None,
+    current: ServedModel | None = None,
+    check_open: Callable[[], object] = lambda: None,
 ) -> ServedModel:
     """Loads a bundle, runs every graph and measures its cost here; raises BundleError.
 
+    `check_open` is asked after each round of the measurement, and may end it by raising Draining.
     Where `current` is the same bundle, it is returned; where only what is around the graphs is new,
     labels or operating points, they go on in the sessions that `current` has.
     """
@@ -88,7 +93,9 @@ def serve_bundle(
         runner = SegmentRunner(
             manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
         )
-        profile = measured(bundle, runner, settings, meter)
+        profile = measured(bundle, runner, settings, meter, check_open)
+    except Draining:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base
         raise BundleError(f"{path} cannot be run: {error}") from error
     return ServedModel(bundle, runner, profile, Costs(profile, BATCH_OVERHEAD_S))
@@ -100,23 +107,20 @@ def graphs_of(manifest: Manifest) -> tuple[object, ...]:
 
 
 def find_bundles(zoo: Path) -> dict[Key, Path]:
-    """Every NAME/VERSION directory under `zoo`, versions rising."""
+    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
     found: dict[Key, Path] = {}
-    for path in zoo.glob("*/*"):
-        name, version = path.parent.name, version_of(path.name)
-        if version is not None and re.fullmatch(MODEL_NAME, name) and path.is_dir():
-            found[name, version] = path
-    return dict(sorted(found.items()))
-
-
-def bundles_to_start_with(zoo: Path) -> dict[Key, Path]:
-    """As find_bundles; raises BundleError without any."""
-    if not zoo.is_dir():
-        raise BundleError(f"{zoo} is not a directory")
-    found = find_bundles(zoo)
+    try:
+        for parent in zoo.iterdir():
+            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
+                for path in parent.iterdir():
+                    version = version_of(path.name)
+                    if version is not None and path.is_dir():
+                        found[parent.name, version] = path
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return found
+    return dict(sorted(found.items()))
 
 
 class Catalog:

@@ -3,7 +3,6 @@
 Costs are seconds by the runner's clock.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from server.errors import GraphFailed, GraphOutOfUse
 from server.job import Answer, Job, Row
 from server.queues import Step
 from server.scheduler import Batch
-
-logger = logging.getLogger("offramp.engine")
 
 
 def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
@@ -78,7 +75,6 @@ def guarded(step: Step, options: ort.RunOptions) -> Iterator[None]:
     except Exception as error:  # onnxruntime's errors have no common base
         if not options.terminate:
             breaker.failed(time.monotonic())
-            logger.exception("%s failed", step)
         raise GraphFailed(f"{step} failed") from error
     breaker.succeeded()
 

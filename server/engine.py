@@ -180,13 +180,14 @@ class Engine:
         return verdict
 
     def _attempt(self, compute: Compute[T], worker: Worker, batch: Batch, jobs: list[Job]) -> T:
-        """Runs the segment or the exit head for the jobs; counts a failure."""
+        """Runs the segment or the exit head for the jobs; logs and counts a failure."""
         try:
             return compute(batch, jobs, worker.options)
         except GraphOutOfUse:
             raise
-        except GraphFailed:
+        except GraphFailed as error:
             if not worker.options.terminate:
+                logger.exception("%s", error, extra=_requests_of(jobs))
                 self._metrics.graph_failed(batch.step.model, batch.step.exit)
             raise
 
@@ -285,11 +286,13 @@ class Engine:
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     def _replace(self, worker: Worker, now: float) -> None:
-        logger.error("%s is lost with %s", worker.thread.name, worker.batch and worker.batch.step)
+        name, batch = worker.thread.name, worker.batch
+        extra = _requests_of(batch.jobs if batch else ())
+        logger.error("%s is lost with %s", name, batch and batch.step, extra=extra)
         self._metrics.worker_restarted()
         self._workers.remove(worker)
         worker.stop_run()
-        if (batch := worker.batch) is not None:
+        if batch is not None:
             batch.step.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
             self._scheduler.done(batch)
             self._fall_back(batch, now)
@@ -297,6 +300,12 @@ class Engine:
 
     def _new_worker(self) -> Worker:
         return Worker(f"offramp-worker-{next(self._numbers)}", self._work)
+
+
+def _requests_of(jobs: Iterable[Job]) -> dict[str, object]:
+    """What a line of the log says of a batch."""
+    ids = {job.demand.request_id for job in jobs}
+    return {"fields": {"request_ids": sorted(filter(None, ids))}}
 
 
 def _deliver(results: list[Result]) -> None:

@@ -20,10 +20,14 @@ class Gate:
         self.max_requests, self.num_requests, self.is_draining = max_requests, 0, False
         self._width, self._hurry_s = float(max_requests), 0.0
 
-    def check(self) -> None:
-        """Raises Draining, or Overloaded where the request that asks is one too many."""
+    def check_open(self) -> None:
+        """Raises Draining once the server is ending; any thread may ask."""
         if self.is_draining:
             raise Draining("the server is ending")
+
+    def check(self) -> None:
+        """Raises Draining, or Overloaded where the request that asks is one too many."""
+        self.check_open()
         if self.num_requests > self.max_requests:
             raise Overloaded(f"{self.max_requests} requests are in progress")
 

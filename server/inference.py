@@ -16,6 +16,7 @@ from server.answers import milli
 from server.catalog import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import BadParameter, Infeasible, Overloaded, Unavailable
 from server.job import Answer, Budget, Demand, Job, Outcome
+from server.logs import request_id
 from server.metrics import SHED_REASONS
 from server.schemas import InferenceParameters
 from server.state import State
@@ -47,8 +48,8 @@ def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
 
 def demand_of(request: Request, model: ServedModel, parameters: InferenceParameters) -> Demand:
     """What the request asks for each of its images; raises BadParameter."""
-    scope, policy = request.scope, policy_of(parameters, model)
-    return Demand(model, policy, budget_of(parameters), scope["arrival"], scope["lag_s"])
+    scope, policy, budget = request.scope, policy_of(parameters, model), budget_of(parameters)
+    return Demand(model, policy, budget, scope["arrival"], scope["lag_s"], request_id.get())
 
 
 def budget_of(parameters: InferenceParameters) -> Budget:

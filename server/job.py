@@ -27,6 +27,7 @@ class Demand:
     """What a request asks for each of its images, known before they are decoded.
 
     It came at `arrival`, on the monotonic clock, and waited `lag_s` for its turn on the event loop.
+    The log names it `request_id`.
     """
 
     model: ServedModel
@@ -34,6 +35,7 @@ class Demand:
     budget: Budget
     arrival: float
     lag_s: float = 0.0
+    request_id: str | None = None
 
     @property
     def deadline(self) -> float:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime as ort
@@ -21,9 +22,13 @@ logger = logging.getLogger("offramp")
 
 
 def measured(
-    bundle: Bundle, runner: SegmentRunner, settings: Settings, meter: Rapl | None
+    bundle: Bundle,
+    runner: SegmentRunner,
+    settings: Settings,
+    meter: Rapl | None,
+    progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
-    """What was measured before of this bundle on this host, or measures it now."""
+    """What was measured before of this bundle on this host, or measures it now, with `progress`."""
     path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
@@ -33,7 +38,7 @@ def measured(
         warmed_up(runner, profile.batch_sizes[:1], settings.profile_s)  # nobody's first is slow
         return profile
     watts = settings.watts_per_core
-    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter)
+    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter, progress=progress)
     try:
         keep(profile, path)
     except OSError as error:

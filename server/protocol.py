@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import chain
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -9,13 +10,16 @@ from server.door import Door
 
 MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
+LINGER_S = 1.0
+"""How long more is read: a client that is cut off while it sends would lose the refusal."""
 
 
 class Protocol(HttpToolsProtocol):
     """A connection that is closed unless its next request has come after `receive_timeout_s`.
 
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
-    Headers may have MAX_HEADER_BYTES. `scope["abort"]` drops the connection and all that is unsent;
+    Headers may have MAX_HEADER_BYTES; longer ones are refused, or end the connection where an
+    earlier request is being answered. `scope["abort"]` drops the connection and all that is unsent;
     `scope["gone"]` is done once it is lost. `scope["arrival"]` is when the headers had come: before
     the request's turn on the event loop. The door's refusal is sent once the request has come.
     """
@@ -25,6 +29,7 @@ class Protocol(HttpToolsProtocol):
     _refusal: bytes | None = None
     _deadline: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,16 +43,22 @@ class Protocol(HttpToolsProtocol):
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
         self._num_header_bytes += len(data)  # unless it turns out to be more than headers
         super().data_received(data)
         if self._num_header_bytes > MAX_HEADER_BYTES:
-            if self._is_idle():
-                self.transport.write(TOO_LARGE)
-                self.transport.close()
-            else:
-                self.transport.abort()
+            self._refuse_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._is_refused:
+            super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
+        self._num_header_bytes = 0
+        if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEADER_BYTES:
+            self._refuse_headers()
+            raise ValueError("headers are too long")  # ends the parsing
         if self.parser.get_method() == b"POST" and self._is_idle() and not self.expect_100_continue:
             self._refusal = self.door.refusal(self.url, self.headers, len(self.tasks))
             if self._refusal is not None:
@@ -77,6 +88,15 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._expect_request(self.timeout_keep_alive + self.receive_timeout_s)
+
+    def _refuse_headers(self) -> None:
+        self._is_refused = True
+        if self._is_idle():
+            self.transport.write(TOO_LARGE)
+            self.transport.write_eof()
+            self._expect_request(LINGER_S)
+        else:
+            self.transport.abort()
 
     def _expect_request(self, seconds: float) -> None:
         if self._deadline is not None:

@@ -13,6 +13,8 @@ def reason_against(state: State) -> str | None:
         return "draining"
     if not state.engine.is_working():
         return "a worker is lost"
+    if not state.catalog.names():
+        return "no model is served"
     return next(filter(None, map(reason_against_model, state.catalog)), None)
 
 

@@ -10,11 +10,13 @@ from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server.catalog import Catalog, Key, ServedModel, find_bundles, serve_bundle
 from server.errors import NotReady, UnknownModel
+from server.gate import Gate
 from server.metrics import Metrics
 from server.settings import Settings
 
 logger = logging.getLogger("offramp.repository")
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
+UNLOADED = "unloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +36,26 @@ class Repository:
     are compared with what the zoo holds, and never made into paths.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate) -> None:
         self._settings, self._catalog, self._metrics = settings, catalog, metrics
+        self._gate = gate
         self._meter = find_meter()
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._loading: Key | None = None
 
     def find(self, name: str | None, version: int | None) -> ServedModel:
-        """The version that serves, by default the highest; raises UnknownModel or NotReady."""
+        """The version that serves, by default the highest; raises UnknownModel or NotReady.
+
+        Why a bundle was refused is for operators: it names files of theirs.
+        """
         try:
             return self._catalog.find(name, version)
         except UnknownModel:
             for key, reason in self._catalog.reasons.items():
                 if key[0] == name and version in (None, key[1]):
-                    raise NotReady(f"{name} version {key[1]} is not served: {reason}") from None
+                    what = UNLOADED if reason == UNLOADED else "refused"
+                    raise NotReady(f"{name} version {key[1]} is not served: {what}") from None
             raise
 
     async def index(self) -> list[Entry]:
@@ -60,7 +67,8 @@ class Repository:
     async def load(self, name: str, version: int | None = None) -> None:
         """Loads or renews a version, or every one on disk; raises UnknownModel or BundleError.
 
-        Once begun it goes on, even where nobody waits for it any more.
+        Once begun it goes on, even where nobody waits for it any more, until the server is ending:
+        then it raises Draining.
         """
         change = asyncio.create_task(self._load_all(name, version))
         self._changes.add(change)
@@ -76,7 +84,7 @@ class Repository:
                     self._catalog.remove(served[key])
                     self._metrics.model_unloaded(served[key])
                     logger.info("unloaded %s version %d", *key)
-                self._catalog.reasons[key] = "unloaded"
+                self._catalog.reasons[key] = UNLOADED
             self._tell_default(name)
 
     async def _load_all(self, name: str, version: int | None) -> None:
@@ -94,7 +102,7 @@ class Repository:
         self._loading = key
         try:
             model = await asyncio.to_thread(
-                serve_bundle, path, self._settings, self._meter, current
+                serve_bundle, path, self._settings, self._meter, current, self._gate.check_open
             )
         except BundleError as error:
             logger.warning("refused: %s", error)
@@ -112,8 +120,15 @@ class Repository:
         return None
 
     async def _bundles(self) -> dict[Key, Path]:
-        """What is on disk; forgets reasons about what is neither there nor served."""
-        found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+        """What is on disk; forgets reasons about what is neither there nor served.
+
+        Where the zoo cannot be read, what is served.
+        """
+        try:
+            found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+        except BundleError as error:
+            logger.warning("the zoo is gone: %s", error)
+            return {model.key: model.bundle.path for model in self._catalog}
         for key in self._catalog.reasons.keys() - found.keys():
             if self._catalog.get(key) is None:
                 del self._catalog.reasons[key]

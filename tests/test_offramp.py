@@ -60,7 +60,7 @@ def test_top_help_loads_no_room() -> None:
         (["export", "RUN", "--name", "x"], "no checkpoint at"),
         (["evaluate", "RUN", "--data", "digits"], "is not a bundle directory"),
         (["profile", "RUN"], "is not a bundle directory"),
-        (["serve", "--zoo", "RUN"], "is not a directory"),
+        (["serve", "--zoo", "RUN"], "cannot be read: No such file"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
@@ -54,18 +55,21 @@ class Usage:
 
 @contextmanager
 def metered(meter: Rapl | None) -> Iterator[Usage]:
-    """Meters the work inside, after a second of rest; not where it took less than a second."""
+    """Meters the work inside, after a second of rest.
+
+    Not where it took less than a second, or where the meter has gone.
+    """
     usage = Usage()
     if meter is None:
         yield usage
         return
-    idle_j, idle_from = meter.read_j(), time.perf_counter()
+    idle_j, idle_from = _joules(meter), time.perf_counter()
     time.sleep(IDLE_S)
-    busy_j, busy_from = meter.read_j(), time.perf_counter()
+    busy_j, busy_from = _joules(meter), time.perf_counter()
     yield usage
     busy_s = time.perf_counter() - busy_from
     idle_watts = (busy_j - idle_j) / (busy_from - idle_from)
-    watts = (meter.read_j() - busy_j) / busy_s - idle_watts
+    watts = (_joules(meter) - busy_j) / busy_s - idle_watts
     if busy_s >= MIN_METERED_S and watts > 0:
         usage.watts = watts
 
@@ -81,6 +85,14 @@ def find_meter(powercap: Path = POWERCAP) -> Rapl | None:
     except (OSError, ValueError):
         return None
     return Rapl(zones) if zones else None
+
+
+def _joules(meter: Rapl) -> float:
+    """What the meter says; NaN where it has gone."""
+    try:
+        return meter.read_j()
+    except OSError:
+        return nan
 
 
 def _number(path: Path) -> int:

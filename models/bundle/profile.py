@@ -35,8 +35,8 @@ def measure(
 
     Times are by the runner's clock: what else runs on the host at the moment is none of the
     bundle's cost. Takes about `max_s` at most: it leaves out the largest batches and rounds beyond
-    `MIN_RUNS` where they do not fit. `progress` is called after each round. With a meter, the watts
-    are what the rounds use beyond the idle host.
+    `MIN_RUNS` where they do not fit. `progress` is called after each round; what it raises ends the
+    measurement. With a meter, the watts are what the rounds use beyond the idle host.
     """
     start = time.perf_counter()
     images = warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)

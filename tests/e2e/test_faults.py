@@ -4,8 +4,11 @@ After each the server is alive, its next answer is right, and its counts agree.
 """
 
 import io
+import json
+import os
 import random
 import re
+import resource
 import shutil
 import socket
 import string
@@ -128,14 +131,23 @@ def test_f9_extreme_budgets_are_budgets(url: str, budget: str) -> None:
     assert httpx.post(f"{url}{PATH}&{query}", content=PNG, headers=HEADERS).status_code == 200
 
 
-def test_f13_after_a_kill_the_next_start_serves(serve: Serve, digits_zoo: Path) -> None:
-    with serve(digits_zoo) as first:
+def test_f13_after_a_kill_the_next_start_serves(
+    serve: Serve, digits_zoo: Path, tmp_path: Path
+) -> None:
+    with serve(digits_zoo, cache=tmp_path) as first:
         said = ask(first.url)
         first.process.kill()
         first.process.wait(10)
-    with serve(digits_zoo) as second:
+    (costs,) = tmp_path.iterdir()
+    kept = costs.read_bytes()
+    with serve(digits_zoo, cache=tmp_path) as second:
         assert ask(second.url) == said
         assert sums(samples(second.url), "offramp_inferences_total") == 1
+    assert costs.read_bytes() == kept, "what was measured is read again"
+    costs.write_bytes(kept[: len(kept) // 2])
+    with serve(digits_zoo, cache=tmp_path) as third:
+        assert ask(third.url) == said
+    assert json.loads(costs.read_bytes())["hardware"] == json.loads(kept)["hardware"]
 
 
 NAMES = ("../digits", "..", "/etc/passwd", "%2e%2e", "digits\0", "d" * 300, "d\u0456gits", "1/..")
@@ -201,6 +213,24 @@ def test_f28_files_are_read_at_start_only(serve: Serve, digits_zoo: Path, tmp_pa
         said = ask(server.url)
         shutil.rmtree(tmp_path / "zoo")
         assert ask(server.url) == said
+
+
+def test_f28_connections_beyond_the_files_that_may_be_open(serve: Serve, digits_zoo: Path) -> None:
+    with serve(digits_zoo, profile_s=0.2) as server:
+        said, pid = ask(server.url), server.process.pid
+
+        def num_files() -> int:
+            return len(os.listdir(f"/proc/{pid}/fd"))
+
+        num_idle = num_files()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
+        held = [connect(server.url) for _ in range(100)]
+        until(lambda: num_files() >= 63)
+        for client in held:
+            client.close()
+        until(lambda: num_files() <= num_idle)
+        assert ask(server.url) == said
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -296,21 +296,59 @@ def test_series_of_models_are_made_at_load_and_stay_few(
 def test_the_watcher_follows_the_zoo(
     serve: Serve, digits_bundle: Bundle, by_hand: ByHand, tmp_path: Path
 ) -> None:
-    copied(digits_bundle.path, tmp_path, "digits", 1)
+    zoo, aside = tmp_path / "zoo", tmp_path / "aside"
+    copied(digits_bundle.path, zoo, "digits", 1)
     with (
-        serve(tmp_path, watch_interval_s=0.1, **FAST) as server,
+        serve(zoo, watch_interval_s=0.1, **FAST) as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
-        copied(digits_bundle.path, tmp_path, "digits", 2)
+        check_a_lost_zoo_changes_nothing(client, zoo, aside, by_hand, server.log)
+        copied(digits_bundle.path, zoo, "digits", 2)
         wait_for(lambda: ask(client, "digits", by_hand)["version"] == "2")
-        copied(digits_bundle.path, tmp_path, "digits", 3, damage)
-        shutil.rmtree(tmp_path / "digits" / "2")
+        copied(digits_bundle.path, zoo, "digits", 3, damage)
+        shutil.rmtree(zoo / "digits" / "2")
         wait_for(lambda: ask(client, "digits", by_hand)["version"] == "1")
-        copied(digits_bundle.path, tmp_path, "digits", 1, partial(set_threshold, threshold=1.0))
+        copied(digits_bundle.path, zoo, "digits", 1, partial(set_threshold, threshold=1.0))
         wait_for(lambda: ask(client, "digits", by_hand, rows=8)["exit"] == [3] * 8)
+        check_a_bundle_may_be_copied_manifest_first(client, zoo, digits_bundle, by_hand)
         assert unload(client, "digits", version=1).status_code == 200
         time.sleep(0.3)
         assert index(client, "digits")[0] == ("1", "UNAVAILABLE", "unloaded"), "as it was asked"
+
+
+def check_a_lost_zoo_changes_nothing(
+    client: httpx.Client, zoo: Path, aside: Path, by_hand: ByHand, log: Path
+) -> None:
+    said = ask(client, "digits", by_hand)
+
+    def check_unchanged(reason: str) -> None:
+        wait_for(lambda: reason in log.read_text())
+        time.sleep(0.3)
+        assert ask(client, "digits", by_hand) == said
+        assert index(client, "digits") == [("1", "READY", "")]
+        assert client.get("/readyz").status_code == 200
+
+    zoo.rename(aside)
+    check_unchanged("cannot be read: No such file")
+    zoo.mkdir()  # as where a disk was mounted
+    check_unchanged("holds no bundle")
+    zoo.rmdir()
+    aside.rename(zoo)
+    assert log.read_text().count("the zoo is not followed") == 2, "once for each reason"
+
+
+def check_a_bundle_may_be_copied_manifest_first(
+    client: httpx.Client, zoo: Path, bundle: Bundle, by_hand: ByHand
+) -> None:
+    copied(bundle.path, zoo.parent, "slowly", 1)
+    whole, part = zoo.parent / "slowly" / "1", zoo / "slowly" / "1"
+    part.mkdir(parents=True)
+    shutil.copy(whole / "manifest.json", part)
+    wait_for(lambda: "cannot be read" in str(index(client, "slowly")))
+    for path in whole.iterdir():
+        shutil.copy(path, part)
+    wait_for(lambda: index(client, "slowly") == [("1", "READY", "")])
+    assert ask(client, "slowly", by_hand)["version"] == "1"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

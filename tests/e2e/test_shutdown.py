@@ -3,6 +3,8 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,10 +14,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.process import ServerProcess
+from benchmarks.process import ROOT, ServerProcess
+from models.bundle.bundle import Bundle
+from tests.bundles import copied
 from tests.conftest import Serve
-from tests.server.live import PNG, connect, request
+from tests.e2e.test_shipped import BUNDLE as SHIPPED_BUNDLE
+from tests.server.live import PNG, connect, listening, request, until
+from tests.server.test_departure import gated
 
+SHIPPED = ROOT / "models/zoo"
 HEADERS = {"content-type": "image/png"}
 PATH = "/v1/classify?threshold=1"
 
@@ -46,7 +53,11 @@ def test_readiness_goes_first_and_work_is_refused(serve: Serve, digits_zoo: Path
             assert client.get("/v2/health/ready").status_code == 503  # C3
             for path in ("/healthz", "/v2/health/live"):
                 assert client.get(path).status_code == 200
-            shed = 'offramp_shed_total{reason="draining"} 1.0'
+            refused = client.post("/v2/models/digits/infer", json={})
+            assert refused.status_code == 503
+            assert refused.json() == {"error": "the server is ending"}
+            assert refused.headers["connection"] == "close"
+            shed = 'offramp_shed_total{reason="draining"} 2.0'
             assert shed in client.get("/metrics").text.splitlines()
         assert server.process.wait(20) == 0
 
@@ -123,6 +134,47 @@ def test_the_end_comes_in_a_settable_time(serve: Serve, digits_zoo: Path) -> Non
     with serve(digits_zoo, shutdown_grace_s=1, receive_timeout_s=60) as server, held(server):
         assert 1 < seconds_to_end(server, server.process.terminate) < 15
         assert server.process.returncode == 0
+
+
+def test_a_job_that_still_runs_then_answers_with_its_last_exit(digits_bundle: Bundle) -> None:
+    model, runner = gated(digits_bundle, exit=2)
+    with listening(model, shutdown_grace_s=1) as (server, url), ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask, url)
+        until(lambda: runner.num_waiting == 1)
+        server.handle_exit(signal.SIGTERM, None)
+        said = asked.result()
+        runner.gate.set()
+    assert (said.status_code, said.headers["connection"]) == (200, "close")
+    assert (said.json()["exit"], said.json()["stop_reason"]) == (1, "deadline")
+
+
+def test_models_that_load_do_not_hold_up_the_end() -> None:
+    command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(SHIPPED), "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "loading" in process.stderr.readline()
+        process.terminate()
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait(20) == 0
+
+
+def test_a_load_is_given_up_for_the_end(
+    serve: Serve, digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 1)
+    with (
+        serve(tmp_path, profile_s=1000) as server,
+        httpx.Client(base_url=server.url, timeout=20) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        copied(SHIPPED_BUNDLE, tmp_path, "large", 1)
+        load = pool.submit(httpx.post, f"{server.url}/v2/repository/models/large/load", timeout=60)
+        until(lambda: "LOADING" in client.post("/v2/repository/index").text)
+        server.process.terminate()
+        assert load.result().status_code == 503
+        assert load.result().json() == {"error": "the server is ending"}
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_a_second_signal_forces(serve: Serve, digits_zoo: Path) -> None:

@@ -76,6 +76,10 @@ def test_a_bad_bundle_does_not_keep_the_others_from_serving(
         for model, status in (("digits", 200), ("letters", 503), ("words", 404)):
             said = client.post(f"/v1/classify?model={model}", content=PNG, headers=headers)
             assert said.status_code == status
+            assert str(tmp_path) not in said.text
+        assert client.get("/v2/models/letters/ready").json() == {
+            "error": "letters version 1 is not served: refused"
+        }
         said = client.post("/v1/classify", content=PNG, headers=headers)
         assert said.json()["version"] == 1
         entries = client.post("/v2/repository/index").json()
@@ -88,7 +92,7 @@ def test_a_bad_bundle_does_not_keep_the_others_from_serving(
 
 
 def test_missing_zoo_is_refused(tmp_path: Path) -> None:
-    assert "is not a directory" in refusal("--zoo", str(tmp_path / "nowhere"))
+    assert "cannot be read: No such file" in refusal("--zoo", str(tmp_path / "nowhere"))
 
 
 def test_empty_zoo_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ class Gated(SegmentRunner):
 @contextmanager
 def live(model: ServedModel, **settings: object) -> Iterator[str]:
     """Serves one model on a free port of this process; gives the URL."""
+    with listening(model, **settings) as (_, url):
+        yield url
+
+
+@contextmanager
+def listening(model: ServedModel, **settings: object) -> Iterator[tuple[Listener, str]]:
+    """As live, with the server itself, whose `handle_exit` is what a signal calls."""
     catalog, metrics = Catalog(), Metrics()
     catalog.add(model)
     metrics.model_loaded(model)
@@ -53,7 +60,7 @@ def live(model: ServedModel, **settings: object) -> Iterator[str]:
         thread.start()
         try:
             until(lambda: server.started)
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+            yield server, f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -1,6 +1,7 @@
 """What a model that fails at its first segment looks like from outside."""
 
 import io
+import json
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,6 +11,7 @@ from models.bundle.bundle import Bundle
 from server.app import create_app
 from server.breaker import MAX_FAILURES
 from server.catalog import Catalog, ServedModel
+from server.logs import JsonLines
 from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import load_settings
@@ -62,9 +64,25 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         assert http.get("/readyz").status_code == 200, "the next batch tries again"
 
 
-def test_a_failure_has_the_form_of_its_protocol(digits_bundle: Bundle) -> None:
+def test_not_ready_without_a_model(digits_bundle: Bundle) -> None:
+    with client(failing(digits_bundle)) as http:
+        assert http.get("/readyz").status_code == 200
+        assert http.post("/v2/repository/models/digits/unload").status_code == 200
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.text) == (503, "no model is served\n")
+        assert http.get("/healthz").status_code == 200
+
+
+def test_a_failure_has_the_form_of_its_protocol_and_is_logged_with_its_request(
+    digits_bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
     with client(failing(digits_bundle, (1, False))) as http:
-        failed = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
+        failed = http.post(
+            "/v2/models/digits/infer", json=request(IMAGES[:1]), headers={"x-request-id": "mine"}
+        )
+        (line,) = [record for record in caplog.records if record.name == "offramp.engine"]
+        assert line.getMessage() == "segment 1 of digits failed"
+        assert json.loads(JsonLines().format(line))["request_ids"] == ["mine"]
         assert failed.status_code == 500
         assert failed.json() == {"error": "segment 1 of digits failed"}
         (stats,) = http.get("/v2/models/digits/stats").json()["model_stats"]

@@ -11,6 +11,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from server.catalog import Catalog
 from server.errors import NotReady
+from server.gate import Gate
 from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import load_settings
@@ -28,7 +29,7 @@ def repository(digits_bundle: Bundle, tmp_path: Path, metrics: Metrics) -> Repos
     for version in (1, 2):
         copied(digits_bundle.path, tmp_path, "digits", version)
     settings = load_settings(["--zoo", str(tmp_path), "--profile-s", "0.2"])
-    return Repository(settings, Catalog(), metrics)
+    return Repository(settings, Catalog(), metrics, Gate(1))
 
 
 def test_nothing_keeps_an_unloaded_model_alive(repository: Repository, metrics: Metrics) -> None:

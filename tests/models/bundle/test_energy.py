@@ -75,3 +75,7 @@ def test_work_is_charged_what_it_uses_beyond_the_idle_host(
     with metered(None) as usage:
         pass_time(2.0)
     assert usage.watts is None
+    with metered(meter) as usage:
+        pass_time(2.0, watts=0.35)
+        counter.unlink()
+    assert usage.watts is None, "the meter has gone"

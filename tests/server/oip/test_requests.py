@@ -85,6 +85,12 @@ def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], va
             parse(kind, many.encode())
 
 
+def test_of_equal_keys_the_last_counts(manifest: Manifest) -> None:
+    head = b'{"id": "a", "id": "b", "parameters": {"max_exit": 2, "max_exit": 3}, ' + request()[1:]
+    read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+    assert (read.id, read.parameters.max_exit) == ("b", 3)
+
+
 def test_the_largest_batch_may_be_nested(manifest: Manifest) -> None:
     images = np.full((MAX_ROWS, 32, 32, 3), 7, np.uint8)
     tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
