@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.conftest import Serve
 from tests.images import encoded
+from tests.server.live import check_counts, series_of
 
 PNG = {"content-type": "image/png"}
 MAX_BODY_BYTES = 100_000
@@ -29,10 +30,21 @@ def client(serve: Serve, digits_zoo: Path) -> Iterator[httpx.Client]:
         yield session
 
 
+def ask(client: httpx.Client) -> tuple[str, int]:
+    said = client.post("/v1/classify?threshold=1", content=png(), headers=PNG).json()
+    return said["label"], said["exit"]
+
+
+@pytest.fixture(scope="module")
+def right(client: httpx.Client) -> tuple[str, int]:
+    return ask(client)
+
+
 @pytest.fixture(autouse=True)
-def still_serves(client: httpx.Client) -> Iterator[None]:
+def still_serves(client: httpx.Client, right: tuple[str, int]) -> Iterator[None]:
     yield
-    assert client.post("/v1/classify", content=png(), headers=PNG).status_code == 200
+    assert ask(client) == right
+    check_counts(client)
 
 
 def base64s(*images: bytes) -> list[str]:
@@ -48,6 +60,9 @@ def base64s(*images: bytes) -> list[str]:
         ("latency_budget_ms=inf", "latency_budget_ms"),
         ("latency_budget_ms=fast", "latency_budget_ms"),
         ("energy_budget_mj=-3", "energy_budget_mj"),
+        ("energy_budget_mj=0", "energy_budget_mj"),
+        ("energy_budget_mj=nan", "energy_budget_mj"),
+        ("energy_budget_mj=little", "energy_budget_mj"),
         ("threshold=1.5", "threshold"),
         ("threshold=nan", "threshold"),
         ("threshold=0.5&operating_point=fast", "threshold"),
@@ -72,23 +87,24 @@ def test_bad_parameter_is_named(client: httpx.Client, query: str, field: str) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "fields"),
     [
-        ({"images": base64s(png()), "top_k": "many"}, 422),
-        ({"images": base64s(png()), "unknown": 1}, 422),
-        ({"images": []}, 422),
-        ({"images": "AAAA"}, 422),
-        ({"images": ["not base64!"]}, 422),
-        ({"images": base64s(b"")}, 400),
-        ({"images": base64s(*[png()] * 5)}, 422),
-        ({}, 422),
-        ([], 400),
+        ({"images": base64s(png()), "top_k": "many"}, 422, ["top_k"]),
+        ({"images": base64s(png()), "unknown": 1}, 422, ["unknown"]),
+        ({"images": []}, 422, ["images"]),
+        ({"images": "AAAA"}, 422, ["images"]),
+        ({"images": ["not base64!"]}, 422, ["images.0"]),
+        ({"images": base64s(b"")}, 400, []),
+        ({"images": base64s(*[png()] * 5)}, 422, ["images"]),
+        ({}, 422, ["images"]),
+        ([], 400, []),
     ],
 )
-def test_bad_json(client: httpx.Client, body: object, status: int) -> None:
+def test_bad_json(client: httpx.Client, body: object, status: int, fields: list[str]) -> None:
     said = client.post("/v1/classify", json=body)
     assert said.status_code == status
     assert said.json()["status"] == status
+    assert [entry["field"] for entry in said.json().get("errors", [])] == fields
 
 
 def test_json_that_does_not_parse(client: httpx.Client) -> None:
@@ -205,10 +221,13 @@ def test_unknown_model(client: httpx.Client, query: str, field: str) -> None:
 
 
 def test_infeasible_names_the_budget(client: httpx.Client) -> None:
+    series = 'offramp_shed_total{reason="infeasible"}'
+    shed = series_of(client.get("/metrics"))[series]
     for field in ("latency_budget_ms", "energy_budget_mj"):
         said = client.post(f"/v1/classify?strict=true&{field}=0.00001", content=png(), headers=PNG)
         assert said.status_code == 503
         assert [entry["field"] for entry in said.json()["errors"]] == [field]
+    assert series_of(client.get("/metrics"))[series] == shed + 2
 
 
 def test_unknown_paths_and_methods(client: httpx.Client) -> None:

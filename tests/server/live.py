@@ -76,9 +76,25 @@ def until(happened: Callable[[], bool]) -> None:
 
 def samples(url: str) -> dict[str, float]:
     """Every series of /metrics, by its name and labels as exposed."""
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return series_of(httpx.get(f"{url}/metrics"))
+
+
+def series_of(metrics: httpx.Response) -> dict[str, float]:
+    lines = metrics.text.splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {series: float(value) for series, _, value in pairs}
+
+
+def sums(said: dict[str, float], text: str) -> float:
+    return sum(value for series, value in said.items() if text in series)
+
+
+def check_counts(client: httpx.Client) -> None:
+    """Every image that was ever admitted has been answered, and counted once."""
+    said = series_of(client.get("/metrics"))
+    assert said["offramp_in_flight"] == said["offramp_queue_depth"] == 0
+    assert sums(said, "offramp_exits_total") == sums(said, "offramp_inferences_total") >= 1
+    assert sums(said, 'outcome="answered"') == sums(said, "offramp_inferences_total")
 
 
 def request(path: str, body: bytes = PNG, num_bytes: int | None = None, headers: str = "") -> bytes:

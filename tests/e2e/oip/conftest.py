@@ -13,6 +13,7 @@ from models.bundle.bundle import Bundle
 from tests.bundles import copied
 from tests.conftest import Serve
 from tests.e2e import oip
+from tests.server.live import check_counts
 
 MAX_BODY_BYTES = 100_000
 MAX_IMAGES = 32
@@ -34,11 +35,22 @@ def client(
         yield session
 
 
+def ask(client: httpx.Client) -> tuple[str, int]:
+    asked = oip.request(IMAGE, parameters=EVERY_EXIT)
+    said = oip.outputs(client.post(INFER, json=asked))
+    return said["label"][0], said["exit"][0]
+
+
+@pytest.fixture(scope="module")
+def right(client: httpx.Client) -> tuple[str, int]:
+    return ask(client)
+
+
 @pytest.fixture(autouse=True)
-def still_serves(client: httpx.Client) -> Iterator[None]:
+def still_serves(client: httpx.Client, right: tuple[str, int]) -> Iterator[None]:
     yield
-    assert client.get("/v2/health/live").status_code == 200
-    assert client.post(INFER, json=oip.request(IMAGE)).status_code == 200
+    assert ask(client) == right
+    check_counts(client)
 
 
 def refused(said: httpx.Response, status: int = 400) -> str:
