@@ -61,7 +61,30 @@ from tests.e2e.oip.conftest import IMAGE, INFER, MAX_IMAGES, refused
     ],
 )
 def test_bad_inputs(client: httpx.Client, members: dict[str, Any]) -> None:
-    refused(client.post(INFER, json={"inputs": [oip.tensor(IMAGE, **members)]}))
+    said = refused(client.post(INFER, json={"inputs": [oip.tensor(IMAGE, **members)]}))
+    assert said.startswith("inputs"), "the error names the field"
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"shape": [1, 8, 8, 2]}, "inputs.0.shape"),
+        ({"shape": [0, 8, 8, 1]}, "inputs.0.shape"),
+        ({"shape": [MAX_IMAGES + 1, 8, 8, 1]}, "inputs.0.shape"),
+        ({"shape": [1.0, 8, 8, 1]}, "inputs.0.shape.0"),
+        ({"shape": [2, 8, 8, 1]}, "inputs.0.data"),
+        ({"data": [256] + [0] * 63}, "inputs.0.data"),
+        ({"datatype": "FP32"}, "inputs.0.datatype"),
+        ({"name": None}, "inputs.0.name"),
+        ({"name": "image"}, "inputs"),
+        ({"parameters": {"binary_data_size": -1}}, "inputs.0.parameters.binary_data_size"),
+    ],
+)
+def test_the_field_at_fault_is_named(
+    client: httpx.Client, members: dict[str, Any], field: str
+) -> None:
+    said = refused(client.post(INFER, json={"inputs": [oip.tensor(IMAGE, **members)]}))
+    assert said.startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1e38", "0.0"])
@@ -201,6 +224,10 @@ def test_data_given_twice(client: httpx.Client) -> None:
         b'{"inputs":' * 120 + b"1" + b"}" * 120,
         json.dumps(oip.request(IMAGE)).encode().replace(b"[0,", b"[" * 120 + b"]" * 120 + b","),
         json.dumps(oip.request(IMAGE, id=4711)).encode().replace(b"4711", b"[" * 120 + b"]" * 120),
+        json.dumps(oip.request(IMAGE, x=4711)).encode().replace(b"4711", b"[" * 120 + b"]" * 120),
+        json.dumps(oip.request(IMAGE, x=4711))
+        .encode()
+        .replace(b"4711", b'{"x":' * 120 + b"1" + b"}" * 120),
         json.dumps(oip.request(IMAGE)).encode() + b"{}",
     ],
 )
