@@ -1,19 +1,33 @@
 """A client that goes away frees its slot before the next segment, and is counted once."""
 
+import json
+import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from models.bundle.bundle import Bundle
 from server.catalog import ServedModel
 from server.decode import decode_images
+from server.oip.infer import decode
+from tests.e2e import oip
 from tests.server.conftest import made_profile, served
 from tests.server.live import PNG, Gated, connect, live, request, samples, until
 
 PATH = "/v1/classify?threshold=1"
+INFER = "/v2/models/digits/infer"
+TENSOR = json.dumps(oip.request(np.zeros((1, 8, 8, 1), np.uint8), parameters={"threshold": 1.0}))
+BOTH_PROTOCOLS = pytest.mark.parametrize(
+    ("path", "body", "route"),
+    [(PATH, PNG, "/v1/classify"), (INFER, TENSOR.encode(), "/v2/models/{name}/infer")],
+    ids=["v1", "v2"],
+)
 ENDINGS = ("answered", "failed", "cancelled")
 
 
@@ -30,6 +44,10 @@ def ended(outcome: str) -> str:
     return f'offramp_inferences_total{{model="digits",outcome="{outcome}"}}'
 
 
+def left(route: str) -> str:
+    return f'offramp_requests_total{{code="499",route="{route}"}}'
+
+
 def segments(exit: int) -> str:
     return f'offramp_segment_duration_seconds_count{{exit="{exit}",model="digits"}}'
 
@@ -44,11 +62,14 @@ def check_answers(url: str) -> None:
     assert [after[ended(e)] - before[ended(e)] for e in ENDINGS] == [1, 0, 0]
 
 
-def test_gone_while_a_segment_runs(digits_bundle: Bundle) -> None:
+@BOTH_PROTOCOLS
+def test_gone_while_a_segment_runs(
+    digits_bundle: Bundle, path: str, body: bytes, route: str
+) -> None:
     model, runner = gated(digits_bundle, exit=2)
     with live(model, workers=1) as url:
         with connect(url) as client:
-            client.sendall(request(PATH))
+            client.sendall(request(path, body))
             until(lambda: runner.num_waiting == 1)
         until(lambda: samples(url)[gone("segment")] == 1)
         runner.gate.set()
@@ -57,7 +78,20 @@ def test_gone_while_a_segment_runs(digits_bundle: Bundle) -> None:
         assert [said[ended(e)] for e in ENDINGS] == [0, 0, 1]
         assert [said[segments(exit)] for exit in (1, 3)] == [1, 0]
         assert said['offramp_stops_total{model="digits",reason="cancelled"}'] == 1
-        assert said['offramp_requests_total{code="499",route="/v1/classify"}'] == 1
+        assert said[left(route)] == 1
+        check_answers(url)
+
+
+def test_a_client_that_closes_its_sending_half_is_taken_for_gone(digits_bundle: Bundle) -> None:
+    model, runner = gated(digits_bundle, exit=2)
+    with live(model, workers=1) as url:
+        with connect(url) as client:
+            client.sendall(request(PATH))
+            until(lambda: runner.num_waiting == 1)
+            client.shutdown(socket.SHUT_WR)
+            until(lambda: samples(url)[gone("segment")] == 1)
+            assert client.recv(1) == b""
+        runner.gate.set()
         check_answers(url)
 
 
@@ -79,33 +113,41 @@ def test_gone_while_queued_frees_the_slot_at_once(digits_bundle: Bundle) -> None
         check_answers(url)
 
 
-def test_gone_while_decoding(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH_PROTOCOLS
+def test_gone_while_decoding(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes, route: str
+) -> None:
     decoding, gate = threading.Event(), threading.Event()
 
-    def gated_decode(*arguments: Any) -> Any:  # noqa: ANN401
+    def gated_decode(decode: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
         decoding.set()
         assert gate.wait(10)
-        return decode_images(*arguments)
+        return decode(*arguments)
 
-    monkeypatch.setattr("server.classify.decode_images", gated_decode)
+    monkeypatch.setattr("server.classify.decode_images", partial(gated_decode, decode_images))
     monkeypatch.setattr("server.classify.SMALL_BYTES", 0)
+    monkeypatch.setattr("server.oip.infer.decode", partial(gated_decode, decode))
     with live(model) as url:
         with connect(url) as client:
-            client.sendall(request(PATH))
+            client.sendall(request(path, body))
             assert decoding.wait(10)
         until(lambda: samples(url)[gone("decode")] == 1)
         gate.set()
         check_answers(url)
+        assert samples(url)[left(route)] == 1
         assert samples(url)[segments(1)] == 1, "only of the request after it"
 
 
-def test_gone_before_the_body_is_whole(model: ServedModel) -> None:
+@BOTH_PROTOCOLS
+def test_gone_before_the_body_is_whole(
+    model: ServedModel, path: str, body: bytes, route: str
+) -> None:
     with live(model) as url:
         with connect(url) as client:
-            client.sendall(request(PATH, num_bytes=len(PNG) + 1))
+            client.sendall(request(path, body, num_bytes=len(body) + 1))
             until(lambda: samples(url)[gone("body")] == 0)
         until(lambda: samples(url)[gone("body")] == 1)
-        assert samples(url)['offramp_requests_total{code="499",route="/v1/classify"}'] == 1
+        assert samples(url)[left(route)] == 1
         check_answers(url)
 
 
