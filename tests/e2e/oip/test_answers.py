@@ -63,6 +63,12 @@ def test_versioned_path_gives_that_version(client: httpx.Client, by_hand: ByHand
     for path, version in ((INFER, "2"), ("/v2/models/digits/versions/1/infer", "1")):
         said = client.post(path, json=asked).json()
         assert (said["model_name"], said["model_version"]) == ("digits", version)
+    asked = oip.request(by_hand.images[:4], parameters=EVERY_EXIT)
+    default, versioned = (
+        oip.outputs(client.post(path, json=asked))
+        for path in (INFER, "/v2/models/digits/versions/2/infer")
+    )
+    assert versioned == default
 
 
 def test_raw_binary_request(client: httpx.Client, by_hand: ByHand) -> None:  # C23
@@ -129,6 +135,13 @@ def test_timeout_is_a_latency_budget(client: httpx.Client, by_hand: ByHand) -> N
         parameters = EVERY_EXIT | {"timeout": timeout, "priority": 3}
         asked = oip.request(by_hand.images[:1], parameters=parameters)
         assert oip.outputs(client.post(INFER, json=asked))["exit"] == [exit]
+
+
+def test_null_is_no_budget(client: httpx.Client) -> None:  # C27
+    for name in ("latency_budget_ms", "energy_budget_mj", "operating_point", "max_exit"):
+        asked = oip.request(IMAGE, parameters=EVERY_EXIT | {name: None})
+        said = oip.outputs(client.post(INFER, json=asked))
+        assert (said["exit"], said["stop_reason"]) == ([3], ["final"])
 
 
 def test_exits_and_energy_are_bounded(client: httpx.Client, by_hand: ByHand) -> None:

@@ -22,6 +22,25 @@ def test_server_metadata_lists_the_extensions(client: httpx.Client) -> None:  # 
         ]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "logging",
+        "trace/setting",
+        "systemsharedmemory/status",
+        "cudasharedmemory/status",
+        "models/digits/trace/setting",
+        "models/digits/generate",
+        "models/digits/generate_stream",
+    ],
+)
+def test_extensions_that_are_not_listed_are_not_served(
+    client: httpx.Client, path: str
+) -> None:  # C1
+    for method in ("GET", "POST"):
+        refused(client.request(method, f"/v2/{path}"), 404)
+
+
 def test_health(client: httpx.Client) -> None:  # C2, C3
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
@@ -119,7 +138,9 @@ def test_wrong_methods(client: httpx.Client, method: str, path: str, allow: str)
 
 
 def test_head_is_not_served_and_slashes_count(client: httpx.Client) -> None:  # C34
-    assert client.head("/v2/health/live").status_code == 405
+    for path, allow in (("/v2/health/live", "GET"), ("/v2/models/digits", "GET"), (INFER, "POST")):
+        said = client.head(path)
+        assert (said.status_code, said.headers["allow"]) == (405, allow)
     for path in ("/v2/health/live/", "/v2/models/digits/"):
         refused(client.get(path), 404)
 
