@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import onnxruntime as ort
 
 from models.bundle.bundle import Bundle
@@ -66,6 +67,26 @@ def failing(bundle: Bundle, *broken: tuple[int, bool]) -> ServedModel:
             raise RuntimeError("made to fail")
 
     return tampered(bundle, fail)
+
+
+class Numberless(SegmentRunner):
+    """Says no number at some exits."""
+
+    exits: tuple[int, ...] = ()
+
+    def run_head(
+        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
+    ) -> Floats:
+        logits = super().run_head(exit, features, options)
+        return logits * np.float32("nan") if exit in self.exits else logits
+
+
+def numberless(bundle: Bundle, *exits: int) -> ServedModel:
+    """A model whose heads at these exits say NaN."""
+    manifest, model = bundle.manifest, served(bundle, made_profile(per_row_s=0.0))
+    runner = Numberless(manifest.segments, manifest.exit_heads, bundle.graphs)
+    runner.exits = exits
+    return replace(model, runner=runner)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from models.bundle.bundle import Bundle
-from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, StopReason
-from models.bundle.runner import Arrays
 from server import breaker
 from server.breaker import Breaker
 from server.catalog import ServedModel
@@ -25,8 +22,8 @@ from server.metrics import Metrics
 from server.queues import Step
 from tests.server.engines import (
     UNCONSULTED,
-    Tampered,
     failing,
+    numberless,
     only,
     outcomes,
     results_of,
@@ -88,22 +85,16 @@ def test_failing_exit_head_where_an_answer_is_due(digits_bundle: Bundle) -> None
     assert isinstance(error, NoAnswer), "neither a second segment nor a first head"
 
 
-class Numberless(Tampered):
-    """A runner whose first exit head says no number."""
-
-    def run_head(
-        self, exit: int, features: Arrays, options: ort.RunOptions | None = None
-    ) -> Floats:
-        logits = super().run_head(exit, features, options)
-        return logits * np.float32("nan") if exit == 1 else logits
-
-
-def test_an_exit_head_that_says_no_number_has_failed(
-    digits_bundle: Bundle, model: ServedModel
-) -> None:
-    runner = Numberless(digits_bundle, lambda *_: None)
-    outcome = only(outcomes(replace(model, runner=runner)))
+def test_an_exit_head_that_says_no_number_has_failed(digits_bundle: Bundle) -> None:
+    metrics = Metrics()
+    outcome = only(outcomes(numberless(digits_bundle, 1), metrics=metrics))
     assert [said.exit for said in outcome.answers] == [2, 3]
+    assert value(metrics, "segment_failures_total", model="digits", exit="1") == 1
+    outcome = only(outcomes(numberless(digits_bundle, 3)))
+    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 2)
+    assert np.isfinite(outcome.answer.probabilities).all()
+    (error,) = outcomes(numberless(digits_bundle, 1, 2, 3))
+    assert isinstance(error, NoAnswer)
 
 
 def test_a_segment_that_keeps_failing_is_used_no_more_until_it_works_again(
@@ -214,6 +205,32 @@ def test_a_worker_that_is_stuck_is_replaced_and_what_it_gives_later_is_dropped(
     assert (second.stop_reason, second.answer.exit) == (StopReason.FINAL, 3)
     assert in_flight == 0
     assert value(metrics, "worker_restarts_total") == 1
+
+
+def test_a_stuck_worker_does_not_keep_the_process_from_ending(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engine.STOP_S", 0.1)
+    stuck, release, threads = threading.Event(), threading.Event(), list[threading.Thread]()
+
+    def get_stuck(exit: int, is_head: bool) -> None:
+        threads.append(threading.current_thread())
+        stuck.set()
+        release.wait()
+
+    async def run() -> float:
+        async with running() as engine:
+            asked = asyncio.ensure_future(results_of(engine, model))
+            await asyncio.to_thread(stuck.wait, 10)
+            start = time.monotonic()
+        stopped_after_s = time.monotonic() - start
+        release.set()
+        assert only(await asked).answer.exit == 3
+        return stopped_after_s
+
+    model = tampered(digits_bundle, get_stuck)
+    assert 0.1 <= asyncio.run(run()) < 2
+    assert threads[0].daemon, "Python waits for no such thread"
 
 
 def test_a_stuck_first_segment_is_an_error_in_the_end(digits_bundle: Bundle) -> None:

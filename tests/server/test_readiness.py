@@ -1,8 +1,11 @@
-"""What a model that fails at its first segment looks like from outside."""
+"""What failures inside look like from outside."""
 
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -16,7 +19,8 @@ from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import load_settings
 from tests.e2e.oip import request
-from tests.server.engines import IMAGES, failing
+from tests.server.engines import IMAGES, failing, numberless, tampered
+from tests.server.live import PATIENCE_S, live, samples, until
 
 
 def client(model: ServedModel) -> TestClient:
@@ -90,6 +94,20 @@ def test_a_failure_has_the_form_of_its_protocol_and_is_logged_with_its_request(
         assert stats["inference_count"] == 0
 
 
+def test_heads_that_say_no_number_are_an_error_without_one(
+    digits_bundle: Bundle, png: bytes
+) -> None:
+    model = numberless(digits_bundle, 1, 2, 3)
+    with client(model) as http:
+        said = http.post("/v1/classify", content=png, headers={"content-type": "image/png"})
+        tensors = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
+        for failed in (said, tensors):
+            assert failed.status_code == 500
+            assert "nan" not in failed.text.lower()
+        metrics = http.get("/metrics").text
+        assert 'offramp_inferences_total{model="digits",outcome="failed"} 2.0' in metrics
+
+
 def test_an_error_that_nobody_expected_says_nothing(
     digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +122,37 @@ def test_an_error_that_nobody_expected_says_nothing(
         assert said.json() == {"error": "the server failed; its log says why"}
 
 
+def test_not_ready_while_a_worker_is_lost(
+    digits_bundle: Bundle, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engine.WATCH_S", 1.0)  # time enough to ask
+    stuck, release = threading.Event(), threading.Event()
+
+    def get_stuck_once(exit: int, is_head: bool) -> None:
+        if exit == 2 and not is_head and not stuck.is_set():
+            stuck.set()
+            release.wait(PATIENCE_S)
+
+    def ready() -> tuple[int, str]:
+        said = httpx.get(f"{url}/readyz")
+        return said.status_code, said.text
+
+    model = tampered(digits_bundle, get_stuck_once)
+    with live(model, workers=1, stall_s=0.1) as url, ThreadPoolExecutor(1) as pool:
+        path, headers = f"{url}/v1/classify?threshold=1", {"content-type": "image/png"}
+        asked = pool.submit(httpx.post, path, content=png, headers=headers)
+        until(lambda: ready() == (503, "a worker is lost\n"))
+        until(lambda: ready() == (200, "ready\n"))
+        answer = asked.result().json()
+        assert (answer["exit"], answer["stop_reason"]) == (1, "degraded")
+        answer = httpx.post(path, content=png, headers=headers).json()
+        assert (answer["exit"], answer["stop_reason"]) == (3, "final")
+        said = samples(url)
+        assert said["offramp_worker_restarts_total"] == 1
+        assert said["offramp_in_flight"] == said["offramp_queue_depth"] == 0
+        release.set()
+
+
 def test_ready_while_a_later_segment_is_out_of_use(digits_bundle: Bundle, png: bytes) -> None:
     with client(failing(digits_bundle, (3, False))) as http:
         for _ in range(MAX_FAILURES + 1):
@@ -111,4 +160,8 @@ def test_ready_while_a_later_segment_is_out_of_use(digits_bundle: Bundle, png: b
                 "/v1/classify?threshold=1", content=png, headers={"content-type": "image/png"}
             ).json()
             assert (answer["exit"], answer["stop_reason"]) == (2, "degraded")
+        asked = request(IMAGES[:1], parameters={"threshold": 1.0})
+        outputs = http.post("/v2/models/digits/infer", json=asked).json()["outputs"]
+        said = {output["name"]: output["data"] for output in outputs}
+        assert (said["exit"], said["stop_reason"]) == ([2], ["degraded"])
         assert http.get("/readyz").status_code == 200

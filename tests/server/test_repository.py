@@ -2,21 +2,27 @@
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from models.bundle.bundle import Bundle
-from server.catalog import Catalog
+from models.bundle.bundle import Bundle, BundleError
+from server.catalog import Catalog, ServedModel, serve_bundle
 from server.errors import NotReady
 from server.gate import Gate
 from server.metrics import Metrics
 from server.repository import Repository
 from server.settings import load_settings
-from tests.bundles import copied
+from tests.bundles import copied, edit, sign
 from tests.server.engines import results_of, running
+from tests.server.live import PATIENCE_S, PNG, live, samples, until
+from tests.server.test_departure import ENDINGS, PATH, ended, gated
 
 
 @pytest.fixture
@@ -65,3 +71,60 @@ def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository
         assert repository.find("digits", 1).key == ("digits", 1)
 
     asyncio.run(run())
+
+
+def test_a_version_is_loading_while_it_is_measured(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C32
+    measuring, gate = threading.Event(), threading.Event()
+
+    def gated_bundle(*arguments: Any) -> ServedModel:  # noqa: ANN401
+        measuring.set()
+        assert gate.wait(PATIENCE_S)
+        return serve_bundle(*arguments)
+
+    async def states() -> list[tuple[int, str]]:
+        return [(entry.key[1], entry.state) for entry in await repository.index()]
+
+    async def run() -> None:
+        load = asyncio.create_task(repository.load("digits", 2))
+        await asyncio.to_thread(measuring.wait, PATIENCE_S)
+        assert await states() == [(1, "UNAVAILABLE"), (2, "LOADING")]
+        gate.set()
+        await load
+        assert await states() == [(1, "UNAVAILABLE"), (2, "READY")]
+
+    monkeypatch.setattr("server.repository.serve_bundle", gated_bundle)
+    asyncio.run(run())
+
+
+def test_a_request_ends_with_the_version_it_began_with(digits_bundle: Bundle) -> None:
+    model, runner = gated(digits_bundle, exit=2)
+    headers = {"content-type": "image/png"}
+    with (
+        live(model, zoo=digits_bundle.path.parents[1]) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(httpx.post, f"{url}{PATH}", content=PNG, headers=headers)
+        until(lambda: runner.num_waiting == 1)
+        assert httpx.post(f"{url}/v2/repository/models/digits/unload").status_code == 200
+        refused = httpx.post(f"{url}{PATH}&model=digits", content=PNG, headers=headers)
+        assert (refused.status_code, "unloaded" in refused.text) == (503, True)
+        runner.gate.set()
+        said = asked.result()
+        assert said.status_code == 200
+        assert (said.json()["version"], said.json()["exit"]) == (1, 3)
+        assert [samples(url)[ended(outcome)] for outcome in ENDINGS] == [1, 0, 0]
+
+
+def test_a_bundle_needs_the_operating_point_that_requests_get(
+    digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    def forget(bundle: Path) -> None:
+        points = "operating_points"
+        edit(bundle / "calibration.json", lambda calibration: calibration[points].pop("balanced"))
+        sign(bundle)
+
+    copied(digits_bundle.path, tmp_path, "digits", 1, forget)
+    with pytest.raises(BundleError, match=r"has no operating point named balanced$"):
+        serve_bundle(tmp_path / "digits/1", load_settings())

@@ -10,6 +10,7 @@ import pytest
 
 from models.bundle.bundle import Bundle
 from server.catalog import ServedModel
+from tests.server.engines import failing
 from tests.server.live import PNG, connect, live, request, samples, until
 from tests.server.test_departure import ENDINGS, PATH, check_answers, ended, gated, gone, segments
 
@@ -123,6 +124,15 @@ def test_a_failure_on_the_way_is_an_event(
         ((name, problem),) = streamed(url, "", content=PNG)
         assert (name, problem["status"]) == ("error", 500)
         assert samples(url)[ended("failed")] == 1
+
+
+def test_a_stream_ends_with_what_it_has_where_a_later_segment_fails(
+    digits_bundle: Bundle,
+) -> None:
+    with live(failing(digits_bundle, (3, False))) as url:
+        *exits, (name, final) = streamed(url, "threshold=1", content=PNG)
+    assert [said["exit"] for _, said in exits] == [1, 2]
+    assert (name, final["exit"], final["stop_reason"]) == ("final", 2, "degraded")
 
 
 @pytest.mark.parametrize(
