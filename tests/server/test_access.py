@@ -2,17 +2,21 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
+from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.testclient import TestClient
 
 from server import problems
-from server.access import trusted
+from server.access import check, trusted
 from server.catalog import ServedModel
+from server.errors import Unauthenticated
 from server.gate import Gate
 from server.logs import JsonLines
 from server.settings import Settings, SettingsError, load_settings
@@ -64,6 +68,24 @@ def test_every_key_of_the_list_is_taken_and_probes_need_none(model: ServedModel)
             said = httpx.post(f"{url}/v1/classify", content=PNG, headers=HEADERS | bearer(key))
             assert said.status_code == 200
         assert [httpx.get(f"{url}{path}").status_code for path in OPEN] == [200] * len(OPEN)
+
+
+@pytest.mark.parametrize("given", [KEY, OTHER, "wrong", None])
+def test_every_hash_is_compared_whichever_it_is(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    compared: list[bytes] = []
+
+    def counted(digest: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return compare_digest(digest, known)
+
+    monkeypatch.setattr("server.access.compare_digest", counted)
+    hashed = tuple(sha256(key.encode()).digest() for key in (KEY, OTHER, "third"))
+    key = given and HTTPAuthorizationCredentials(scheme="Bearer", credentials=given)
+    with nullcontext() if given in (KEY, OTHER) else pytest.raises(Unauthenticated):
+        check(key or None, hashed)
+    assert compared == list(hashed)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +218,14 @@ def test_one_line_per_request_and_no_secret_in_it(
         answer = httpx.post(f"{url}/v1/classify?threshold=1", content=PNG, headers=headers).json()
         httpx.post(f"{url}{path}", content=PNG, headers=headers)
         httpx.get(f"{url}/secret-path")
+        httpx.post(f"{url}/v1/classify", content=PNG, headers=HEADERS | bearer("secret-wrong"))
     access = [r for r in caplog.records if r.name == "offramp.access"]
     lines = [json.loads(JsonLines().format(record)) for record in access]
     assert [(line["route"], line["code"], line["exits"]) for line in lines] == [
         ("/v1/classify", 200, [3]),
         ("/v1/classify", 422, []),
         ("unmatched", 404, []),
+        ("/v1/classify", 401, []),
     ]
     assert all(line["method"] in ("GET", "POST") and line["duration_ms"] > 0 for line in lines)
     assert answer["label"] not in json.dumps([line["message"] for line in lines])

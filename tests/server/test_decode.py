@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -88,6 +90,12 @@ def test_size_is_checked_before_decoding() -> None:
     header_only = content[:45]
     with pytest.raises(ImageTooLarge, match="10 x 10"):
         decode_image(header_only, GREY, 99)
+
+
+def test_no_image_is_the_first_to_need_a_plugin() -> None:
+    code = "import server.decode; from PIL import Image; print(Image.init())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", "all had been loaded before"
 
 
 @given(st.binary(max_size=200))

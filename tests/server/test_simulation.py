@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.bundle.costs import DELIVERY_S
+from models.bundle.costs import DELIVERY_S, Costs
 from models.bundle.policy import StopReason, policy_of_threshold
 from server.catalog import ServedModel
 from server.job import Budget, Demand, Job
@@ -58,6 +58,12 @@ def requests_of(model: ServedModel, drawn: list[Draw]) -> list[Request]:
 
 def as_predicted(step: Step, rows: int, is_head: bool) -> float:
     costs = step.model.costs
+    return costs.head_s(step.exit, rows) if is_head else costs.segment_s(step.exit, rows)
+
+
+def as_predicted_at_first(step: Step, rows: int, is_head: bool) -> float:
+    """As predicted by a profile of which nothing has been learned."""
+    costs = Costs(step.model.profile)
     return costs.head_s(step.exit, rows) if is_head else costs.segment_s(step.exit, rows)
 
 
@@ -178,6 +184,43 @@ def test_under_overload_everybody_admitted_is_shallow_and_in_time(model: ServedM
     assert max(fate.latency_s for fate in answered) <= 0.1 - DELIVERY_S + EPSILON
     depths = Counter(fate.outcome.answer.exit for fate in answered if fate.outcome)
     assert depths[1] > 0.9 * len(answered)
+
+
+def test_after_overload_nobody_is_refused_and_depth_comes_back(model: ServedModel) -> None:
+    """Under load responses take long, and are expected to for some answers more."""
+    overload, calm = (
+        [Draw(gap_s, 0.06, 1.0, 1, (0.5, 0.5, 0.5))] * number
+        for gap_s, number in ((0.001, 1000), (0.05, 200))
+    )
+    requests = requests_of(model, overload + calm)
+    fates = Simulation(Scheduler(1000, 1), as_predicted, Python(0.002, 0.0002)).run(requests)
+    outcomes = {id(fate.request): fate.outcome for fate in fates}
+    assert None in [outcomes[id(request)] for request in requests[:1000]]
+    exits = [o and o.answer.exit for o in (outcomes[id(request)] for request in requests[1000:])]
+    assert exits[:3] == [1, 1, 1]
+    assert None not in exits
+    assert exits[-50:] == [3] * 50
+
+
+def test_when_a_segment_becomes_slow_the_next_stop_before_it(model: ServedModel) -> None:
+    """Segment 2 takes ten times what it did, which no budget here has room for."""
+
+    def took(step: Step, rows: int, is_head: bool) -> float:
+        is_slow = step.exit == 2 and not is_head and simulation.now > 1.0
+        return (10 if is_slow else 1) * as_predicted_at_first(step, rows, is_head)
+
+    drawn = [Draw(0.1, 0.05, 1.0, 1, (0.5, 0.5, 0.5))] * 30
+    simulation = Simulation(Scheduler(1000, 1), took)
+    fates = simulation.run(requests_of(model, drawn))
+    outcomes = [fate.outcome for fate in fates if fate.outcome is not None]
+    assert len(outcomes) == 30
+    assert max(fate.latency_s for fate in fates) <= 0.05 - DELIVERY_S + EPSILON
+    before, learning, after = outcomes[:9], outcomes[10], outcomes[20:]
+    assert {o.stop_reason for o in before} == {StopReason.FINAL}
+    assert (learning.answer.exit, learning.stop_reason) == (1, StopReason.DEADLINE)
+    assert learning.ended_at - learning.answer.at_s > 0.03, "it was in segment 2 to the end"
+    assert {(o.answer.exit, o.stop_reason) for o in after} == {(1, StopReason.DEADLINE)}
+    assert all(o.ended_at == o.answer.at_s for o in after), "and never began it"
 
 
 def test_just_within_capacity_nobody_is_refused(model: ServedModel) -> None:

@@ -106,6 +106,14 @@ def test_bytes_that_are_no_graph(digits_bundle: Bundle, content: bytes) -> None:
         runner_of(digits_bundle, digits_bundle.graphs | {"segment_2.onnx": content})
 
 
+def test_a_graph_of_another_time(digits_bundle: Bundle) -> None:
+    model = onnx.load_model_from_string(digits_bundle.graphs["segment_2.onnx"])
+    model.opset_import[0].version = 99
+    graphs = digits_bundle.graphs | {"segment_2.onnx": model.SerializeToString()}
+    with pytest.raises(BundleError, match=r"^segment_2.onnx cannot be run: .*[Oo]pset 99"):
+        runner_of(digits_bundle, graphs)
+
+
 def adder(location: str) -> ModelProto:
     """A graph that adds ten numbers it wants to read from another file."""
     numbers = TensorProto(
@@ -122,14 +130,19 @@ def adder(location: str) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-@pytest.mark.parametrize("location", ["numbers", "./numbers", "../data/numbers"])
+@pytest.mark.parametrize(
+    "location",
+    ["numbers", "./numbers", "../data/numbers", "../../{}/data/numbers", "link", "{}/data/numbers"],
+)
 def test_a_graph_cannot_read_other_files(
     location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "data"
     here.mkdir()
     (here / "numbers").write_bytes(np.arange(10, dtype=np.float32).tobytes())
+    (here / "link").symlink_to(here / "numbers")
     monkeypatch.chdir(here)
+    location = location.format(tmp_path.name if location.startswith(".") else tmp_path)
     x, y = (Tensor(name=name, dtype="float32", shape=(-1, 10)) for name in "xy")
     entry = Graph(
         file="segment_1.onnx",
