@@ -1,7 +1,8 @@
 """Shadow samples: images that stopped early, run on to the last exit while workers would idle.
 
 How often the last exit agrees with the answer that was given says, without labels, whether the
-thresholds still do what they did on the calibration split.
+thresholds still do what they did on the calibration split. What a segment took corrects its
+expected cost, also where that has become so high that nobody would run it for an answer.
 """
 
 import random
@@ -58,7 +59,9 @@ class Shadows:
         """Runs one more segment; true once the last exit has been compared and counted."""
         runner, num_exits = shadow.model.runner, shadow.model.manifest.num_exits
         shadow.exit += 1
+        start = runner.clock()
         shadow.features = runner.run_segment(shadow.exit, shadow.features, options)
+        shadow.model.costs.segment_took(shadow.exit, 1, runner.clock() - start)
         if shadow.exit < num_exits:
             return False
         logits = runner.run_head(num_exits, shadow.features, options)

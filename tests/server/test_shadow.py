@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from models.bundle.bundle import Bundle
+from models.bundle.costs import FALL
 from models.bundle.policy import StopReason, policy_of_threshold
 from models.bundle.runner import Arrays
 from server.catalog import ServedModel
@@ -62,6 +63,15 @@ def test_agreement_is_what_the_last_exit_says(model: ServedModel) -> None:
         ("2", "agree"): 0,
         ("2", "differ"): 0,
     }
+
+
+def test_a_segment_that_seems_too_slow_to_run_is_found_faster(model: ServedModel) -> None:
+    for _ in range(10):
+        model.costs.segment_took(2, 1, 1.0)
+    feared_s = model.costs.segment_s(2, 1)
+    assert feared_s > 20 * model.costs.segment_s(3, 1), "a run of it would be late"
+    asyncio.run(shadowed(model, Metrics(), share=1.0, wanted=ROWS))
+    assert model.costs.segment_s(2, 1) < (1 - FALL) ** (ROWS - 1) * feared_s
 
 
 def test_no_share_no_shadows(model: ServedModel) -> None:
