@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Becomes a process of a built image as an orchestrator would start it, without Docker: read-only root,
-# the image's own user, no capabilities. OFFRAMP_* variables go along; the zoo that one names is mounted
-# read-only. Needs root and buildah. Usage: IMAGE=TAG ROOT=MOUNTED deploy/in-image.sh COMMAND...
+# the image's own user, no capabilities. OFFRAMP_* and OTEL_* variables go along; the zoo that one names is
+# mounted read-only. Needs root and buildah. Usage: IMAGE=TAG ROOT=MOUNTED deploy/in-image.sh COMMAND...
 set -euo pipefail
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
 
@@ -14,7 +14,7 @@ fi
 own='{{range .Docker.Config.Env}}{{println .}}{{end}}'
 mapfile -t environment < <(
     buildah inspect --type image --format "$own" "$IMAGE" | grep .
-    env | grep ^OFFRAMP_
+    env | grep -E '^(OFFRAMP|OTEL)_'
 )
 
 exec unshare --mount bash -c '
