@@ -1,5 +1,5 @@
 # Any Debian-based image with python3 and python3-venv will do.
-ARG BASE=python:3.11-slim
+ARG BASE=python:3.11.15-slim-bookworm
 # requirements/traces.txt for a server that can send traces
 ARG REQUIREMENTS=requirements/serve.txt
 

@@ -44,13 +44,14 @@ def serving(
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
     It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
+    SERVER_COMMAND, where set, runs instead of this environment's `offramp`.
     """
     port = port or free_port(1 + processes)
-    settings["processes"] = processes
-    command = [sys.executable, "-m", module, "serve", "--zoo", str(zoo.resolve())]
+    settings |= {"processes": processes, "zoo": zoo.resolve(), "port": port}
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
-    with started([*command, "--port", str(port)], port, environment) as server:
+    command = os.environ.get("SERVER_COMMAND", f"{sys.executable} -m {module}").split()
+    with started([*command, "serve"], port, environment) as server:
         for number in range(processes if processes > 1 else 0):
             wait_until_ready(server, own_url(server, number))
         yield server

@@ -1,9 +1,10 @@
 """Offramp on a real Ray cluster of two nodes on this machine; under load, one of them is killed.
 
     python -m benchmarks.ray_cluster examples/otter.png --replicas 2 --kill
-    python -m benchmarks.ray_cluster examples/otter.png --replicas 0 --clients 24 --requests 2400
+    python -m benchmarks.ray_cluster examples/otter.png --replicas 0 --clients 24 --requests 7200
 
-Prints one line of JSON: how many requests were sent, what was answered, and how many a second.
+Prints one line of JSON: how many requests were sent, what was answered, how many a second, and how
+many images each engine had seen, warming up included.
 """
 
 import json
@@ -22,6 +23,7 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve.schema import ReplicaState
 
 from benchmarks.process import ROOT, free_port
 from deploy.ray.application import Options, build
@@ -31,11 +33,12 @@ PATIENCE = {  # two nodes start slowly on a small machine
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_worker_niceness": "0",  # else it is served last, whatever runs beside it
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_metrics_report_interval_ms": "2000",
 }
 STORE_BYTES = 100 * 2**20
 WARM_UP = 8
 KILL_AFTER_S = 1
-REPORT_S = 15  # Ray's nodes report metrics every ten seconds
+REPORT_S = 6  # until Ray's exporters have the last answers
 HEADERS = {"content-type": "image/png"}
 
 
@@ -92,17 +95,36 @@ def send(url: str, image: bytes, number: int) -> Counter[str]:
     return said
 
 
-def answers_by_replica() -> dict[str, int]:
-    """What Ray's own exporters, one on each node, say of the engines."""
-    answered: Counter[str] = Counter()
+def exported(name: str, **labels: str) -> dict[str, int]:
+    """A metric of the engines by replica, as Ray's own exporters have it, one on each node."""
+    found: Counter[str] = Counter()
+    labels["deployment"] = "engine"
     for node in ray.nodes():
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         with suppress(httpx.TransportError):  # a killed node
-            for family in text_string_to_metric_families(httpx.get(url).text):
+            lines = httpx.get(url).text.splitlines()
+            wanted = (line for line in lines if line.startswith(f"ray_{name}{{"))
+            for family in text_string_to_metric_families("\n".join(wanted)):
                 for sample in family.samples:
-                    if sample.name == "ray_offramp_replica_exits_total":
-                        answered[sample.labels["replica"]] += int(sample.value)
-    return dict(answered)
+                    if labels.items() <= sample.labels.items():
+                        found[sample.labels["replica"]] += int(sample.value)
+    return dict(found)
+
+
+def images() -> dict[str, int]:
+    """How many each engine has seen."""
+    return exported("offramp_batch_rows_sum", exit="1")
+
+
+def num_engines() -> int:
+    engine = serve.status().applications["offramp"].deployments["engine"]
+    return int(engine.replica_states[ReplicaState.RUNNING])
+
+
+def warm_up(url: str, image: bytes) -> None:
+    """Asks until every engine has answered."""
+    while len([seen for seen in images().values() if seen]) < num_engines():
+        send(url, image, WARM_UP)
 
 
 def main(
@@ -113,20 +135,24 @@ def main(
     kill: bool = False,
 ) -> None:
     content, each = image.read_bytes(), requests // clients
-    result: dict[str, object] = {"replicas": replicas, "sent": clients * each}
+    result: dict[str, object] = {"sent": clients * each}
     with cluster() as (made, second), serving(replicas) as url:
-        send(url, content, WARM_UP)
+        warm_up(url, content)
+        result["engines_at_start"] = num_engines()
         start = time.monotonic()
         with ThreadPoolExecutor(clients) as pool:
             asked = [pool.submit(send, url, content, each) for _ in range(clients)]
             if kill:
                 time.sleep(KILL_AFTER_S)
+                result["images_at_kill"] = images()
+                result["queue_depth_at_kill"] = exported("offramp_queue_depth")
                 result["clients_at_kill"] = sum(not one.done() for one in asked)
                 made.remove_node(second, allow_graceful=False)
             result["codes"] = sum((one.result() for one in asked), Counter[str]())
         result["per_second"] = round(clients * each / (time.monotonic() - start), 1)
+        result["engines_at_end"] = num_engines()
         time.sleep(REPORT_S)
-        result["answers_by_replica"] = answers_by_replica()
+        result["images_at_end"] = images()
     print(json.dumps(result))
 
 

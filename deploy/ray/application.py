@@ -12,16 +12,17 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from deploy.ray.exporting import Exporter
 from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.replica import EngineReplica
 from server.app import create_app, load_catalog
 from server.metrics import Metrics
-from server.settings import load_settings
+from server.settings import Settings, load_settings
 
 AUTOSCALING = AutoscalingConfig(
     min_replicas=1,
     max_replicas=8,
-    target_ongoing_requests=8,  # waiting or running: the depth of a replica's queue
+    target_ongoing_requests=8,  # waiting or running; a request of many images counts as one
     upscale_delay_s=5,
     downscale_delay_s=300,
 )
@@ -37,12 +38,11 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings, metrics = load_settings(), Metrics()
-        return create_app(
-            settings,
-            load_catalog(settings, metrics),
-            metrics,
-            lambda *_: RemoteEngine(self._replicas, settings.max_in_flight),
-        )
+        return create_app(settings, load_catalog(settings, metrics), metrics, self._start_engine)
+
+    def _start_engine(self, settings: Settings, metrics: Metrics) -> RemoteEngine:
+        Exporter(metrics.registry).report()
+        return RemoteEngine(self._replicas, settings.max_in_flight)
 
 
 class Options(BaseModel):

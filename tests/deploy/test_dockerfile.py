@@ -16,6 +16,10 @@ def test_environment_names_only_known_settings() -> None:
     assert {name.lower() for name in named} <= Settings.model_fields.keys()
 
 
+def test_base_is_pinned() -> None:
+    assert re.search(r"^ARG BASE=python:3\.11\.\d+-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+
+
 def test_runs_as_a_fixed_user_that_is_not_root() -> None:
     assert re.findall(r"^USER (.+)$", FINAL_STAGE, re.MULTILINE) == ["10001:10001"]
 

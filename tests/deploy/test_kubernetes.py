@@ -1,5 +1,6 @@
 """The manifests against Kubernetes's own schemas, the image and the server's settings."""
 
+import re
 import shutil
 import subprocess
 import tomllib
@@ -116,16 +117,71 @@ def test_runtime_would_be_a_valid_pod() -> None:
 
 
 @pytest.mark.parametrize("directory", [DIRECTORY, DIRECTORY / "kserve"], ids=lambda d: d.name)
-def test_kustomization_names_every_file_and_can_be_built(directory: Path) -> None:
+def test_kustomization_names_every_file(directory: Path) -> None:
     named = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
     present = {path.name for path in directory.glob("*.yaml")}
     assert present - {"kustomization.yaml", "prometheus-adapter.yaml"} == set(named)
+
+
+def built(directory: Path) -> dict[str, Manifest]:
+    """What kubectl would apply, by kind."""
     if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed: named, but not built")
-    built = subprocess.run(
+        pytest.skip("kubectl is not installed")
+    said = subprocess.run(
         ["kubectl", "kustomize", directory], check=True, capture_output=True, text=True
     )
-    assert len(list(yaml.safe_load_all(built.stdout))) == len(named)
+    return {each["kind"]: each for each in yaml.safe_load_all(said.stdout)}
+
+
+def test_server_as_built() -> None:
+    by_kind = built(DIRECTORY)
+    assert len(by_kind) == len(MANIFESTS)
+    for kind in by_kind.keys() - {"ServiceMonitor"}:
+        kubernetes_validate.validate(by_kind[kind], VERSIONS[0], strict=True)
+    (namespace,) = {
+        each["metadata"]["namespace"] for kind, each in by_kind.items() if kind != "Namespace"
+    }
+    assert namespace == by_kind["Namespace"]["metadata"]["name"]
+    selected = by_kind["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+    assert selected == by_kind["Service"]["metadata"]["labels"]
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"offramp:{version()}"
+
+
+def test_runtime_as_built() -> None:
+    by_kind = built(DIRECTORY / "kserve")
+    assert by_kind.keys() == {"ServingRuntime", "InferenceService"}
+    (container,) = by_kind["ServingRuntime"]["spec"]["containers"]
+    assert container["image"] == f"offramp:{version()}"
+
+
+def test_monitor_finds_the_service() -> None:
+    (labels,) = KUSTOMIZATION["labels"]  # on everything, the Service too
+    assert labels["pairs"] == LABELS
+    assert MANIFESTS["service-monitor.yaml"]["spec"]["selector"] == {"matchLabels": LABELS}
+    assert KUSTOMIZATION["namespace"] == MANIFESTS["namespace.yaml"]["metadata"]["name"]
+
+
+def test_network_policy_lets_two_namespaces_in_and_nothing_out() -> None:
+    spec = MANIFESTS["network-policy.yaml"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in spec
+    (rule,) = spec["ingress"]
+    (port,) = rule["ports"]
+    assert port == {"protocol": "TCP", "port": "http"}
+    monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    assert rule["from"] == [{"podSelector": {}}, {"namespaceSelector": monitoring}]
+
+
+def test_guides_policy_for_traces_is_valid_and_adds_only_ways_out() -> None:
+    guide = (ROOT / "docs/operating.md").read_text()
+    (policy,) = map(yaml.safe_load, re.findall(r"^```yaml\n(.+?)^```", guide, re.M | re.S))
+    kubernetes_validate.validate(policy, VERSIONS[0], strict=True)
+    assert policy["metadata"]["name"] != MANIFESTS["network-policy.yaml"]["metadata"]["name"]
+    assert policy["spec"]["podSelector"] == {"matchLabels": LABELS}
+    assert policy["spec"]["policyTypes"] == ["Egress"]
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 4318}
 
 
 @pytest.mark.parametrize("container", [CONTAINER, RUNTIME["containers"][0]], ids=["pod", "kserve"])
@@ -200,9 +256,18 @@ def test_autoscaler_asks_for_the_metric_that_the_adapter_makes() -> None:
     assert "replicas" not in MANIFESTS["deployment.yaml"]["spec"]
 
 
-def test_image_is_of_this_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    (image,) = KUSTOMIZATION["images"]
-    assert image["name"] == CONTAINER["image"]
-    assert image["newTag"] == version
-    assert RUNTIME["containers"][0]["image"] == f"{image['newName']}:{version}"
+def version() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+@pytest.mark.parametrize("kustomization", [KUSTOMIZATION, KSERVE], ids=["pod", "kserve"])
+def test_image_is_of_this_version(kustomization: Manifest) -> None:
+    (image,) = kustomization["images"]
+    assert image["name"] == CONTAINER["image"] == RUNTIME["containers"][0]["image"]
+    assert image["newTag"] == version()
+
+
+def test_inference_service_has_the_name_of_a_bundle() -> None:
+    name = read("kserve/inference-service.yaml")["metadata"]["name"]
+    assert (ROOT / "models/zoo" / name).is_dir()

@@ -18,16 +18,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 from sklearn.datasets import load_digits
 
-from benchmarks.process import ROOT
 from benchmarks.prometheus import DIRECTORY, SCRAPE_S, Prometheus, eventually, has_data, scraping
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
 from tests.deploy import dashboard
 from tests.deploy.dashboard import Query
-from tests.deploy.rules import ALERTS, RECORDED
+from tests.deploy.rules import ALERTS, RECORDED, autoscaler_query
 from tests.images import encoded
 
 RATE_INTERVAL_S = 4 * SCRAPE_S  # what Grafana takes for $__rate_interval on a short time range
@@ -221,16 +219,7 @@ def test_every_rule_was_evaluated_without_error(observed: Observed) -> None:
 
 
 def test_autoscalers_metric_has_a_value(observed: Observed) -> None:
-    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/prometheus-adapter.yaml").read_text())
-    (rule,) = adapter["rules"]["custom"]
-    query: str = rule["metricsQuery"]
-    for name, value in (
-        ("Series", rule["seriesQuery"].partition("{")[0]),
-        ("LabelMatchers", 'job="offramp"'),
-        ("GroupBy", "job"),
-    ):
-        query = query.replace(f"<<.{name}>>", value)
-    assert "<<" not in query
+    query = autoscaler_query('job="offramp"', "job")
     (series,) = observed.prometheus.get("query", query=query)["result"]
     assert 0 <= float(series["value"][1]) <= 1
 

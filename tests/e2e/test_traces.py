@@ -38,8 +38,10 @@ def collector() -> Iterator[tuple[str, list[Span]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}", spans
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", spans
+        finally:
+            server.shutdown()
 
 
 def children_of(parent: Span, spans: list[Span]) -> list[Span]:
