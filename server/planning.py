@@ -23,7 +23,7 @@ from server.simulation import Fate, Python, Request, Simulation
 BURST_S, BURST_RATE = 0.5, 3.0
 """Length of a burst, and how many times the mean rate it has."""
 MAX_PYTHON = 0.95
-"""Share of the interpreter's time that requests may take."""
+"""Share of the interpreter's time that requests may take before they are admitted or refused."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
     ]
     row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))
     rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
-    if rate * plan.python.request_s >= MAX_PYTHON:
+    if rate * plan.python.request_s / 2 >= MAX_PYTHON:
         raise UserError(f"{rate:.0f} requests/s leave the interpreter no time for segments")
     scheduler, took = Scheduler(plan.max_in_flight, plan.workers), Durations(model.profile)
     fates = Simulation(scheduler, took, plan.python, plan.cores).run(requests)

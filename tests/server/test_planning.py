@@ -91,8 +91,8 @@ def test_python_delays_segments_and_can_be_too_much(model: ServedModel) -> None:
     busy = poisson(15, 500, np.random.default_rng(0))
     shared, apart = (simulate(model, replace(plan, cores=n), busy, seed=0) for n in (1, 2))
     assert shared.p50_s > 1.1 * apart.p50_s > FULL_S + 0.01
-    with pytest.raises(UserError, match=r"^100 requests/s leave the interpreter no time for"):
-        simulate(model, plan, evenly(100, 200), seed=0)
+    with pytest.raises(UserError, match=r"^200 requests/s leave the interpreter no time for"):
+        simulate(model, plan, evenly(200, 200), seed=0)
 
 
 def test_a_bundle_without_calibration_rows_is_refused(digits_bundle: Bundle) -> None:
