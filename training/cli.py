@@ -20,6 +20,7 @@ from training import evaluate as evaluation
 from training import export as exporting
 from training.config import RECIPES, TrainConfig
 from training.data import DataError, load_images
+from training.distributed import leave
 from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.reproduce import reproduce as run_experiment
 
@@ -41,6 +42,7 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
     with network_errors():
         best = loop.train(config, run)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
+    leave()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The processes of one training run, as `torchrun` starts them; without it there is one."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +58,17 @@ def join() -> Iterator[World]:
     distributed.init_process_group("nccl" if has_gpu else "gloo")
     try:
         yield World(device, distributed.get_rank(), distributed.get_world_size())
-        # gloo's threads let go of the last tensors, which an interpreter that ends forbids
-        distributed.barrier()
+        distributed.barrier()  # no one tears down what another still needs
     finally:
         distributed.destroy_process_group()
+
+
+def leave() -> None:
+    """Ends a process of `torchrun` that is done, as it is; does nothing to any other.
+
+    Threads of gloo may still let go of tensors: where the interpreter is ending that aborts.
+    """
+    if "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

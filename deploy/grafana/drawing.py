@@ -19,7 +19,7 @@ LEGEND_ROWS = 1.2
 LONG_NAME = 14
 HEADROOM = 1.05
 FORMATTERS = {
-    "percentunit": PercentFormatter(1, decimals=0),
+    "percentunit": PercentFormatter(1),
     "s": EngFormatter("s"),
     "bytes": EngFormatter("B"),
     "joule": EngFormatter("J"),

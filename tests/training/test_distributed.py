@@ -34,8 +34,10 @@ from pathlib import Path
 import torch
 from training import loop
 from training.config import TrainConfig
+from training.distributed import leave
 torch.set_num_threads(1)
 loop.train(TrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), print)
+leave()
 """
 
 
