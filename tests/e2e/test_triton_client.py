@@ -167,11 +167,13 @@ def test_load_and_unload(client: triton.InferenceServerClient, by_hand: ByHand) 
     client.unload_model("digits")
     client.unload_model("digits")
     assert not client.is_model_ready("digits")
-    assert client.is_server_ready()
+    assert client.is_server_live()
+    assert not client.is_server_ready(), "it has no model"
     with pytest.raises(InferenceServerException, match="unloaded"):
         infer(client, by_hand.images[:1])
     client.load_model("digits")
     client.load_model("digits")
+    assert client.is_server_ready()
     assert client.is_model_ready("digits")
     assert infer(client, by_hand.images[:1]).as_numpy("exit").shape == (1,)
 
