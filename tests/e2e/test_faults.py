@@ -148,6 +148,7 @@ def test_f9_extreme_budgets_are_budgets(url: str, budget: str) -> None:
     assert httpx.post(f"{url}{PATH}&{query}", content=PNG, headers=HEADERS).status_code == 200
 
 
+@pytest.mark.not_in_image
 def test_f13_after_a_kill_the_next_start_serves(
     serve: Serve, digits_zoo: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_f28_files_are_read_at_start_only(serve: Serve, digits_zoo: Path, tmp_pa
         assert ask(server.url) == said
 
 
+@pytest.mark.not_in_image
 def test_f28_connections_beyond_the_files_that_may_be_open(serve: Serve, digits_zoo: Path) -> None:
     with serve(digits_zoo, profile_s=0.2) as server:
         said, pid = ask(server.url), server.process.pid

@@ -293,6 +293,7 @@ def test_series_of_models_are_made_at_load_and_stay_few(
     assert client.get("/metrics").text.count("\n") == num_series - 1, "all but its model_info"
 
 
+@pytest.mark.not_in_image
 def test_the_watcher_follows_the_zoo(
     serve: Serve, digits_bundle: Bundle, by_hand: ByHand, tmp_path: Path
 ) -> None:
