@@ -141,7 +141,7 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
     One that is refused does not keep the others from serving: whoever restarts a server is no worse
     off than whoever loads the bundle into one that runs. Raises BundleError where none is left.
     """
-    catalog, meter = Catalog(), find_meter()
+    catalog, meter = Catalog(), find_meter(settings.execution_provider)
     if meter is not None:
         metrics.meter_found(meter)
     refusal = ""

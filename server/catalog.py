@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.bundle.bundle import Bundle, BundleError, load_bundle
 from models.bundle.costs import Costs
-from models.bundle.energy import Rapl
+from models.bundle.energy import Meter
 from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
 from models.bundle.runner import SegmentRunner
 from server.breaker import Breaker
@@ -65,7 +65,7 @@ class ServedModel:
 def serve_bundle(
     path: Path,
     settings: Settings,
-    meter: Rapl | None = None,
+    meter: Meter | None = None,
     current: ServedModel | None = None,
     check_open: Callable[[], object] = lambda: None,
 ) -> ServedModel:

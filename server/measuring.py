@@ -12,7 +12,7 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from models.bundle.bundle import Bundle
-from models.bundle.energy import Rapl
+from models.bundle.energy import Meter
 from models.bundle.manifest import CostProfile
 from models.bundle.profile import hardware, measure, warmed_up
 from models.bundle.runner import SegmentRunner
@@ -25,7 +25,7 @@ def measured(
     bundle: Bundle,
     runner: SegmentRunner,
     settings: Settings,
-    meter: Rapl | None,
+    meter: Meter | None,
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """What was measured before of this bundle on this host, or measures it now, with `progress`."""
@@ -46,7 +46,7 @@ def measured(
     return profile
 
 
-def key(bundle: Bundle, settings: Settings, meter: Rapl | None) -> str:
+def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
     """Names everything that a measurement depends on; the manifest has the graphs' hashes."""
     manifest = bundle.manifest
     facts = (

@@ -21,7 +21,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from models.bundle.energy import Rapl
+from models.bundle.energy import Meter
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
 from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
@@ -269,7 +269,7 @@ class Metrics:
     def failed(self, model: ServedModel) -> None:
         self._inferences.labels(model.manifest.name, "failed").inc()
 
-    def meter_found(self, meter: Rapl) -> None:
+    def meter_found(self, meter: Meter) -> None:
         """Exports what the host's meter counts, to hold the energy of answers against."""
         self.registry.register(MeterCollector(meter))
 
@@ -302,7 +302,7 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
 class MeterCollector(Collector):
     """Reads a meter at every scrape; says nothing where it has gone."""
 
-    meter: Rapl
+    meter: Meter
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(

@@ -39,7 +39,7 @@ class Repository:
     def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate) -> None:
         self._settings, self._catalog, self._metrics = settings, catalog, metrics
         self._gate = gate
-        self._meter = find_meter()
+        self._meter = find_meter(settings.execution_provider)
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._loading: Key | None = None

@@ -1,17 +1,22 @@
-"""Energy meters of the host: RAPL's counters of what the processor packages have used.
+"""Energy meters of the host: RAPL's of the processor packages, NVML's of NVIDIA's GPUs.
 
 https://www.kernel.org/doc/html/latest/power/powercap/powercap.html
+https://docs.nvidia.com/deploy/nvml-api/
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from math import nan
 from pathlib import Path
+from typing import Any, Literal
 
 POWERCAP = Path("/sys/class/powercap")
 JOULES_PER_COUNT = 1e-6
+NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
+"""Execution providers whose work NVML counts."""
 IDLE_S = 1.0
 MIN_METERED_S = 1.0
 """Below that a meter's steps show."""
@@ -39,11 +44,35 @@ class Rapl:
     """All packages together, whoever else uses them. Read it more often than a counter wraps."""
 
     zones: list[Zone] = field(default_factory=list)
-    source = "rapl"
+    source: Literal["rapl"] = "rapl"
 
     def read_j(self) -> float:
         """Joules since the meter was opened; raises OSError where it has gone."""
         return JOULES_PER_COUNT * sum(zone.read() for zone in self.zones)
+
+
+@dataclass(slots=True)
+class Nvml:
+    """All GPUs that a process sees, whoever else uses them, by the `pynvml` of nvidia-ml-py."""
+
+    library: Any
+    gpus: list[Any]
+    first_j: float = 0.0
+    source: Literal["nvml"] = "nvml"
+
+    def __post_init__(self) -> None:
+        self.first_j = self.read_j()
+
+    def read_j(self) -> float:
+        """Joules since the meter was opened; raises OSError where it has gone."""
+        try:
+            counts = [self.library.nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in self.gpus]
+        except self.library.NVMLError as error:
+            raise OSError(str(error)) from error
+        return float(sum(counts)) / 1000 - self.first_j
+
+
+Meter = Rapl | Nvml
 
 
 @dataclass(slots=True)
@@ -54,7 +83,7 @@ class Usage:
 
 
 @contextmanager
-def metered(meter: Rapl | None) -> Iterator[Usage]:
+def metered(meter: Meter | None) -> Iterator[Usage]:
     """Meters the work inside, after a second of rest.
 
     Not where it took less than a second, or where the meter has gone.
@@ -74,8 +103,28 @@ def metered(meter: Rapl | None) -> Iterator[Usage]:
         usage.watts = watts
 
 
-def find_meter(powercap: Path = POWERCAP) -> Rapl | None:
-    """The host's meter, or None where it has none that this process may read."""
+def find_meter(provider: str) -> Meter | None:
+    """The host's meter of what that execution provider runs on, or None without one."""
+    return find_nvml() if provider in NVIDIA else find_rapl()
+
+
+def find_nvml() -> Nvml | None:
+    """None without nvidia-ml-py, a driver, or GPUs that count."""
+    try:
+        library = import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        library.nvmlInit()
+        count = library.nvmlDeviceGetCount()
+        gpus = [library.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+        return Nvml(library, gpus) if gpus else None
+    except (library.NVMLError, OSError):
+        return None
+
+
+def find_rapl(powercap: Path = POWERCAP) -> Rapl | None:
+    """None where there are no counters that this process may read."""
     try:
         zones = [
             Zone(path, _number(path / "max_energy_range_uj"), _number(path / "energy_uj"))
@@ -87,7 +136,7 @@ def find_meter(powercap: Path = POWERCAP) -> Rapl | None:
     return Rapl(zones) if zones else None
 
 
-def _joules(meter: Rapl) -> float:
+def _joules(meter: Meter) -> float:
     """What the meter says; NaN where it has gone."""
     try:
         return meter.read_j()

@@ -243,7 +243,7 @@ class CostProfile(Record):
     segments: tuple[GraphCost, ...]
     exit_heads: tuple[GraphCost, ...]
     watts: float = Field(gt=0)
-    energy_method: Literal["estimate", "rapl"]
+    energy_method: Literal["estimate", "rapl", "nvml"]
 
     @model_validator(mode="after")
     def _one_entry_per_batch_size(self) -> Self:

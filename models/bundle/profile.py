@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle.energy import Rapl, metered
+from models.bundle.energy import Meter, metered
 from models.bundle.manifest import SCHEMA_VERSION, CostProfile, GraphCost
 from models.bundle.runner import Arrays, SegmentRunner
 
@@ -28,7 +28,7 @@ def measure(
     max_s: float = MAX_S,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     watts: float = WATTS_PER_CORE,
-    meter: Rapl | None = None,
+    meter: Meter | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """Times every graph at every batch size, on one thread, round by round after a warm-up.
@@ -58,7 +58,7 @@ def measure(
         segments=_graph_costs(quantiles[..., 0]),
         exit_heads=_graph_costs(quantiles[..., 1]),
         watts=usage.watts or watts,
-        energy_method="rapl" if usage.watts else "estimate",
+        energy_method=meter.source if meter and usage.watts else "estimate",
     )
 
 

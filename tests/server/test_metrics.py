@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bundle.energy import find_meter
+from models.bundle.energy import find_rapl
 from models.bundle.policy import StopReason
 from server.catalog import ServedModel
 from server.job import Answer, Budget, Outcome
@@ -57,7 +57,7 @@ def test_the_first_failure_of_a_route_is_an_increase(code: int) -> None:
 def test_the_hosts_meter_is_exported_as_long_as_there_is_one(tmp_path: Path) -> None:
     counter, metrics = add_zone(tmp_path, "intel-rapl:0", "package-0", 0), Metrics()
     name, labels = "offramp_meter_joules_total", {"source": "rapl"}
-    meter = find_meter(tmp_path)
+    meter = find_rapl(tmp_path)
     assert meter is not None
     metrics.meter_found(meter)
     counter.write_text("500000")
