@@ -30,7 +30,7 @@ MAX_PYTHON = 0.95
 class Plan:
     """What is simulated: workers and cores, what every request asks for, and what Python takes.
 
-    That is that of HTTP and decoding for a request, and of handing out and back a batch.
+    Python reads, decodes and answers a request, and hands a batch out and back.
     """
 
     policy: Policy

@@ -202,19 +202,15 @@ class Simulation:
         if seconds == 0:
             then()
             return
-        self._for_interpreter.append(Work(seconds, URGENT, then))
+        self._for_interpreter.append(Work(seconds, URGENT, partial(self._interpreted, then)))
         if len(self._for_interpreter) == 1:
-            self._run_interpreter()
+            self._cores.add(self._for_interpreter[0])
 
-    def _run_interpreter(self) -> None:
-        seconds = self._for_interpreter[0].left_s
-        self._cores.add(Work(seconds, URGENT, self._interpreted))
-
-    def _interpreted(self) -> None:
-        work = self._for_interpreter.popleft()
+    def _interpreted(self, then: Callable[[], None]) -> None:
+        self._for_interpreter.popleft()
         if self._for_interpreter:
-            self._run_interpreter()
-        work.then()
+            self._cores.add(self._for_interpreter[0])
+        then()
 
 
 def ignore(_: object) -> None:

@@ -84,7 +84,7 @@ def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
     num_lists = content.count(b"[") + content.count(b"{")
     if max(num_lists, content.count(b",")) > num_values + MAX_VALUES:
         raise BadBody("the JSON has more values than any request needs")
-    if nesting(content) > MAX_NESTING:
+    if num_lists > MAX_NESTING and nesting(content) > MAX_NESTING:
         raise BadBody("the JSON is nested too deeply")
     try:
         return kind.model_validate_json(content)
