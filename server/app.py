@@ -13,22 +13,21 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from server.engine.engine import Engine
-from server.engine.scheduler import Scheduler
-from server.engine.shadow import Shadows
-from server.http import direct, probes, problems
+from server.gate import Gate
+from server.http import probes, problems
 from server.http.decode import bound_decoders
-from server.http.departure import Departure
-from server.http.gate import Gate
-from server.http.middleware import UNMATCHED, LimitBody, Observe
-from server.http.state import Answering, State
+from server.http.edge import Edge, HotRoute
+from server.http.exchange import UNMATCHED
+from server.service import Answering, Service
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.v1 import classify, info
+from server.v2 import infer
 from server.v2 import routes as oip
 from server.v2.infer import HEADER_LENGTH
 from server.zoo.catalog import Catalog, find_bundles, serve_bundle
@@ -54,12 +53,9 @@ CORS: dict[str, Any] = {
 
 
 def local_engine(settings: Settings, metrics: Metrics) -> Engine:
-    """Workers in this process, running from now on."""
+    """The engine of this process, on the event loop that runs."""
     return Engine(
-        Scheduler(settings.max_in_flight, settings.workers),
-        metrics,
-        Shadows(settings.shadow_share, metrics),
-        settings.stall_s,
+        settings.workers, settings.max_in_flight, settings.stall_s, settings.shadow_share, metrics
     )
 
 
@@ -69,18 +65,15 @@ def create_app(
     metrics: Metrics,
     start_engine: Callable[[Settings, Metrics], Answering] = local_engine,
 ) -> FastAPI:
-    """The ASGI application over loaded models; its workers live as long as its lifespan."""
-    gate = Gate(settings.max_requests)
+    """The ASGI application over loaded models; its engine lives as long as its lifespan."""
     bound_decoders(settings.max_image_pixels)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = start_engine(settings, metrics)
+        engine, gate = start_engine(settings, metrics), Gate(settings.max_requests)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
             repository = Repository(settings, catalog, metrics, gate)
-            app.state.offramp = State(
-                settings, metrics, catalog, repository, engine, decoders, gate
-            )
+            app.state.service = Service(settings, metrics, repository, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
                 async with watching(repository, settings):
@@ -98,11 +91,12 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
         telemetry=TELEMETRY | {"tracing": settings.traces},
     )
-    app.state.gate, app.state.metrics = gate, metrics
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     problems.install(app)
-    direct.install(app, middleware(settings, metrics, gate))
+    app.middleware_stack = Edge(
+        app.build_middleware_stack(), find_hot, lambda: app.state.service, with_cors(settings)
+    )
     for route in app.routes:
         if isinstance(route, APIRoute):
             metrics.route_known(route.path)
@@ -110,15 +104,17 @@ def create_app(
     return app
 
 
-def middleware(settings: Settings, metrics: Metrics, gate: Gate) -> list[Middleware]:
-    """What surrounds every request, outermost first."""
-    cors = Middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
-    return [
-        Middleware(Observe, metrics=metrics, gate=gate),
-        *([cors] if settings.cors_origins else []),
-        Middleware(Departure, metrics=metrics, send_timeout_s=settings.send_timeout_s),
-        Middleware(LimitBody, metrics=metrics, settings=settings),
-    ]
+def find_hot(method: str, path: str) -> HotRoute | None:
+    """The routes that the edge answers itself."""
+    if path == classify.PATH and method == "POST":
+        return classify.ROUTE
+    return infer.route_of(method, path)
+
+
+def with_cors(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
+    """What lets pages of the origins that are set call the server."""
+    origins = settings.cors_origins
+    return lambda app: CORSMiddleware(app, allow_origins=origins, **CORS) if origins else app
 
 
 @asynccontextmanager

@@ -8,10 +8,20 @@ Floats = NDArray[np.float32]
 
 def calibrated_probabilities(logits: Floats, calibration_temperature: float) -> Floats:
     """Softmax of the logits divided by the calibration temperature: (rows, classes)."""
-    scaled = logits / np.float32(calibration_temperature)
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
+    return softmax(logits, calibration_temperature)[0]
+
+
+def softmax(logits: Floats, calibration_temperature: float) -> tuple[Floats, list[float]]:
+    """Calibrated probabilities, (rows, classes), and the confidence of each row.
+
+    The largest probability is that of the largest logit, whose exponential is 1 here.
+    """
+    scaled = logits * np.float32(1 / calibration_temperature)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    shares = np.reciprocal(scaled.sum(axis=1, keepdims=True))
+    scaled *= shares
+    return scaled, shares[:, 0].tolist()
 
 
 def confidence(probabilities: Floats) -> Floats:

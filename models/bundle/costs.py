@@ -7,15 +7,10 @@ from models.bundle.policy import Spend
 
 RISE, FALL = 0.5, 0.02
 """Shares of the gap by which an expectation follows a slower, and a faster, observation."""
-DELIVERY_FALL = 0.005
-"""Of a request's time outside of batches, whose high quantile decides who is late: with 0.02 twice
-as many were, at the capacity of two cores."""
 LARGEST_STEP = 2.0
 """An observation counts as at most this much of what was expected: it may be a stall."""
 SMALLEST, LARGEST = 0.5, 50.0
 """Of what was expected at first."""
-DELIVERY_S = 0.001
-"""Expected time of a request outside of batches and queues, until it is known."""
 
 
 class Expectation:
@@ -36,15 +31,13 @@ class Costs:
 
     A high quantile of the measured times, interpolated between the profile's batch sizes and
     extended in proportion beyond the largest, times the graph's correction. A batch takes
-    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. A request
-    spends `delivery_s` outside of batches and queues: to be read, and to be answered. Energy is the
+    `overhead_s` beyond its graphs: handing it out and back, and waiting for a core. Energy is the
     time a core is busy times its watts, shared by the rows of the batch.
     """
 
     def __init__(self, profile: CostProfile, overhead_s: float = 0.0) -> None:
         self.watts, self.max_rows = profile.watts, profile.batch_sizes[-1]
         self._overhead = Expectation(overhead_s)
-        self._delivery = Expectation(DELIVERY_S, DELIVERY_FALL)
         self._segments = [_Graph(cost, profile.batch_sizes) for cost in profile.segments]
         self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
         self._first_s = self.step_s(1, 1, is_head=False)  # before anything is learned
@@ -54,15 +47,17 @@ class Costs:
     def overhead_s(self) -> float:
         return self._overhead.value
 
-    @property
-    def delivery_s(self) -> float:
-        return self._delivery.value
-
     def segment_s(self, exit: int, rows: int) -> float:
         return self._segments[exit - 1].seconds(rows)
 
     def head_s(self, exit: int, rows: int) -> float:
         return self._heads[exit - 1].seconds(rows)
+
+    def most_rows_within(self, exit: int, seconds: float) -> int:
+        """The largest batch that was profiled to take no longer, segment and head; 0 for none."""
+        graphs = self._segments[exit - 1], self._heads[exit - 1]
+        times = (sum(graph.profiled(n) for graph in graphs) for n in range(1, self.max_rows + 1))
+        return sum(1 for time_s in times if time_s <= seconds)
 
     def step_s(self, exit: int, rows: int, *, is_head: bool) -> float:
         """A batch through exit head `exit`, after its segment unless the head runs alone."""
@@ -99,7 +94,7 @@ class Costs:
 
     def idle_s(self, rows: int, workers: int) -> float:
         """First answers for so many rows from a server that has nothing else to do."""
-        return DELIVERY_S + max(self._first_s, rows * self._first_row_s / workers)
+        return max(self._first_s, rows * self._first_row_s / workers)
 
     def energy_j(self, busy_s: float, rows: int) -> float:
         """One row's share of the energy of `busy_s` seconds on one core."""
@@ -115,10 +110,6 @@ class Costs:
         """Learns from a batch that was in hand for `seconds`, of which its graphs took `core_s`."""
         self._overhead.observe(seconds - core_s)
 
-    def delivered(self, seconds: float) -> None:
-        """Learns how long a request took to be read, and its answer to become a response."""
-        self._delivery.observe(seconds)
-
 
 class _Graph:
     """One graph's seconds by rows, never fewer for more, times a correction."""
@@ -130,7 +121,7 @@ class _Graph:
         self._correction = Expectation(1.0)
 
     def seconds(self, rows: int) -> float:
-        return self._correction.value * self._profiled(rows)
+        return self._correction.value * self.profiled(rows)
 
     def all_seconds(self, rows: int) -> list[float]:
         return [self._correction.value * seconds for seconds in self._table[1 : rows + 1]]
@@ -139,9 +130,10 @@ class _Graph:
         return self._correction.value * self._best
 
     def observe(self, rows: int, seconds: float) -> None:
-        if (profiled := self._profiled(rows)) > 0:
+        if (profiled := self.profiled(rows)) > 0:
             self._correction.observe(seconds / profiled)
 
-    def _profiled(self, rows: int) -> float:
+    def profiled(self, rows: int) -> float:
+        """Without the correction."""
         table = self._table
         return table[rows] if rows < len(table) else table[-1] * rows / (len(table) - 1)

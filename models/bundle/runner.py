@@ -93,10 +93,11 @@ class _Session:
                     f"{graph.file} has {shapes(found)} where the manifest says {shapes(promised)}"
                 )
         self._names = [tensor.name for tensor in graph.inputs]
+        self._outputs = [tensor.name for tensor in graph.outputs]
 
     def run(self, arrays: Arrays, options: ort.RunOptions | None) -> Arrays:
         inputs = dict(zip(self._names, arrays, strict=True))
-        outputs: Arrays = self._session.run(None, inputs, options)
+        outputs: Arrays = self._session.run(self._outputs, inputs, options)
         return outputs
 
 

@@ -1,94 +1,92 @@
-"""Running a step for a batch: features and answers of the jobs, and what they cost.
+"""Running a step for a batch. Pure: it changes no job and no cost, and any thread may do it.
 
-Costs are seconds by the runner's clock.
+Seconds are by the runner's clock.
 """
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 
 import numpy as np
 import onnxruntime as ort
 
-from models.bundle.confidence import calibrated_probabilities, confidence
+from models.bundle.confidence import Floats, softmax
 from models.bundle.runner import Arrays
-from server.engine.job import Answer, Job, Row
-from server.engine.queues import Step
-from server.engine.scheduler import Batch
-from server.errors import GraphFailed, GraphOutOfUse
+from server.engine.job import Row
+from server.engine.model import ServedModel
 
 
-def advance(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> None:
-    """Runs the segment and hands every job its row of the features; raises GraphFailed."""
-    model, exit = batch.step.model, batch.step.exit
-    start = model.runner.clock()
-    with guarded(Step(model, exit), options):
-        outputs = model.runner.run_segment(exit, gather([j.features for j in jobs]), options)
-    seconds, now = model.runner.clock() - start, time.monotonic()
-    macs = model.manifest.segments[exit - 1].macs
-    for row, job in enumerate(jobs):
-        job.exit = exit
-        job.features = Row(outputs, row)
-        job.macs += macs
-        job.segment_s.append(seconds)
-        job.segment_ends.append(now)
-    model.costs.segment_took(exit, len(jobs), seconds)
-    charge(batch, jobs, seconds)
+@dataclass(slots=True)
+class Task:
+    """What a lane is given: run segment `exit` for `rows`, then its head for some of them.
 
-
-def answer(batch: Batch, jobs: Sequence[Job], options: ort.RunOptions) -> float:
-    """Runs the exit head on the features the jobs hold, records what it said, and returns when.
-
-    Raises GraphFailed, also where it says no number.
+    `head_rows` are indices into `rows`. With `is_head` the rows hold the features of the exit, and
+    the head alone runs.
     """
-    model, exit = batch.step.model, batch.step.exit
-    temperature = model.bundle.calibration.exits[exit - 1].calibration_temperature
-    start = model.runner.clock()
-    with guarded(Step(model, exit, is_head=True), options):
-        logits = model.runner.run_head(exit, gather([j.features for j in jobs]), options)
-        probabilities = calibrated_probabilities(logits, temperature)
-        confidences = confidence(probabilities)
-        if not np.isfinite(confidences).all():
-            raise FloatingPointError("logits are not finite")
-    seconds, now = model.runner.clock() - start, time.monotonic()
-    macs = model.manifest.exit_heads[exit - 1].macs
-    for job, row, value in zip(jobs, probabilities, confidences.tolist(), strict=True):
-        job.answers.append(Answer(exit, row, value, now))
-        job.macs += macs
-    model.costs.head_took(exit, len(jobs), seconds)
-    charge(batch, jobs, seconds)
-    return now
+
+    model: ServedModel
+    exit: int
+    is_head: bool
+    rows: Sequence[Row]
+    head_rows: Sequence[int]
 
 
-@contextmanager
-def guarded(step: Step, options: ort.RunOptions) -> Iterator[None]:
-    """Keeps the step's breaker; any error inside is a GraphFailed outside.
+@dataclass(slots=True)
+class Computed:
+    """What a task gave; `failure` is the error of the segment, `head_failure` that of the head.
 
-    A run that was told to end is no failure.
+    `probabilities` are (head rows, classes), in the order of the task's `head_rows`.
     """
-    breaker = step.model.breakers[step.exit, step.is_head]
-    if breaker.is_open(time.monotonic()):
-        raise GraphOutOfUse(f"{step} is out of use: it failed {breaker.num_failures} times")
+
+    features: Arrays | None = None
+    segment_s: float = 0.0
+    probabilities: Floats | None = None
+    confidences: Sequence[float] = ()
+    head_s: float = 0.0
+    failure: Exception | None = None
+    head_failure: Exception | None = None
+
+
+def compute(task: Task, options: ort.RunOptions) -> Computed:
+    """Runs the segment and the head; an error ends up in what is returned."""
+    computed = Computed()
+    clock = task.model.runner.clock
+    start = clock()
     try:
-        yield
+        features = gather(task.rows)
+        if not task.is_head:
+            features = task.model.runner.run_segment(task.exit, features, options)
     except Exception as error:  # onnxruntime's errors have no common base
-        if not options.terminate:
-            breaker.failed(time.monotonic())
-        raise GraphFailed(f"{step} failed") from error
-    breaker.succeeded()
+        computed.failure = error
+        return computed
+    computed.features, between = features, clock()
+    computed.segment_s = between - start
+    if task.head_rows:
+        try:
+            _run_head(task, features, computed, options)
+        except Exception as error:
+            computed.head_failure = error
+        computed.head_s = clock() - between
+    return computed
 
 
-def charge(batch: Batch, jobs: Sequence[Job], core_s: float) -> None:
-    batch.core_s += core_s
-    energy_j = batch.step.model.costs.energy_j(core_s, len(jobs))
-    for job in jobs:
-        job.compute_s += core_s
-        job.energy_j += energy_j
+def _run_head(task: Task, features: Arrays, computed: Computed, options: ort.RunOptions) -> None:
+    """Raises FloatingPointError where a logit is no number."""
+    if len(task.head_rows) < len(task.rows):
+        features = select(features, task.head_rows)
+    logits = task.model.runner.run_head(task.exit, features, options)
+    fitted = task.model.bundle.calibration.exits[task.exit - 1]
+    probabilities, confidences = softmax(logits, fitted.calibration_temperature)
+    if not all(map(isfinite, confidences)):
+        raise FloatingPointError("logits are not finite")
+    computed.probabilities, computed.confidences = probabilities, confidences
 
 
 def gather(rows: Sequence[Row]) -> Arrays:
-    """Rows of several batches as one; no copy of what lies together in one of them already."""
+    """Rows of several batches as one; rows that lie together in one of them are not copied."""
+    if len(rows) == 1:
+        return [array[rows[0].index : rows[0].index + 1] for array in rows[0].arrays]
     parts = [
         select(same[0].arrays, [row.index for row in same])
         for same in (list(group) for _, group in groupby(rows, lambda row: id(row.arrays)))
@@ -98,8 +96,9 @@ def gather(rows: Sequence[Row]) -> Arrays:
     )
 
 
-def select(arrays: Arrays, indices: list[int]) -> Arrays:
+def select(arrays: Arrays, indices: Sequence[int]) -> Arrays:
+    """Some rows of each array: a view where they are consecutive."""
     start, end = indices[0], indices[-1] + 1
-    if indices == list(range(start, end)):
+    if list(indices) == list(range(start, end)):
         return [array[start:end] for array in arrays]
-    return [array[indices] for array in arrays]
+    return [array[list(indices)] for array in arrays]

@@ -1,222 +1,207 @@
-"""Worker threads that take batches from the scheduler, run them and apply the stop rule.
+"""The loop that serves: next batch, run, judge, hand over. All of it happens on the event loop.
 
-Nothing here runs on the event loop but alarms, the watch over the workers and the delivery of
-answers and outcomes.
+Scheduler, jobs, costs and breakers belong to that one thread; lanes are handed a task and hand back
+what it gave.
 """
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import count
 from math import inf
-from typing import TypeVar
-
-from onnxruntime import RunOptions
+from typing import Protocol
 
 from models.bundle.policy import StopReason
-from server.engine.compute import advance, answer
-from server.engine.job import Answer, Demand, Job, Outcome
+from server.engine.admission import Admission, Slots
+from server.engine.compute import Computed, Task
+from server.engine.job import Demand, Job, Outcome
+from server.engine.lanes import Lanes
+from server.engine.model import SHORT_S, ServedModel
+from server.engine.noting import note, note_failures, requests_of
+from server.engine.queues import Step
 from server.engine.scheduler import Batch, Scheduler
-from server.engine.shadow import Shadow, Shadows
-from server.engine.verdict import Verdict, judge
-from server.engine.worker import Worker
-from server.errors import GraphFailed, GraphOutOfUse, NoAnswer
-from server.telemetry.metrics import Metrics
+from server.engine.shadow import Shadows
+from server.engine.verdict import asking, judge
+from server.errors import GraphOutOfUse, NoAnswer, Overloaded, Unavailable
 
 logger = logging.getLogger("offramp.engine")
 STOP_S = 5.0
 """How long a segment may still run when the server ends."""
-Result = tuple[Job, Outcome | Exception]
-T = TypeVar("T")
-Compute = Callable[[Batch, list[Job], RunOptions], T]
-
 WATCH_S = 0.5
-"""Time between two looks at the workers."""
+"""Time between two looks at the lanes."""
+MAX_SHADOWS = 64
+"""How many shadows may wait for idle time; further ones are not taken."""
+Result = tuple[Job, Outcome | Exception]
+
+
+class Counting(Protocol):
+    """What the engine counts."""
+
+    def batch_ran(
+        self,
+        model: ServedModel,
+        exit: int,
+        rows: int,
+        seconds: float | None,
+        confidences: Sequence[float],
+    ) -> None: ...
+    def graph_failed(self, model: ServedModel, exit: int) -> None: ...
+    def lane_replaced(self) -> None: ...
+    def shadow_compared(self, model: ServedModel, exit: int, *, agrees: bool) -> None: ...
 
 
 class Engine:
-    """Runs admitted jobs to their outcomes on a fixed number of threads.
+    """Runs admitted jobs to their outcomes, on the event loop that it is made on.
 
-    A thread that dies, or that is `stall_s` behind what its batch was to take, is replaced.
+    `Lanes` says what `num_lanes` and `stall_s` are, `Admission` what `max_in_flight` is, `Shadows`
+    what `shadow_share` is.
     """
 
     def __init__(
-        self, scheduler: Scheduler, metrics: Metrics, shadows: Shadows, stall_s: float
+        self,
+        num_lanes: int,
+        max_in_flight: int,
+        stall_s: float,
+        shadow_share: float,
+        counts: Counting,
     ) -> None:
-        self._scheduler, self._metrics = scheduler, metrics
-        self._shadows, self._stall_s = shadows, stall_s
-        self._alarm = inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._ready = threading.Condition()
-        self._is_stopping = False
         self._loop = asyncio.get_running_loop()
-        self._numbers = count()
-        self._workers = {self._new_worker() for _ in range(scheduler.num_workers)}
+        self._scheduler = Scheduler(num_lanes)
+        self.admission = Admission(max_in_flight, self._scheduler)
+        self.pace = self._scheduler.pace
+        self._shadows = Shadows(shadow_share, counts)
+        self._counts = counts
+        self._lanes = Lanes(num_lanes, stall_s, self._loop)
+        self._is_turning = False
+        self._turned_at = -inf
+        self._inline_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
-    def check(self, demand: Demand, num_images: int) -> None:
-        """Raises what `submit` would raise now."""
-        with self._ready:
-            self._scheduler.check(demand, num_images, time.monotonic())
+    def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
+        """Slots for a request's rows, before they are decoded; raises what admission raises."""
+        return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Admits every job or none; raises Overloaded or Unavailable.
+    def submit(self, slots: Slots, jobs: list[Job]) -> None:
+        """Starts on the jobs of an admitted request. Outcomes come through `Job.deliver`."""
+        now = time.monotonic()
+        self.admission.decoded(slots)
+        for job in jobs:
+            job.deadline, job.due = slots.deadline, slots.due
+            self._scheduler.wait(job, now)
+        if not self._is_turning:
+            self._turned_at = now  # what is read from now on has come since
+            self._plan_turn()
 
-        Outcomes come through `Job.deliver`.
-        """
-        with self._ready:
-            self._scheduler.admit(jobs, time.monotonic())
-            self._ready.notify(len(jobs))
+    def release(self, slots: Slots) -> None:
+        """Gives back the slots of a request that could not be decoded."""
+        self.admission.decoded(slots)
+        self.admission.free(slots.demand, slots.num_rows)
 
     def cancel(self, jobs: Iterable[Job]) -> None:
-        """Nobody wants these answers any more: no further segment runs for them."""
-        with self._ready:
-            for job in jobs:
-                self._scheduler.leave(job)
-                self._free(job)
-            self._stop_idle_runs()
+        """No client waits for these jobs any more: no further segment runs for them."""
+        for job in jobs:
+            self._scheduler.leave(job)
+            self._free(job)
+        self._lanes.stop_idle_runs()
 
     def queue_depth(self) -> int:
-        with self._ready:
-            return self._scheduler.queue_depth
+        return self._scheduler.queue_depth
 
     def in_flight(self) -> int:
-        with self._ready:
-            return self._scheduler.in_flight
+        return self.admission.in_flight
+
+    def waited_s(self, now: float) -> float:
+        """How long a request that is read now may have waited unread: since the last turn."""
+        return now - self._turned_at if self._is_turning else 0.0
 
     def is_working(self) -> bool:
-        """Whether every worker is alive and gets on."""
-        now = time.monotonic()
-        with self._ready:
-            return not any(worker.is_lost(now, self._stall_s) for worker in self._workers)
+        """Whether every lane is alive and gets on."""
+        return self._lanes.is_working(time.monotonic())
 
     def hurry(self) -> None:
-        """Answers at once for whoever has an answer, and for the others at their next exit."""
-        with self._ready:
-            now = time.monotonic()
-            self._scheduler.hurry(now)
-            self._expire(now)
-            self._ready.notify_all()
+        """Every job that has an answer gets it now, every other one that of its next exit."""
+        self._scheduler.hurry(time.monotonic())
+        self._plan_turn()
 
     def stop(self) -> None:
-        """Lets the workers finish every admitted job, then ends them, but for one that hangs."""
+        """Ends the lanes, but for one that hangs; what is admitted has been answered before."""
         self._watcher.cancel()
-        with self._ready:
-            self._is_stopping = True
-            self._ready.notify_all()
-            workers = list(self._workers)
-        deadline = time.monotonic() + STOP_S
-        for worker in workers:
-            worker.thread.join(max(0.0, deadline - time.monotonic()))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._lanes.end(time.monotonic() + STOP_S)
 
-    def _work(self, worker: Worker) -> None:
-        with self._ready:
-            work = self._next(worker)
-        while work is not None:
-            verdict = None
-            if isinstance(work, Shadow):
-                self._follow(worker, work)
-            else:
-                verdict = self._run(worker, work)
-            with self._ready:
-                if worker not in self._workers:
-                    return
-                if isinstance(work, Batch):
-                    self._hand_back(work, verdict)
-                work = self._next(worker)
+    def _turn(self) -> None:
+        """Answers what is due, and gives every lane that is free a batch.
 
-    def _next(self, worker: Worker) -> Batch | Shadow | None:
-        """The next batch, or a shadow where none waits; None once stopping and no job is left.
-
-        A worker goes on with what it has just handed back, if that is next. Another is woken only
-        for what is left then: waking takes longer than many a segment.
+        Comes back where the event loop had one, with all that the loop read meanwhile.
         """
-        worker.take(None)
-        while (batch := self._scheduler.next_batch(time.monotonic())) is None:
-            if self._is_stopping and self._scheduler.in_flight == 0:
-                self._ready.notify_all()
-                return None
-            if (shadow := self._shadows.take()) is not None:
-                return shadow
-            self._ready.wait()
-        worker.take(batch)
-        if self._scheduler.queue_depth:
-            self._ready.notify()
-        return batch
+        self._is_turning = False
+        previous, self._turned_at = self._turned_at, time.monotonic()
+        if self._inline_s:
+            self._scheduler.pace.turned(self._turned_at - previous, self._inline_s)
+        self._inline_s = 0.0
+        now = self._turned_at
+        self._expire(now)
+        while (batch := self._scheduler.next_batch(now)) is not None:
+            self._start(batch)
+            if batch.is_inline:
+                now = time.monotonic()
+                self._inline_s += now - batch.started_at
+                if self._inline_s > SHORT_S:
+                    break
+        if batch is not None and self._scheduler.num_waiting:
+            self._plan_turn()
+        else:
+            self._inline_s = 0.0
+            self._plan_alarm()
 
-    def _follow(self, worker: Worker, shadow: Shadow) -> None:
-        try:
-            is_done = self._shadows.follow(shadow, worker.options)
-        except Exception:  # nobody waits for it
-            logger.exception("a shadow sample of %s failed", shadow.model.manifest.name)
-            return
-        if not is_done:
-            with self._ready:
-                self._shadows.put_back(shadow)
-
-    def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
-        """Runs a step for a batch and judges its jobs; None where the segment failed."""
-        step, jobs = batch.step, batch.jobs
-        start = time.monotonic()
+    def _start(self, batch: Batch) -> None:
+        """Runs a batch, here or on a thread. A graph that is out of use fails at once."""
+        step, jobs, now = batch.step, batch.jobs, batch.started_at
         for job in jobs:
-            job.queue_s += start - job.waiting_since
-        try:
-            if not step.is_head:
-                self._attempt(advance, worker, batch, jobs)
-            answer_all = partial(self._attempt, answer, worker, batch)
-            verdict = judge(batch, time.monotonic(), answer_all)
-        except GraphFailed:
-            return None
-        told = [(j, j.answers[-1]) for j in jobs if j.progress and j.has_answer_at(step.exit)]
-        if told:
-            self._loop.call_soon_threadsafe(_report, told)
-        try:
-            self._count(batch)
-        except Exception:  # an answer is worth more than its count
-            logger.exception("a batch was not counted")
-        return verdict
+            job.queue_s += now - job.waiting_since
+        asked = asking(batch)
+        done = partial(self._ran, batch, asked)
+        if (computed := out_of_use(step, now)) is not None:
+            return done(computed)
+        head_rows = [] if step.model.breakers[step.exit, True].is_open(now) else asked
+        task = Task(step.model, step.exit, step.is_head, [job.features for job in jobs], head_rows)
+        return self._lanes.start(batch, task, done)
 
-    def _attempt(self, compute: Compute[T], worker: Worker, batch: Batch, jobs: list[Job]) -> T:
-        """Runs the segment or the exit head for the jobs; logs and counts a failure."""
-        try:
-            return compute(batch, jobs, worker.options)
-        except GraphOutOfUse:
-            raise
-        except GraphFailed as error:
-            if not worker.options.terminate:
-                logger.exception("%s", error, extra=_requests_of(jobs))
-                self._metrics.graph_failed(batch.step.model, batch.step.exit)
-            raise
-
-    def _count(self, batch: Batch) -> None:
-        step, jobs = batch.step, batch.jobs
-        if not step.is_head:
-            seconds = jobs[0].segment_s[-1]
-            self._metrics.segment_ran(step.model, step.exit, len(jobs), seconds)
-            step.model.statistics.segment_ran(len(jobs), seconds)
-        confidences = [j.answers[-1].confidence for j in jobs if j.has_answer_at(step.exit)]
-        self._metrics.head_ran(step.model, step.exit, confidences)
-
-    def _hand_back(self, batch: Batch, verdict: Verdict | None) -> None:
-        """Returns a batch to the scheduler, and answers for whoever ends with it."""
+    def _ran(self, batch: Batch, asked: list[int], computed: Computed) -> None:
+        """Notes what a batch gave, judges its jobs, and hands them over."""
         now = time.monotonic()
         self._scheduler.done(batch)
-        if verdict is None:
+        self._lanes.done(batch)
+        note(batch, asked, computed, now)
+        self._count(batch, computed, now)
+        if computed.failure is not None:
             self._fall_back(batch, now)
         else:
-            batch.step.model.costs.batch_took(now - batch.started_at, batch.core_s)
-            for job in verdict.going_on:
-                if not job.is_over:
-                    self._scheduler.wait(job, now)
-            self._end((job, job.outcome(reason, now)) for job, reason in verdict.ended)
-            for job, reason in verdict.ended:
-                if reason is StopReason.CONFIDENT:
-                    self._shadows.offer(job)
-            self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
-        self._expire(now)
+            core_s = computed.segment_s + computed.head_s
+            batch.step.model.costs.batch_took(now - batch.started_at, core_s)
+            self._hand_over(batch, {batch.jobs[row] for row in asked}, now)
+        if not batch.is_inline:
+            self._plan_turn()
+
+    def _hand_over(self, batch: Batch, asked: set[Job], now: float) -> None:
+        """Judges the jobs of a batch: they wait for their next segment, or have their outcome."""
+        for job in batch.jobs:
+            if job.progress is not None and job.has_answer_at(batch.step.exit) and not job.is_over:
+                job.progress(job.answers[-1])
+        verdict = judge(batch, asked, now)
+        for job in verdict.going_on:
+            self._scheduler.wait(job, now)
+        for job in verdict.to_answer:
+            self._scheduler.wait_to_answer(job, now)
+        for job, reason in verdict.ended:
+            if reason is StopReason.CONFIDENT:
+                self._shadow(job, now)
+        self._end((job, job.outcome(reason, now)) for job, reason in verdict.ended)
+        self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
 
     def _fall_back(self, batch: Batch, now: float) -> None:
         """The step failed: its jobs answer from their last exit, if they have reached one."""
@@ -231,89 +216,78 @@ class Engine:
             else:
                 self._end([(job, NoAnswer(f"{batch.step} failed"))])
 
+    def _count(self, batch: Batch, computed: Computed, now: float) -> None:
+        step, rows = batch.step, len(batch.jobs)
+        for _ in range(note_failures(batch, computed, now)):
+            self._counts.graph_failed(step.model, step.exit)
+        if any(job.is_counted for job in batch.jobs):
+            seconds = computed.segment_s if computed.failure is None and not step.is_head else None
+            self._counts.batch_ran(step.model, step.exit, rows, seconds, computed.confidences)
+
+    def _shadow(self, job: Job, now: float) -> None:
+        """Runs a copy of some early answers on to the last exit, when lanes are idle."""
+        if self.admission.num_background >= MAX_SHADOWS:
+            return
+        with suppress(Overloaded, Unavailable):
+            if (shadow := self._shadows.of(job, now)) is not None:
+                self.admission.decoded(self.admission.admit(shadow.demand, 1, now))
+                self._scheduler.wait(shadow, now)
+
+    def _expire(self, now: float) -> None:
+        """Answers for the jobs that have waited too long for a better answer.
+
+        Their outcome is of when it was due: a turn that comes late is part of the delivery.
+        """
+        late = self._scheduler.expire(now)
+        self._end((job, job.outcome(StopReason.DEADLINE, min(now, job.due))) for job in late)
+        self._lanes.stop_idle_runs()
+
     def _end(self, results: Iterable[Result]) -> None:
-        """Delivers to those who still wait, and frees their slots."""
-        ended = [(job, result) for job, result in results if self._free(job)]
-        if ended:
-            self._loop.call_soon_threadsafe(_deliver, ended)
+        """Delivers to the jobs that are not over, and frees their slots."""
+        for job, result in results:
+            if self._free(job):
+                job.deliver(result)
 
     def _free(self, job: Job) -> bool:
         """Frees a job's slot, unless that was done before."""
         if job.is_over:
             return False
         job.is_over = True
-        self._scheduler.finish(1)
+        self.admission.free(job.demand, 1)
         return True
 
-    def _expire(self, now: float) -> None:
-        """Answers for the jobs that have waited too long; sets the alarm for the next ones."""
-        alarm = self._scheduler.next_alarm()
-        if alarm <= now:
-            late = [(job, min(now, job.answers_by)) for job in self._scheduler.expire(now)]
-            # an alarm that rings late is part of what a response takes
-            self._end((job, job.outcome(StopReason.DEADLINE, at_s)) for job, at_s in late)
-            self._stop_idle_runs()
-            alarm = self._scheduler.next_alarm()
-        if alarm < self._alarm:
-            self._alarm = alarm
-            self._loop.call_soon_threadsafe(self._set_alarm)
+    def _plan_turn(self) -> None:
+        """Plans a turn as soon as the loop has read what has come."""
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._turn)
 
-    def _stop_idle_runs(self) -> None:
-        """Ends the runs whose jobs are all over."""
-        for worker in self._workers:
-            if worker.batch is not None and all(job.is_over for job in worker.batch.jobs):
-                worker.stop_run()
-
-    def _set_alarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._alarm < inf:  # it may have rung in the meantime
-            self._timer = self._loop.call_later(self._alarm - time.monotonic(), self._ring)
-
-    def _ring(self) -> None:
-        """Answers for jobs whose time for a better answer is over, whatever the workers do."""
-        with self._ready:
-            self._alarm = inf
-            self._expire(time.monotonic())
-            self._ready.notify_all()
+    def _plan_alarm(self) -> None:
+        """Comes back for jobs whose time for a better answer is over before a lane is free."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if (at_s := self._scheduler.next_alarm()) < inf:
+            self._alarm = self._loop.call_later(at_s - time.monotonic(), self._plan_turn)
 
     def _watch(self) -> None:
-        """Replaces the workers that are lost; their jobs fall back on what they have."""
+        """Replaces the lanes that are lost; their jobs fall back on what they have."""
         now = time.monotonic()
-        with self._ready:
-            for worker in [w for w in self._workers if w.is_lost(now, self._stall_s)]:
-                self._replace(worker, now)
+        for name, batch in self._lanes.replace_lost(now):
+            extra = requests_of(batch.jobs if batch else ())
+            logger.error("%s is lost with %s", name, batch and batch.step, extra=extra)
+            self._counts.lane_replaced()
+            if batch is not None:
+                batch.step.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
+                self._scheduler.done(batch)
+                self._fall_back(batch, now)
+            self._plan_turn()
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
-    def _replace(self, worker: Worker, now: float) -> None:
-        name, batch = worker.thread.name, worker.batch
-        extra = _requests_of(batch.jobs if batch else ())
-        logger.error("%s is lost with %s", name, batch and batch.step, extra=extra)
-        self._metrics.worker_restarted()
-        self._workers.remove(worker)
-        worker.stop_run()
-        if batch is not None:
-            batch.step.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
-            self._scheduler.done(batch)
-            self._fall_back(batch, now)
-        self._workers.add(self._new_worker())
 
-    def _new_worker(self) -> Worker:
-        return Worker(f"offramp-worker-{next(self._numbers)}", self._work)
-
-
-def _requests_of(jobs: Iterable[Job]) -> dict[str, object]:
-    """What a line of the log says of a batch."""
-    ids = {job.demand.request_id for job in jobs}
-    return {"fields": {"request_ids": sorted(filter(None, ids))}}
-
-
-def _deliver(results: list[Result]) -> None:
-    for job, result in results:
-        job.deliver(result)
-
-
-def _report(answers: list[tuple[Job, Answer]]) -> None:
-    for job, said in answers:
-        if job.progress is not None:
-            job.progress(said)
+def out_of_use(step: Step, now: float) -> Computed | None:
+    """A failure, where the graph that the step begins with is kept out of use."""
+    breaker = step.model.breakers[step.exit, step.is_head]
+    if not breaker.is_open(now):
+        return None
+    return Computed(failure=GraphOutOfUse(f"{step} is out of use"))

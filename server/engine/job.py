@@ -1,4 +1,4 @@
-"""What the server remembers of one image on its way, and what became of it."""
+"""What the server remembers of one row (an image) on its way, and what became of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, Spend, StopReason, limit_reason
 from models.bundle.runner import Arrays
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one image may spend; None where the request sets no limit."""
+    """What one row may spend; None where the request sets no limit."""
 
     latency_s: float | None = None
     energy_j: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Demand:
-    """What a request asks for each of its images, known before they are decoded.
+    """What a request asks for each of its rows, known before they are decoded.
 
-    It came at `arrival`, on the monotonic clock, and waited `lag_s` for its turn on the event loop.
-    The log names it `request_id`.
+    `arrival` is monotonic; of the time since, the request waited `lag_s` for the event loop. Logs
+    name it `request_id`. A background job runs only while no other job waits.
     """
 
     model: ServedModel
@@ -36,6 +36,7 @@ class Demand:
     arrival: float
     lag_s: float = 0.0
     request_id: str | None = None
+    is_background: bool = False
 
     @property
     def deadline(self) -> float:
@@ -45,13 +46,13 @@ class Demand:
 
 @dataclass(slots=True)
 class Row:
-    """One image's features, left in the arrays of the batch that made them."""
+    """One row's features, left in the arrays of the batch that made them."""
 
     arrays: Arrays
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A complete prediction at one exit; `at_s` is monotonic."""
 
@@ -61,12 +62,19 @@ class Answer:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Run:
+    """One segment's run for a job: core seconds of the batch, and when it ended, monotonic."""
+
+    seconds: float
+    ended_at: float
+
+
+@dataclass(slots=True)
 class Outcome:
     """How a job ended, and when, on the monotonic clock.
 
-    Seconds and joules are this image's; `answers` is every head that ran, `segment_ends` when each
-    segment had.
+    Joules are this row's; `answers` has every head that ran, `runs` every segment.
     """
 
     answer: Answer
@@ -75,27 +83,27 @@ class Outcome:
     compute_s: float
     energy_j: float
     macs: int
-    segment_s: tuple[float, ...]
-    segment_ends: tuple[float, ...]
+    runs: tuple[Run, ...]
     answers: tuple[Answer, ...]
     ended_at: float
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One admitted image. `exit` is the last segment that has run, 0 before the first.
+    """One admitted row. `exit` is the last segment that has run, 0 before the first.
 
-    `deadline` is the request's, unless the server is in a hurry. `due` is when the scheduler wants
-    the job answered: it gives one to every job. On the event loop, `progress` is told every answer
-    as it is computed, and then `deliver`, once, the outcome or the error. `is_degraded` says that a
-    segment failed for it, `is_over` that nobody waits for it any more.
+    `deadline` is when its outcome must exist, so that the response is in time; infinite without a
+    latency budget. `due` orders the jobs: every job has one. `progress` is told every answer as it
+    is computed, then `deliver`, once, the outcome or the error. `is_degraded` says that a segment
+    failed for it, `is_over` that nothing waits for it any more, `is_counted` that metrics and
+    statistics count its runs.
     """
 
     demand: Demand
     image: NDArray[np.uint8]
-    deliver: Callable[[Outcome | Exception], Any]
+    deliver: Callable[["Outcome | Exception"], Any]
     progress: Callable[[Answer], Any] | None = None
-    deadline: float = field(init=False)
+    deadline: float = inf
     due: float = inf
     exit: int = 0
     features: Row = field(init=False)
@@ -105,38 +113,51 @@ class Job:
     compute_s: float = 0.0
     energy_j: float = 0.0
     macs: int = 0
-    segment_s: list[float] = field(default_factory=list)
-    segment_ends: list[float] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     is_degraded: bool = False
     is_over: bool = False
+    is_counted: bool = True
 
     def __post_init__(self) -> None:
         self.features = Row([self.image[None]], 0)
-        self.deadline = self.demand.deadline
 
     @property
     def model(self) -> ServedModel:
         return self.demand.model
 
-    def limit(self, next_cost: Spend, now: float) -> StopReason | None:
-        """Why the job must answer at the exit it has reached, or None if it can go on.
+    @property
+    def has_budget(self) -> bool:
+        return self.deadline < inf or self.demand.budget.energy_j is not None
+
+    def advanced(self, exit: int, features: Row, run: Run, energy_j: float) -> None:
+        """Segment `exit` has run."""
+        self.exit, self.features = exit, features
+        self.runs.append(run)
+        self.macs += self.model.manifest.segments[exit - 1].macs
+        self._charge(run.seconds, energy_j)
+
+    def answered(self, answer: Answer, seconds: float, energy_j: float) -> None:
+        """The head of an exit has run, in a batch of so many core seconds."""
+        self.answers.append(answer)
+        self.macs += self.model.manifest.exit_heads[answer.exit - 1].macs
+        self._charge(seconds, energy_j)
+
+    def _charge(self, seconds: float, energy_j: float) -> None:
+        self.compute_s += seconds
+        self.energy_j += energy_j
+
+    def limit(self, exit: int, next_cost: Spend, now: float) -> StopReason | None:
+        """Why the job must answer at an exit, or None if it can go on.
 
         Its next answer would take `next_cost`, from `now` on.
         """
         if self.is_degraded:
             return StopReason.DEGRADED
-        return limit_reason(self.demand.policy, self.exit, self.left(now), next_cost)
-
-    def left(self, now: float) -> Spend:
-        """What is left of the budget for computing: an answer is not a response yet."""
         budget_j = self.demand.budget.energy_j
         energy_j = inf if budget_j is None else budget_j - self.energy_j
-        return Spend(self.deadline - now - self.model.costs.delivery_s, energy_j)
-
-    @property
-    def answers_by(self) -> float:
-        """When to answer with what there is, for the response to be in time."""
-        return self.due - self.model.costs.delivery_s
+        return limit_reason(
+            self.demand.policy, exit, Spend(self.deadline - now, energy_j), next_cost
+        )
 
     def has_answer_at(self, exit: int) -> bool:
         return bool(self.answers) and self.answers[-1].exit == exit
@@ -150,8 +171,7 @@ class Job:
             compute_s=self.compute_s,
             energy_j=self.energy_j,
             macs=self.macs,
-            segment_s=tuple(self.segment_s),
-            segment_ends=tuple(self.segment_ends),
+            runs=tuple(self.runs),
             answers=tuple(self.answers),
             ended_at=now,
         )

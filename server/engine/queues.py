@@ -3,12 +3,12 @@
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from itertools import count
-from math import inf
 from typing import NamedTuple
 
 from server.engine.job import Job
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 
 Place = tuple[float, int, Job]
 """Due, order of arrival: where a job stands in a queue."""
@@ -32,29 +32,40 @@ class Step(NamedTuple):
         """For one row, for two, and so on."""
         return self.model.costs.all_step_s(self.exit, rows, is_head=self.is_head)
 
+    @property
+    def inline_rows(self) -> int:
+        """How many rows may run on the event loop, 0 where none may."""
+        return self.model.inline_rows[self.exit - 1]
+
     def row_s(self) -> float:
-        """Seconds per row where batching saves most."""
+        """Seconds per row at the batch size with the most rows per second."""
         return self.model.costs.best_step_s(self.exit, is_head=self.is_head)
+
+
+class Kind(IntEnum):
+    """What a job waits for: its first answer, a better one, or idle time."""
+
+    FIRST = 0
+    BETTER = 1
+    BACKGROUND = 2
+
+    @classmethod
+    def of(cls, job: Job) -> "Kind":
+        if job.demand.is_background:
+            return cls.BACKGROUND
+        return cls.BETTER if job.answers else cls.FIRST
 
 
 @dataclass(slots=True, eq=False)
 class Queue:
-    """Those that wait for a first answer from a step, or for a better one; soonest due first."""
+    """The jobs of one kind that wait for a step, the earliest due first."""
 
     step: Step
-    is_first: bool
+    kind: Kind
     places: list[Place] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.places)
-
-    def urgency(self) -> tuple[bool, Place]:
-        return not self.is_first, self.places[0]
-
-    def due(self, num_jobs: int, since: float = -inf) -> list[float]:
-        """When the first of the jobs that are due then or later are due."""
-        start = self.num_due_before(since)
-        return [due for due, *_ in self.places[start : start + num_jobs]]
 
     def num_due_before(self, due: float) -> int:
         return bisect_left(self.places, (due,))
@@ -65,10 +76,10 @@ class Queue:
 
 
 class Queues:
-    """A queue for the first answers and one for the better answers of each step; none is empty."""
+    """One queue for each step and kind that jobs wait for; none is empty."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[Step, bool], Queue] = {}
+        self._queues: dict[tuple[Step, Kind], Queue] = {}
         self._places: dict[Job, tuple[Queue, Place]] = {}
         self._order = count()
 
@@ -82,16 +93,12 @@ class Queues:
     def jobs(self) -> dict[Job, Step]:
         return {job: queue.step for job, (queue, _) in self._places.items()}
 
-    def find(self, step: Step, *, is_first: bool) -> Queue:
-        """An empty queue where nobody waits: it is nowhere kept."""
-        return self._queues.get((step, is_first)) or Queue(step, is_first)
-
-    def most_urgent(self) -> Queue | None:
-        """The queue of the first of all jobs: first answers go before better ones."""
-        return min(self._queues.values(), key=Queue.urgency, default=None)
+    def find(self, step: Step, kind: Kind) -> Queue:
+        """An empty queue, kept nowhere, where no such job waits."""
+        return self._queues.get((step, kind)) or Queue(step, kind)
 
     def put(self, job: Job, step: Step) -> None:
-        key = step, not job.answers
+        key = step, Kind.of(job)
         if (queue := self._queues.get(key)) is None:
             queue = self._queues[key] = Queue(*key)
         place = job.due, next(self._order), job
@@ -117,6 +124,6 @@ class Queues:
         return True
 
     def _forget_if_empty(self, queue: Queue) -> None:
-        """Keeps no model alive that nobody waits for."""
+        """Keeps no model alive that no job waits for."""
         if not queue.places:
-            del self._queues[queue.step, queue.is_first]
+            del self._queues[queue.step, queue.kind]

@@ -1,70 +1,46 @@
-"""Shadow samples: images that stopped early, run on to the last exit while workers would idle.
+"""Shadow samples: rows that stopped early, run on to the last exit while lanes would idle.
 
 How often the last exit agrees with the answer that was given says, without labels, whether the
 thresholds still do what they did on the calibration split. What a segment took corrects its
-expected cost, also where that has become so high that nobody would run it for an answer.
+expected cost, also where that has become so high that no job would run it.
 """
 
 import random
-from collections import deque
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-import onnxruntime as ort
-
-from models.bundle.runner import Arrays
+from models.bundle.policy import Policy
 from server.engine.compute import gather
-from server.engine.job import Job
-from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel
+from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
+from server.engine.model import ServedModel
 
-MAX_WAITING = 64
+
+class Comparing(Protocol):
+    def shadow_compared(self, model: ServedModel, exit: int, *, agrees: bool) -> None: ...
 
 
 @dataclass(slots=True)
-class Shadow:
-    """A copy of a job that answered class `index` at exit `answered_at`; it has run to `exit`."""
-
-    model: ServedModel
-    answered_at: int
-    index: int
-    exit: int
-    features: Arrays
-
-
 class Shadows:
-    """A random `share` of the confident answers; what finds no idle worker in time is dropped."""
+    """A random `share` of the confident answers."""
 
-    def __init__(self, share: float, metrics: Metrics) -> None:
-        self._share, self._metrics = share, metrics
-        self._waiting: deque[Shadow] = deque(maxlen=MAX_WAITING)
+    share: float
+    counts: Comparing
 
-    def offer(self, job: Job) -> None:
-        """Takes a job that has just answered, perhaps."""
-        if random.random() >= self._share or job.exit == job.model.manifest.num_exits:
-            return
-        answer = job.answers[-1]
+    def of(self, job: Job, now: float) -> Job | None:
+        """A background job that runs a copy of a job on to its last exit, or None."""
+        num_exits = job.model.manifest.num_exits
+        if random.random() >= self.share or job.exit == num_exits:
+            return None
+        to_the_end = Policy((None,) * num_exits, min_exit=num_exits, max_exit=num_exits)
+        demand = Demand(job.model, to_the_end, Budget(), now, is_background=True)
+        shadow = Job(demand, job.image, partial(self._compare, job.model, job.answers[-1]))
         # a copy of its row: the whole batch is not to be kept
         features = [array.copy() for array in gather([job.features])]
-        index = int(answer.probabilities.argmax())
-        self._waiting.append(Shadow(job.model, answer.exit, index, job.exit, features))
+        shadow.exit, shadow.features, shadow.is_counted = job.exit, Row(features, 0), False
+        return shadow
 
-    def take(self) -> Shadow | None:
-        """The one to go on with, the newest: older ones give way."""
-        return self._waiting.pop() if self._waiting else None
-
-    def put_back(self, shadow: Shadow) -> None:
-        self._waiting.append(shadow)
-
-    def follow(self, shadow: Shadow, options: ort.RunOptions) -> bool:
-        """Runs one more segment; true once the last exit has been compared and counted."""
-        runner, num_exits = shadow.model.runner, shadow.model.manifest.num_exits
-        shadow.exit += 1
-        start = runner.clock()
-        shadow.features = runner.run_segment(shadow.exit, shadow.features, options)
-        shadow.model.costs.segment_took(shadow.exit, 1, runner.clock() - start)
-        if shadow.exit < num_exits:
-            return False
-        logits = runner.run_head(num_exits, shadow.features, options)
-        agrees = int(logits.argmax()) == shadow.index
-        self._metrics.shadow_compared(shadow.model, shadow.answered_at, agrees=agrees)
-        return True
+    def _compare(self, model: ServedModel, given: Answer, result: Outcome | Exception) -> None:
+        if isinstance(result, Outcome):
+            agrees = bool(result.answer.probabilities.argmax() == given.probabilities.argmax())
+            self.counts.shadow_compared(model, given.exit, agrees=agrees)

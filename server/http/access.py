@@ -1,4 +1,4 @@
-"""What routes depend on before they read anything: a key, and room for work."""
+"""What is asked before anything is read: a key, and room for work."""
 
 from hashlib import sha256
 from hmac import compare_digest
@@ -8,30 +8,55 @@ from urllib.parse import urlsplit
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server.errors import Draining, Forbidden, Misdirected, Overloaded, Unauthenticated
-from server.http.state import state_of
-from server.telemetry.metrics import SHED_REASONS
+from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
+from server.service import Service, service_of
+from server.telemetry.metrics import shed_reason
 
-bearer = HTTPBearer(auto_error=False, description="Needed where the server has keys set.")
-Key = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
-
-
-async def known(request: Request, key: Key) -> None:
-    """For whatever is about models: any caller where no keys are set, else one of theirs."""
-    check(key, state_of(request).settings.api_key_hashes)
+documented = HTTPBearer(auto_error=False, description="Needed where the server has keys set.")
+Key = Annotated[HTTPAuthorizationCredentials | None, Security(documented)]
+"""For the OpenAPI document; what is checked is the header itself."""
 
 
-async def trusted(request: Request, key: Key) -> None:
+def check_key(authorization: str, hashes: tuple[bytes, ...]) -> None:
+    """Raises Unauthenticated unless the header has one of the keys, or there are none.
+
+    All are compared, each in constant time. SHA-256 is enough for keys that cannot be guessed.
+    """
+    if not hashes:
+        return
+    scheme, _, key = authorization.partition(" ")
+    digest = sha256(key.strip().encode() if scheme.lower() == "bearer" else b"").digest()
+    if sum(compare_digest(digest, known) for known in hashes) == 0:
+        raise Unauthenticated("a key of this server is needed: Authorization: Bearer KEY")
+
+
+def check_work(service: Service, authorization: str) -> None:
+    """For requests that do work: a key, then room. Raises Unauthenticated, Draining, Overloaded."""
+    check_key(authorization, service.settings.api_key_hashes)
+    try:
+        service.gate.check()
+    except (Draining, Overloaded) as error:
+        service.metrics.shed(shed_reason(error), 1)
+        raise
+
+
+async def known(request: Request, _: Key) -> None:
+    """For routes about models: any caller where no keys are set, else one with such a key."""
+    hashes = service_of(request).settings.api_key_hashes
+    check_key(request.headers.get("authorization", ""), hashes)
+
+
+async def trusted(request: Request, _: Key) -> None:
     """For management, which has keys of its own. With keys for inference alone it is off.
 
     A browser sends what a page of another origin asks for before it knows whether the page may:
     without keys nothing else would stop it.
     """
-    state = state_of(request)
-    settings, origin = state.settings, request.headers.get("origin")
+    service, origin = service_of(request), request.headers.get("origin")
+    settings = service.settings
     if settings.api_key_hashes and not settings.management_key_hashes:
         raise Forbidden("the server has no management key")
-    check(key, settings.management_key_hashes)
+    check_key(request.headers.get("authorization", ""), settings.management_key_hashes)
     own = request.headers.get("host")
     if (
         origin is not None
@@ -39,36 +64,4 @@ async def trusted(request: Request, key: Key) -> None:
         and urlsplit(origin).netloc != own
     ):
         raise Forbidden("pages of other origins may not manage models")
-    state.gate.check_open()
-
-
-async def admitted(request: Request, key: Key) -> None:
-    """For routes that do work: as known, and refused where there is too much of it."""
-    await known(request, key)
-    state = state_of(request)
-    try:
-        state.gate.check()
-    except (Draining, Overloaded) as error:
-        state.metrics.shed(SHED_REASONS[type(error)], 1)
-        raise
-
-
-async def own_port(request: Request) -> None:
-    """For what each process has for itself, such as its metrics: never on a port that is shared."""
-    settings = state_of(request).settings
-    _, port = request.scope["server"]
-    if settings.processes > 1 and port == settings.port:
-        ports = ", ".join(str(port + 1 + number) for number in range(settings.processes))
-        raise Misdirected(f"each process answers this for itself, at its own port: {ports}")
-
-
-def check(key: HTTPAuthorizationCredentials | None, hashes: tuple[bytes, ...]) -> None:
-    """Raises Unauthenticated unless the key is one of those, or there are none.
-
-    All are compared, each in constant time. SHA-256 is enough for keys that nobody could guess.
-    """
-    if not hashes:
-        return
-    digest = sha256(key.credentials.encode() if key else b"").digest()
-    if sum(compare_digest(digest, known) for known in hashes) == 0:
-        raise Unauthenticated("a key of this server is needed: Authorization: Bearer KEY")
+    service.gate.check_open()

@@ -11,8 +11,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from server.http.door import Door
 from server.http.protocol import Protocol
+from server.service import Answering
 from server.settings import Settings, SettingsError
 
 logger = logging.getLogger("offramp")
@@ -24,15 +24,18 @@ class Listener(uvicorn.Server):
     """Serves until SIGTERM or SIGINT, then leaves in an order that loses nothing.
 
     First the server is not ready and takes no more work. After `drain_delay_s`, in which load
-    balancers notice, it takes no more connections either. Whoever is not answered after
-    `shutdown_grace_s` is given the answer of the last exit that has run. A second signal ends the
-    process at once.
+    balancers notice, it takes no more connections either. Requests without an answer after
+    `shutdown_grace_s` get that of the last exit that has run. A second signal ends the process at
+    once.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self._app, self._settings, self._closes_at = app, settings, inf
-        door = Door(app.state.gate, app.state.metrics)
-        parts = {"receive_timeout_s": settings.receive_timeout_s, "door": door}
+        parts = {
+            "receive_timeout_s": settings.receive_timeout_s,
+            "send_timeout_s": settings.send_timeout_s,
+            "waited_s": staticmethod(self._waited_s),
+        }
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -49,6 +52,11 @@ class Listener(uvicorn.Server):
         )
         super().__init__(config)
 
+    def _waited_s(self, now: float) -> float:
+        """The engine is there once the app has started."""
+        engine: Answering = self._app.state.service.engine
+        return engine.waited_s(now)
+
     def listen(self, number: int) -> None:
         """Serves; among several processes also on a port that is this one's alone."""
         host, port = self._settings.host, self._settings.port
@@ -63,7 +71,7 @@ class Listener(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._closes_at < inf:
             os._exit(128 + sig)
-        self._app.state.gate.is_draining = True
+        self._app.state.service.gate.is_draining = True
         self._closes_at = time.monotonic() + self._settings.drain_delay_s
 
     async def on_tick(self, counter: int) -> bool:
@@ -71,7 +79,7 @@ class Listener(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        hurry = self._app.state.offramp.engine.hurry
+        hurry = self._app.state.service.engine.hurry
         timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
         await super().shutdown(sockets)
         timer.cancel()

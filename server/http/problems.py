@@ -1,14 +1,15 @@
 """Errors as RFC 9457 problem documents: one table from error to status."""
 
-import json
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -26,7 +27,6 @@ from server.errors import (
     Forbidden,
     ImageTooLarge,
     Infeasible,
-    Misdirected,
     NoAnswer,
     NotReady,
     Overloaded,
@@ -35,8 +35,12 @@ from server.errors import (
     UnknownModel,
     UnsupportedMedia,
 )
+from server.http.exchange import Headers, Reply
 
+logger = logging.getLogger("offramp")
+V = TypeVar("V")
 MEDIA_TYPE = "application/problem+json"
+UNEXPECTED = "the server failed; its log says why"
 MAX_RETRY_AFTER_S = 3
 
 STATUS: dict[type[Exception], HTTPStatus] = {
@@ -50,7 +54,6 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    Misdirected: HTTPStatus.MISDIRECTED_REQUEST,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
     BodiesTooLarge: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -79,7 +82,7 @@ class Problem(BaseModel):
     errors: list[Complaint] | None = None
 
 
-FOR_OPERATORS = {HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST}
+FOR_OPERATORS = {HTTPStatus.FORBIDDEN}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status.value: {
         "description": status.phrase,
@@ -94,61 +97,84 @@ FEW_RESPONSES: dict[int | str, dict[str, Any]] = {
 """For a route that only reads."""
 
 
-def problem(
-    status: HTTPStatus,
-    detail: str,
-    errors: Sequence[Complaint] = (),
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    """A problem document as a response."""
-    body: dict[str, Any] = {"title": status.phrase, "status": status.value, "detail": detail}
-    if errors:
-        body["errors"] = list(errors)
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+def find(table: Mapping[type[Exception], V], error: Exception) -> V | None:
+    """The entry for the error's class, or for the nearest class that it is derived from."""
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 
 
-def problem_of(error: Exception) -> JSONResponse:
-    """The problem document of one of the errors of the table."""
-    errors: list[Complaint] = []
+def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
+    """The problem document of an error, and the headers that go with it.
+
+    An error that the table does not know is the server's: only its log says what it was.
+    """
+    status = find(STATUS, error)
+    if status is None:
+        logger.error("unexpected error", exc_info=error)
+        status, error = HTTPStatus.INTERNAL_SERVER_ERROR, Exception(UNEXPECTED)
+    headers = dict(find(HEADERS, error) or {})
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
+        headers["Retry-After"] = str(random.randint(1, MAX_RETRY_AFTER_S))
+    return problem(status, str(error), complaints(error)), headers
+
+
+def problem(status: HTTPStatus, detail: str, errors: list[Complaint] | None = None) -> Problem:
+    return Problem(title=status.phrase, status=status.value, detail=detail, errors=errors or None)
+
+
+def complaints(error: Exception) -> list[Complaint]:
+    """The fields at fault."""
     if isinstance(error, BadParameter):
-        errors = error.errors
-    elif isinstance(error, FieldError) and error.field is not None:
-        errors = [{"field": error.field, "detail": str(error)}]
-    headers = HEADERS.get(type(error), {})
-    if STATUS[type(error)] is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
-        headers = headers | {"Retry-After": str(random.randint(1, MAX_RETRY_AFTER_S))}
-    return problem(STATUS[type(error)], str(error), errors, headers)
+        return error.errors
+    if isinstance(error, FieldError) and error.field is not None:
+        return [{"field": error.field, "detail": str(error)}]
+    return []
 
 
-def spoken(request: Request, problem: JSONResponse) -> JSONResponse:
-    """The problem as its protocol says it: under /v2 as an error, and all bad input is 400."""
-    if not f"{request.url.path}/".startswith("/v2/"):
-        return problem
-    is_bad_input = problem.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    status = HTTPStatus.BAD_REQUEST if is_bad_input else problem.status_code
-    own = ("content-type", "content-length")
-    headers = {name: value for name, value in problem.headers.items() if name not in own}
-    return JSONResponse({"error": json.loads(bytes(problem.body))["detail"]}, status, headers)
+def rendered(problem: Problem, path: str) -> tuple[int, bytes, str]:
+    """Status, body and media type in the path's protocol.
+
+    Under /v2 a problem is an `error`, and all bad input is 400.
+    """
+    if f"{path}/".startswith("/v2/"):
+        is_bad_input = problem.status == HTTPStatus.UNPROCESSABLE_ENTITY
+        status = HTTPStatus.BAD_REQUEST.value if is_bad_input else problem.status
+        return status, orjson.dumps({"error": problem.detail}), "application/json"
+    return problem.status, problem.model_dump_json(exclude_none=True).encode(), MEDIA_TYPE
+
+
+def reply_of(error: Exception, path: str) -> Reply:
+    """The response to a request that failed."""
+    found, headers = problem_of(error)
+    status, body, media_type = rendered(found, path)
+    return Reply(status, body, media_type.encode(), encoded(headers.items()))
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
+    return tuple((name.lower().encode(), value.encode()) for name, value in headers)
 
 
 def install(app: FastAPI) -> None:
     """Makes every error of the app a problem document."""
 
-    async def mapped(request: Request, error: Exception) -> JSONResponse:
-        return spoken(request, problem_of(error))
+    def respond(
+        request: Request, found: Problem, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        status, body, media_type = rendered(found, request.url.path)
+        return Response(body, status, headers, media_type)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def mapped(request: Request, error: Exception) -> Response:
+        return respond(request, *problem_of(error))
+
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return spoken(request, problem_of(BadParameter.of(error.errors())))
+        return respond(request, *problem_of(BadParameter.of(error.errors())))
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        status = HTTPStatus(error.status_code)
-        return spoken(request, problem(status, error.detail, headers=error.headers))
+        return respond(request, problem(HTTPStatus(error.status_code), error.detail), error.headers)
 
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-        said = "the server failed; its log says why"
-        return spoken(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, said))
+    async def unexpected(request: Request, _: Exception) -> Response:
+        return respond(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, UNEXPECTED))
 
     for kind in STATUS:
         app.add_exception_handler(kind, mapped)

@@ -1,12 +1,11 @@
-"""uvicorn's HTTP/1.1, with the limits it leaves out."""
+"""uvicorn's HTTP/1.1, with the limits it leaves out: one deadline timer per connection."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from itertools import chain
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from server.http.door import Door
 
 MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
@@ -17,28 +16,32 @@ LINGER_S = 1.0
 class Protocol(HttpToolsProtocol):
     """A connection that is closed unless its next request has come after `receive_timeout_s`.
 
-    uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer.
-    Headers may have MAX_HEADER_BYTES; longer ones are refused, or end the connection where an
-    earlier request is being answered. `scope["abort"]` drops the connection and all that is unsent;
-    `scope["gone"]` is done once it is lost. `scope["arrival"]` is when the headers had come: before
-    the request's turn on the event loop. The door's refusal is sent once the request has come.
+    uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer. A
+    body has as long; the reader is woken then, and refuses it. A client that leaves a response
+    unread for `send_timeout_s` is dropped. Headers may have MAX_HEADER_BYTES; longer ones are
+    refused, or end the connection where an earlier request is being answered.
+
+    `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is the earliest moment
+    at which the request can have come: it may have waited unread for as long as `waited_s` says.
     """
 
     receive_timeout_s = 10.0
-    door: Door
-    _refusal: bytes | None = None
+    send_timeout_s = 10.0
+    waited_s: Callable[[float], float]
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
     _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._gone = self.loop.create_future()
-        self._expect_request(self.receive_timeout_s)
+        self._expect(self.receive_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         self._gone.set_result(None)
 
@@ -59,53 +62,55 @@ class Protocol(HttpToolsProtocol):
         if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEADER_BYTES:
             self._refuse_headers()
             raise ValueError("headers are too long")  # ends the parsing
-        if self.parser.get_method() == b"POST" and self._is_idle() and not self.expect_100_continue:
-            self._refusal = self.door.refusal(self.url, self.headers, len(self.tasks))
-            if self._refusal is not None:
-                return
-        self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
-        self.scope["arrival"] = time.monotonic()  # type: ignore[typeddict-unknown-key]
+        now = time.monotonic()
+        self.scope["arrival"] = now - self.waited_s(now)  # type: ignore[typeddict-unknown-key]
         self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
+        if self._is_idle():
+            self._expect(self.receive_timeout_s)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._num_header_bytes = 0
-        if self._refusal is None:
-            super().on_body(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._num_header_bytes = 0
-        if self._refusal is None:
-            super().on_message_complete()
-            return
-        self.transport.write(self._refusal)
-        self._refusal = None
-        if self.parser.should_keep_alive():
-            self._expect_request(self.timeout_keep_alive + self.receive_timeout_s)
-        else:
-            self.transport.close()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._expect_request(self.timeout_keep_alive + self.receive_timeout_s)
+        self._expect(self.timeout_keep_alive + self.receive_timeout_s)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _refuse_headers(self) -> None:
         self._is_refused = True
         if self._is_idle():
             self.transport.write(TOO_LARGE)
             self.transport.write_eof()
-            self._expect_request(LINGER_S)
+            self._expect(LINGER_S)
         else:
             self.transport.abort()
 
-    def _expect_request(self, seconds: float) -> None:
+    def _expect(self, seconds: float) -> None:
+        """Something has to come in so many seconds: a request, or the rest of its body."""
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline = self.loop.call_later(seconds, self._close_if_idle)
+        self._deadline = self.loop.call_later(seconds, self._too_late)
 
-    def _close_if_idle(self) -> None:
+    def _too_late(self) -> None:
         if self._is_idle():
             self.transport.abort()
+        elif self.cycle.more_body:
+            self.cycle.message_event.set()
 
     def _is_idle(self) -> bool:
         """Whether no request is being answered; what still arrives is of none or of an old one."""

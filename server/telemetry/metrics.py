@@ -1,7 +1,7 @@
 """Every metric of the server, and the only place that knows their names."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,8 +24,10 @@ from prometheus_client.registry import Collector
 from models.bundle.energy import Meter
 from models.bundle.policy import StopReason
 from server.engine.job import Budget, Outcome
+from server.engine.model import Key, ServedModel
 from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
-from server.zoo.catalog import ServedModel
+from server.telemetry.ledger import Ledger
+from server.telemetry.statistics import Statistics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
 
@@ -43,6 +45,13 @@ SHED_REASONS: dict[type[Exception], str] = {
     Unavailable: "unavailable",
     Draining: "draining",
 }
+
+
+def shed_reason(error: Exception) -> str:
+    """The reason counted for a refusal."""
+    return next(SHED_REASONS[kind] for kind in type(error).__mro__ if kind in SHED_REASONS)
+
+
 AGREEMENT = {True: "agree", False: "differ"}
 OUTCOMES = ("answered", "failed", "cancelled")
 CANCELLED_STAGES = ("body", "decode", "queue", "segment", "response")
@@ -55,7 +64,10 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
+        self._statistics: dict[Key, Statistics] = {}
         self.registry = registry = CollectorRegistry()
+        self.ledger = Ledger()
+        registry.register(self.ledger)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
 
@@ -165,6 +177,7 @@ class Metrics:
     def model_loaded(self, model: ServedModel) -> None:
         """Starts every series of a model at zero."""
         name = model.manifest.name
+        self._statistics[model.key] = Statistics()
         self._model_info.labels(name, model.manifest.version).set(1)
         self._load_failures.labels(name)
         self._energy.labels(name, model.energy_source)
@@ -207,20 +220,53 @@ class Metrics:
         self._load_failures.labels(name).inc()
 
     def request_ended(self, route: str, code: int, seconds: float) -> None:
+        self.ledger.write(self._count_request, route, code, seconds)
+
+    def _count_request(self, route: str, code: int, seconds: float) -> None:
         self._requests.labels(route, code).inc()
         self._request_duration.labels(route).observe(seconds)
 
     def decoded(self, seconds: float) -> None:
-        self._decode_duration.observe(seconds)
+        self.ledger.write(self._decode_duration.observe, seconds)
 
     def shed(self, reason: str, images: int) -> None:
         self._shed.labels(reason).inc(images)
 
-    def segment_ran(self, model: ServedModel, exit: int, rows: int, seconds: float) -> None:
-        """Counts one batch through a segment."""
+    def batch_ran(
+        self,
+        model: ServedModel,
+        exit: int,
+        rows: int,
+        seconds: float | None,
+        confidences: Sequence[float],
+    ) -> None:
+        """Counts one batch: `seconds` of its segment, if that ran, and what the exit head said."""
+        self.ledger.write(self._count_batch, model, exit, rows, seconds, confidences)
+
+    def _count_batch(
+        self,
+        model: ServedModel,
+        exit: int,
+        rows: int,
+        seconds: float | None,
+        confidences: Sequence[float],
+    ) -> None:
         labels = model.manifest.name, exit
-        self._segment_duration.labels(*labels).observe(seconds)
-        self._batch_rows.labels(*labels).observe(rows)
+        if seconds is not None:
+            self._segment_duration.labels(*labels).observe(seconds)
+            self._batch_rows.labels(*labels).observe(rows)
+            self._statistics_of(model).segment_ran(rows, seconds)
+        observe = self._confidence.labels(*labels).observe
+        for value in confidences:
+            observe(value)
+
+    def statistics_of(self, model: ServedModel) -> Statistics:
+        """What a version of a model has done since it was loaded."""
+        self.ledger.settle()
+        return self._statistics_of(model)
+
+    def _statistics_of(self, model: ServedModel) -> Statistics:
+        return self._statistics.setdefault(model.key, Statistics())
 
     def graph_failed(self, model: ServedModel, exit: int) -> None:
         self._segment_failures.labels(model.manifest.name, exit).inc()
@@ -228,14 +274,8 @@ class Metrics:
     def shadow_compared(self, model: ServedModel, exit: int, *, agrees: bool) -> None:
         self._shadow_agreement.labels(model.manifest.name, exit, AGREEMENT[agrees]).inc()
 
-    def worker_restarted(self) -> None:
+    def lane_replaced(self) -> None:
         self._worker_restarts.inc()
-
-    def head_ran(self, model: ServedModel, exit: int, confidences: list[float]) -> None:
-        """Counts the confidence of every row that an exit head ran for."""
-        observe = self._confidence.labels(model.manifest.name, exit).observe
-        for value in confidences:
-            observe(value)
 
     def watch(
         self, queue_depth: Callable[[], int], in_flight: Callable[[], int], capacity: int
@@ -245,11 +285,38 @@ class Metrics:
         self._queue_depth.set_function(queue_depth)
         self._in_flight.set_function(in_flight)
 
-    def answered(
+    def served(
+        self,
+        model: ServedModel,
+        budget: Budget,
+        outcomes: Sequence[Outcome],
+        num_failed: int,
+        total_s: float,
+    ) -> None:
+        """Counts a request whose rows have all ended, `total_s` after it arrived."""
+        self.ledger.write(self._count_served, model, budget, outcomes, num_failed, total_s)
+
+    def _count_served(
+        self,
+        model: ServedModel,
+        budget: Budget,
+        outcomes: Sequence[Outcome],
+        num_failed: int,
+        total_s: float,
+    ) -> None:
+        for outcome in outcomes:
+            self._count_answer(model, budget, outcome, total_s)
+        if num_failed:
+            self._inferences.labels(model.manifest.name, "failed").inc(num_failed)
+        statistics = self._statistics_of(model)
+        statistics.request_ended(is_success=not num_failed, total_s=total_s)
+
+    def _count_answer(
         self, model: ServedModel, budget: Budget, outcome: Outcome, total_s: float
     ) -> None:
         """Counts one answer: its exit, stop reason, duration, budget and energy."""
         name, exit = model.manifest.name, outcome.answer.exit
+        self._statistics_of(model).answered(outcome.queue_s, outcome.compute_s)
         self._inferences.labels(name, "answered").inc()
         self._exits.labels(name, exit).inc()
         self._answer_duration.labels(name, exit).observe(total_s)
@@ -265,9 +332,6 @@ class Metrics:
         else:
             self._budget_overrun.labels(name).observe(total_s - budget.latency_s)
             self._deadline_misses.labels(name).inc()
-
-    def failed(self, model: ServedModel) -> None:
-        self._inferences.labels(model.manifest.name, "failed").inc()
 
     def meter_found(self, meter: Meter) -> None:
         """Exports what the host's meter counts, to hold the energy of answers against."""

@@ -1,6 +1,5 @@
 """What one served version of a model has done, for the protocol's statistics extension."""
 
-import threading
 import time
 from dataclasses import dataclass, field
 
@@ -19,10 +18,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Statistics:
-    """`success` and `fail` count requests, `queue` and `compute` images, `batches` segment runs.
-
-    Workers count the segments, the event loop the rest.
-    """
+    """`success` and `fail` count requests, `queue` and `compute` rows, `batches` segment runs."""
 
     success: Tally = field(default_factory=Tally)
     fail: Tally = field(default_factory=Tally)
@@ -30,11 +26,9 @@ class Statistics:
     compute: Tally = field(default_factory=Tally)
     batches: dict[int, Tally] = field(default_factory=dict)
     last_inference: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def segment_ran(self, rows: int, seconds: float) -> None:
-        with self._lock:
-            self.batches.setdefault(rows, Tally()).add(1, seconds)
+        self.batches.setdefault(rows, Tally()).add(1, seconds)
 
     def request_ended(self, *, is_success: bool, total_s: float) -> None:
         (self.success if is_success else self.fail).add(1, total_s)
@@ -47,5 +41,4 @@ class Statistics:
 
     def batch_sizes(self) -> list[tuple[int, Tally]]:
         """The runs of segments by batch size, smallest first."""
-        with self._lock:
-            return sorted(self.batches.items())
+        return sorted(self.batches.items())

@@ -23,12 +23,11 @@ def trace_segments(outcomes: Sequence[Outcome]) -> None:
         return
     wall_s = time.time() - time.monotonic()
     for image, outcome in enumerate(outcomes):
-        runs = zip(outcome.segment_s, outcome.segment_ends, strict=True)
-        for exit, (seconds, end) in enumerate(runs, start=1):
-            end_ns = round(1e9 * (wall_s + end))
+        for exit, run in enumerate(outcome.runs, start=1):
+            end_ns = round(1e9 * (wall_s + run.ended_at))
             span = tracer.start_span(
                 f"segment {exit}",
                 attributes={"offramp.image": image, "offramp.exit": exit},
-                start_time=end_ns - round(1e9 * seconds),
+                start_time=end_ns - round(1e9 * run.seconds),
             )
             span.end(end_ns)

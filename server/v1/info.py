@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Depends, Request
 
+from server.engine.model import ServedModel
 from server.http.access import known
 from server.http.problems import FEW_RESPONSES
-from server.http.state import state_of
+from server.service import service_of
 from server.v1.schemas import (
     ExitInfo,
     InputInfo,
@@ -13,7 +14,6 @@ from server.v1.schemas import (
     OperatingPointInfo,
     VersionInfo,
 )
-from server.zoo.catalog import ServedModel
 
 router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
 
@@ -21,16 +21,16 @@ router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
 @router.get("/v1/models")
 async def models(request: Request) -> ModelList:
     """Every model served."""
-    catalog = state_of(request).catalog
+    catalog = service_of(request).repository.catalog
     return ModelList(models=[model_info(catalog.versions(name)) for name in catalog.names()])
 
 
 @router.get("/v1/models/{name}")
 async def model(request: Request, name: str) -> ModelInfo:
     """One model: labels, input, exits with accuracy and cost, operating points."""
-    state = state_of(request)
-    state.repository.find(name, None)
-    return model_info(state.catalog.versions(name))
+    service = service_of(request)
+    service.find(name, None)
+    return model_info(service.repository.catalog.versions(name))
 
 
 def model_info(versions: list[ServedModel]) -> ModelInfo:

@@ -1,7 +1,8 @@
 """What the OpenAPI document says of `POST /v1/classify` beside its types."""
 
-import json
 from typing import Any
+
+import orjson
 
 from server.http.decode import MEDIA_TYPES
 from server.v1 import examples
@@ -32,8 +33,8 @@ REQUEST: dict[str, Any] = {
         },
     },
 }
-STREAMED = event("exit", json.dumps(examples.EXIT)) + event(
-    "final", json.dumps(examples.CLASSIFICATION)
+STREAMED = event("exit", orjson.dumps(examples.EXIT)) + event(
+    "final", orjson.dumps(examples.CLASSIFICATION)
 )
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {

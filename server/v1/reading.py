@@ -1,61 +1,77 @@
 """Request bodies to encoded images and parameters."""
 
+from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qsl
 
-from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.errors import BadBody, BadParameter, UnsupportedMedia
 from server.http.decode import MEDIA_TYPES
+from server.http.exchange import Exchange
 from server.http.strict_json import parse_object
-from server.settings import Settings
 from server.v1.schemas import JsonBody, Parameters
 
 MAX_FIELDS = 50
 SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
+RAW = frozenset((*MEDIA_TYPES, "image/jpg", "application/octet-stream"))
+"""Bodies that are one image: what clients call it matters less than what it is."""
+PARTS = ("image", "images", "file")
+"""Names of a form's image parts that clients use; the first is the documented one."""
 
 
-async def read(request: Request, settings: Settings) -> tuple[list[bytes], Parameters]:
+async def read(exchange: Exchange) -> tuple[list[bytes], Parameters]:
     """The encoded images, and the parameters from the query and the body together."""
-    query = read_query(request.scope["query_string"])
-    encoding = request.headers.get("content-encoding", "identity")
+    query = read_query(exchange.scope["query_string"])
+    encoding = exchange.header(b"content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMedia(f"content encoding {encoding!r}; bodies are taken as they are")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type in MEDIA_TYPES:
-        return [await request.body()], query
+    media_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if media_type in RAW:
+        return [await exchange.body()], query
+    max_images = exchange.service.settings.max_images
     if media_type == "application/json":
-        name, (contents, fields) = "images", await read_json(request, settings)
+        name, (contents, fields) = "images", read_json(await exchange.body(), max_images)
     elif media_type == "multipart/form-data":
-        name, (contents, fields) = "image", await read_form(request, settings)
+        name, (contents, fields) = "image", await read_form(exchange, max_images)
     else:
         given = f"content type {media_type!r}" if media_type else "no content type"
         raise UnsupportedMedia(f"{given}; served are {SERVED}")
-    if len(contents) > settings.max_images:
-        raise BadParameter(name, f"at most {settings.max_images} images are taken")
+    if len(contents) > max_images:
+        raise BadParameter(name, f"at most {max_images} images are taken")
     in_query = query.model_dump(exclude_unset=True)
     for field in in_query.keys() & fields.keys():
         raise BadParameter(field, "given both in the query and in the body")
-    try:
-        return contents, Parameters.model_validate(in_query | fields)
-    except ValidationError as error:
-        raise BadParameter.of(error.errors()) from error
+    return contents, parameters_of(in_query | fields)
 
 
 @lru_cache(maxsize=256)
 def read_query(query: bytes) -> Parameters:
     """The parameters of a query string; clients send the same one again and again."""
+    given: dict[str, str] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in given:
+            raise BadParameter(name, "given twice")
+        given[name] = value
+    return parameters_of(given)
+
+
+def parameters_of(given: dict[str, Any]) -> Parameters:
+    """Raises BadParameter, also for a parameter without a value."""
+    for name, value in given.items():
+        if value == "":
+            raise BadParameter(name, "has no value")
     try:
-        return Parameters.model_validate(dict(QueryParams(query)))
+        return Parameters.model_validate(given)
     except ValidationError as error:
         raise BadParameter.of(error.errors()) from error
 
 
-async def read_json(request: Request, settings: Settings) -> tuple[list[bytes], dict[str, Any]]:
-    parsed = parse_object(await request.body(), settings.max_images)
+def read_json(content: bytes, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
+    parsed = parse_object(content, max_images)
     try:
         body = JsonBody.model_validate(parsed)
     except ValidationError as error:
@@ -63,14 +79,15 @@ async def read_json(request: Request, settings: Settings) -> tuple[list[bytes], 
     return body.images, body.model_dump(exclude_unset=True, exclude={"images"})
 
 
-async def read_form(request: Request, settings: Settings) -> tuple[list[bytes], dict[str, Any]]:
+async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
     parser = WholeFormParser(
-        request.headers,
-        request.stream(),
-        max_files=settings.max_images + 1,  # one too many is told apart from a broken form
+        Headers(scope=exchange.scope),
+        stream(exchange),
+        max_files=max_images + 1,  # one too many is told apart from a broken form
         max_fields=MAX_FIELDS,
     )
-    parser.spool_max_size = settings.max_body_bytes  # in memory: the body's cap bounds it
+    # in memory: the body's cap bounds it
+    parser.spool_max_size = exchange.service.settings.max_body_bytes
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -85,19 +102,32 @@ async def read_form(request: Request, settings: Settings) -> tuple[list[bytes], 
         await form.close()
 
 
+async def stream(exchange: Exchange) -> AsyncGenerator[bytes]:
+    """The body as it comes."""
+    is_whole = False
+    while not is_whole:
+        message = await exchange.receive()
+        is_whole = not message.get("more_body", False)
+        yield message.get("body", b"")
+
+
 async def parts(form: FormData) -> tuple[list[bytes], dict[str, Any]]:
     """The images and the other fields of a form."""
     contents: list[bytes] = []
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name == "image") or name in fields:
-            raise BadParameter(name, "the form takes image files and parameters, once each")
         if isinstance(value, UploadFile):
+            if name not in PARTS:
+                raise BadParameter(name, "a form's images are files called image")
             contents.append(await value.read())
+        elif name in PARTS:
+            raise BadParameter(name, "must be a file, not text")
+        elif name in fields:
+            raise BadParameter(name, "given twice")
         else:
             fields[name] = value
     if not contents:
-        raise BadParameter("image", "the form has no image part")
+        raise BadParameter("image", "the form has no image: its part is a file called image")
     return contents, fields
 
 

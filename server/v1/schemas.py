@@ -3,9 +3,10 @@
 from base64 import b64decode
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
 from models.bundle.policy import StopReason
+from server.parameters import InferenceParameters
 
 
 def decoded(text: object) -> bytes:
@@ -16,23 +17,6 @@ def decoded(text: object) -> bytes:
 
 
 Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class InferenceParameters(BaseModel):
-    """What a client may ask of every image of one request, whatever the protocol."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    latency_budget_ms: Positive | None = Field(None, description="from arrival to answer")
-    energy_budget_mj: Positive | None = None
-    operating_point: str | None = Field(None, description="default: balanced")
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="confidence that every exit must exceed to answer"
-    )
-    min_exit: PositiveInt = Field(1, description="no confident answer before this exit")
-    max_exit: PositiveInt | None = Field(None, description="answer here at the latest")
-    strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
 
 
 class Parameters(InferenceParameters):

@@ -7,16 +7,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from pydantic import BaseModel
-from starlette.requests import Request
+import orjson
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.engine.job import Answer
 from server.errors import NoAnswer
+from server.http.exchange import Exchange
 from server.http.problems import problem_of
-from server.service import Admitted
+from server.service import Running
 from server.telemetry.metrics import Metrics
+from server.v1.answers import Json
 
 MEDIA_TYPE = "text/event-stream"
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -30,15 +31,15 @@ class Said(asyncio.Queue[tuple[int, Answer] | None]):
         self.put_nowait((image, answer))
 
 
-def wants_events(request: Request) -> bool:
-    accepted = request.headers.get("accept", "").lower().split(",")
+def wants_events(exchange: Exchange) -> bool:
+    accepted = exchange.header(b"accept").lower().split(",")
     return any(entry.partition(";")[0].strip() == MEDIA_TYPE for entry in accepted)
 
 
 class EventStream(StreamingResponse):
-    """Sends events as they happen; nobody waits for its reader.
+    """Sends events as they happen; the engine does not wait for their reader.
 
-    `final` comes to the plain answer whether or not anybody reads it. Ending the stream before
+    `final` comes to the plain answer whether or not the stream is read. Ending the stream before
     then cancels it, and with it the jobs.
     """
 
@@ -47,12 +48,12 @@ class EventStream(StreamingResponse):
     def __init__(
         self,
         metrics: Metrics,
-        admitted: Admitted,
+        running: Running,
         said: Said,
-        final: asyncio.Task[BaseModel],
-        exit_event: Callable[[int, Answer], BaseModel],
+        final: asyncio.Task[Json],
+        exit_event: Callable[[int, Answer], Json],
     ) -> None:
-        self._metrics, self._admitted, self._said, self._final = metrics, admitted, said, final
+        self._metrics, self._running, self._said, self._final = metrics, running, said, final
         self._exit_event = exit_event
         final.add_done_callback(self._end)
         self._stream = self._events()
@@ -65,25 +66,25 @@ class EventStream(StreamingResponse):
         finally:
             self._final.cancel()
 
-    def _end(self, final: asyncio.Task[BaseModel]) -> None:
+    def _end(self, final: asyncio.Task[Json]) -> None:
         if not final.cancelled():
-            final.exception()  # seen, even where nobody reads the stream to its end
+            final.exception()  # seen, even where the stream is not read to its end
         self._said.put_nowait(None)
 
     async def _events(self) -> AsyncGenerator[bytes]:
         try:
             while (entry := await self._said.get()) is not None:
-                yield event("exit", self._exit_event(*entry).model_dump_json())
+                yield event("exit", orjson.dumps(self._exit_event(*entry)))
         except asyncio.CancelledError:
             is_done = self._final.done()
-            self._metrics.client_gone("response" if is_done else self._admitted.stage)
+            self._metrics.client_gone("response" if is_done else self._running.stage)
             raise
         try:
-            yield event("final", self._final.result().model_dump_json())
+            yield event("final", orjson.dumps(self._final.result()))
         except NoAnswer as error:
-            yield event("error", bytes(problem_of(error).body).decode())
+            yield event("error", problem_of(error)[0].model_dump_json(exclude_none=True).encode())
 
 
-def event(name: str, data: str) -> bytes:
+def event(name: str, data: bytes) -> bytes:
     """One event; `data` is JSON on one line."""
-    return f"event: {name}\ndata: {data}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)

@@ -1,108 +1,143 @@
-"""`POST /v2/models/NAME/infer`: tensors to jobs, outcomes to tensors."""
+"""`POST /v2/models/NAME/infer`: tensors to rows, outcomes to tensors."""
 
 import asyncio
 import time
+from dataclasses import dataclass, replace
 
-from fastapi import Request, Response
+import numpy as np
+from numpy.typing import NDArray
+from starlette.types import ASGIApp
 
-from models.bundle.manifest import Manifest
-from server.engine.job import Demand, Outcome
+from models.bundle.manifest import Manifest, version_of
+from server.engine.model import ServedModel
+from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
-from server.http.state import State, state_of
-from server.service import check_feasible, counted, counted_if_refused, demand_of, run
+from server.http.edge import HotRoute
+from server.http.exchange import Exchange, Reply
+from server.http.wording import is_met, milli, server_timing
+from server.service import Served
 from server.settings import Settings
-from server.v1.answers import is_met, milli, server_timing
-from server.v2.models import model_of
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
 from server.v2.response_schemas import InferResponse
-from server.zoo.catalog import ServedModel
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+PREFIX, SUFFIX = "/v2/models/", "/infer"
+SMALL_BYTES = 65_536
+"""A body that is read on the event loop, where it is binary: its tensors are only looked at."""
 
 
-async def infer(request: Request) -> Response:
-    """Classifies every image of a tensor, each within the request's budget."""
-    state, model = state_of(request), model_of(request)
-    asked, decode_s = await read(request, state, model)
-    demand, num_images = demand_of(request, model, asked.parameters), len(asked.images)
-    with counted_if_refused(state, demand, num_images):
-        if asked.parameters.strict:
-            check_feasible(demand, num_images)
-        results = await run(state, demand, list(asked.images))
-    total_s = time.monotonic() - demand.arrival
-    outcomes = counted(state, demand, results, total_s)
-    request.scope["exits"] = [outcome.answer.exit for outcome in outcomes]
-    response = response_of(asked, demand, outcomes, total_s)
-    response.headers["Server-Timing"] = server_timing(decode_s, outcomes)
-    return await compressed(request, state, response)
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """The rows of a request, which are decoded already."""
+
+    images: NDArray[np.uint8]
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.images)
+
+    def decode_here(self) -> list[NDArray[np.uint8]]:
+        return list(self.images)
+
+    decode = decode_here
 
 
-async def read(request: Request, state: State, model: ServedModel) -> tuple[Inference, float]:
-    """Reads the body and, off the event loop, what it says."""
-    body, headers = await request.body(), request.headers
-    loop = asyncio.get_running_loop()
+def route_of(method: str, path: str) -> HotRoute | None:
+    """The hot route of an inference, with or without a version in its path."""
+    if method != "POST" or not (path.startswith(PREFIX) and path.endswith(SUFFIX)):
+        return None
+    parts = path[len(PREFIX) : -len(SUFFIX)].split("/")
+    if len(parts) == 1 and parts[0]:
+        return DEFAULT_VERSION
+    if len(parts) == 3 and parts[0] and parts[1] == "versions" and parts[2]:
+        return GIVEN_VERSION
+    return None
+
+
+async def infer(exchange: Exchange) -> ASGIApp:
+    """Classifies every row of a tensor, each within the request's budget."""
+    service, model = exchange.service, model_of(exchange)
+    started = time.monotonic()
+    asked = await read(exchange, model)
+    service.metrics.decoded(time.monotonic() - started)
+    parameters = asked.parameters
+    demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
+    served = await service.classify(demand, Tensor(asked.images), strict=parameters.strict)
+    exchange.exits = served.exits
+    return await compressed(exchange, reply_of(asked, served))
+
+
+def model_of(exchange: Exchange) -> ServedModel:
+    """The model that the path names; raises UnknownModel or NotReady."""
+    name, *rest = exchange.scope["path"][len(PREFIX) : -len(SUFFIX)].split("/")
+    version = version_of(rest[1]) if rest else None
+    if rest and version is None:
+        raise UnknownModel(f"versions are numbers, not {rest[1]!r}", "version")
+    return exchange.service.find(name, version)
+
+
+async def read(exchange: Exchange, model: ServedModel) -> Inference:
+    """Reads the body, and what it says; off the event loop where that takes long."""
+    body, service = await exchange.body(), exchange.service
+    encoding = exchange.header(b"content-encoding")
+    length = exchange.headers.get(HEADER_LENGTH.lower().encode())
+    given = None if length is None else length.decode("latin-1")
+    arguments = body, encoding, given, model.manifest, service.settings
+    if given is not None and not encoding and len(body) <= SMALL_BYTES:
+        return decode(*arguments)
     try:
-        asked, seconds = await loop.run_in_executor(
-            state.decoders,
-            decode,
-            body,
-            headers.get("content-encoding", ""),
-            headers.get(HEADER_LENGTH),
-            model.manifest,
-            state.settings,
-        )
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(service.decoders, decode, *arguments)
     except asyncio.CancelledError:
-        state.metrics.client_gone("decode")
+        service.metrics.client_gone("decode")
         raise
-    state.metrics.decoded(seconds)
-    return asked, seconds
 
 
 def decode(
     body: bytes, encoding: str, header_length: str | None, manifest: Manifest, settings: Settings
-) -> tuple[Inference, float]:
-    """The request, and the seconds it took to understand it."""
-    started = time.monotonic()
+) -> Inference:
+    """The request that a body holds; raises BadBody, BadParameter and what inflating raises."""
     content = inflate(body, encoding, settings.max_body_bytes)
-    asked = read_inference(content, header_length, manifest, settings.max_images)
-    return asked, time.monotonic() - started
+    return read_inference(content, header_length, manifest, settings.max_images)
 
 
-def response_of(
-    asked: Inference, demand: Demand, outcomes: list[Outcome], total_s: float
-) -> Response:
+def reply_of(asked: Inference, served: Served) -> Reply:
     """JSON, with the binary outputs behind it where there are any."""
-    model = demand.model
-    parts = [output(wanted, outcomes, model.manifest.labels) for wanted in asked.outputs]
+    model = served.demand.model
+    parts = [output(wanted, served.outcomes, model.manifest.labels) for wanted in asked.outputs]
     head = InferResponse(
         model_name=model.manifest.name,
         model_version=str(model.manifest.version),
         id=asked.id,
         parameters={
-            "total_ms": milli(total_s),
-            "energy_mj": milli(sum(outcome.energy_j for outcome in outcomes)),
+            "total_ms": milli(served.total_s),
+            "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
             "energy_source": model.energy_source,
-            "met": all(is_met(demand.budget, outcome, total_s) for outcome in outcomes),
+            "met": all(is_met(served, outcome) for outcome in served.outcomes),
         },
         outputs=[tensor for tensor, _ in parts],
     )
     content = head.model_dump_json(exclude_none=True).encode()
+    timing = b"server-timing", server_timing(served).encode()
     tails = [tail for _, tail in parts if tail is not None]
     if not tails:
-        return Response(content, media_type="application/json")
-    headers = {HEADER_LENGTH: str(len(content))}
-    return Response(b"".join([content, *tails]), 200, headers, "application/octet-stream")
+        return Reply(200, content, headers=(timing,))
+    length = HEADER_LENGTH.lower().encode(), b"%d" % len(content)
+    body = b"".join([content, *tails])
+    return Reply(200, body, b"application/octet-stream", (length, timing))
 
 
-async def compressed(request: Request, state: State, response: Response) -> Response:
+async def compressed(exchange: Exchange, reply: Reply) -> Reply:
     """The response in an encoding that its client accepts, if it is large enough to gain by it."""
-    body = bytes(response.body)
-    encoding = accepted_encoding(request.headers.get("accept-encoding", ""), len(body))
+    encoding = accepted_encoding(exchange.header(b"accept-encoding"), len(reply.body))
     if encoding is None:
-        return response
+        return reply
     loop = asyncio.get_running_loop()
-    content = await loop.run_in_executor(state.decoders, deflate, body, encoding)
-    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
-    headers |= {"content-encoding": encoding, "vary": "Accept-Encoding"}
-    return Response(content, 200, headers)
+    body = await loop.run_in_executor(exchange.service.decoders, deflate, reply.body, encoding)
+    added = (b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")
+    return replace(reply, body=body, headers=(*reply.headers, *added))
+
+
+DEFAULT_VERSION = HotRoute("/v2/models/{name}/infer", infer)
+GIVEN_VERSION = HotRoute("/v2/models/{name}/versions/{version}/infer", infer)

@@ -1,12 +1,14 @@
 """`/v2/models/NAME`, with or without `/versions/VERSION`: metadata, readiness, statistics."""
 
+import time
+
 from fastapi import Request
 
 from models.bundle.manifest import Tensor, version_of
+from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
-from server.http.readiness import reason_against_model
-from server.http.state import state_of
-from server.telemetry.statistics import Tally
+from server.service import service_of
+from server.telemetry.statistics import Statistics, Tally
 from server.v2.response_schemas import (
     BatchStatistics,
     Duration,
@@ -18,14 +20,13 @@ from server.v2.response_schemas import (
     TensorMetadata,
 )
 from server.v2.wanted import OUTPUT_DATATYPES
-from server.zoo.catalog import ServedModel
 
 PLATFORM = "onnx_onnxv1"
 
 
 async def default_version(request: Request, name: str) -> None:
     """Finds the model of a path without a version."""
-    request.state.model = state_of(request).repository.find(name, None)
+    request.state.model = service_of(request).find(name, None)
 
 
 async def given_version(request: Request, name: str, version: str) -> None:
@@ -33,7 +34,7 @@ async def given_version(request: Request, name: str, version: str) -> None:
     number = version_of(version)
     if number is None:
         raise UnknownModel(f"versions are numbers, not {version!r}", "version")
-    request.state.model = state_of(request).repository.find(name, number)
+    request.state.model = service_of(request).find(name, number)
 
 
 def model_of(request: Request) -> ServedModel:
@@ -43,7 +44,7 @@ def model_of(request: Request) -> ServedModel:
 
 async def metadata(request: Request) -> ModelMetadata:
     """The model's versions, its input and its outputs."""
-    model, catalog = model_of(request), state_of(request).catalog
+    model, catalog = model_of(request), service_of(request).repository.catalog
     manifest = model.manifest
     shapes = {"probabilities": [-1, len(manifest.labels)]}
     return ModelMetadata(
@@ -61,7 +62,7 @@ async def metadata(request: Request) -> ModelMetadata:
 async def ready(request: Request) -> ModelReady:
     """200 while the model is served and can answer."""
     model = model_of(request)
-    if reason := reason_against_model(model):
+    if reason := model.reason_against(time.monotonic()):
         raise NotReady(reason)
     return ModelReady(name=model.manifest.name, ready=True)
 
@@ -70,22 +71,35 @@ async def statistics(request: Request) -> StatisticsList:
     """What a version did since it was loaded, by default every version of the model."""
     model = model_of(request)
     is_given = "version" in request.path_params
-    versions = [model] if is_given else state_of(request).catalog.versions(model.manifest.name)
-    return StatisticsList(model_stats=[statistics_of(version) for version in versions])
+    versions = (
+        [model]
+        if is_given
+        else service_of(request).repository.catalog.versions(model.manifest.name)
+    )
+    metrics = service_of(request).metrics
+    return StatisticsList(
+        model_stats=[statistics_of(version, metrics.statistics_of(version)) for version in versions]
+    )
 
 
 async def every_statistics(request: Request) -> StatisticsList:
     """What every model did since it was loaded."""
-    return StatisticsList(model_stats=[statistics_of(m) for m in state_of(request).catalog])
+    service = service_of(request)
+    return StatisticsList(
+        model_stats=[
+            statistics_of(model, service.metrics.statistics_of(model))
+            for model in service.repository.catalog
+        ]
+    )
 
 
 def input_metadata(tensor: Tensor) -> TensorMetadata:
     return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
 
 
-def statistics_of(model: ServedModel) -> ModelStatistics:
+def statistics_of(model: ServedModel, said: Statistics) -> ModelStatistics:
     """A segment run for a batch is an execution."""
-    said, batches = model.statistics, model.statistics.batch_sizes()
+    batches = said.batch_sizes()
     return ModelStatistics(
         name=model.manifest.name,
         version=str(model.manifest.version),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from server.engine.job import Outcome
-from server.v1.answers import top_k
+from server.http.wording import best_labels
 from server.v2.response_schemas import OutputTensor
 from server.v2.tensors import Array, datatype_of, texts, to_bytes, to_json
 from server.v2.wanted import Wanted
@@ -46,8 +46,8 @@ def classified(outcomes: Outcomes, labels: Labels, num_classes: int) -> Array:
     return texts(
         [
             [
-                f"{best.probability:f}:{best.index}:{best.label}"
-                for best in top_k(outcome.answer.probabilities, labels, num_classes)
+                f"{outcome.answer.probabilities[index]:f}:{index}:{labels[index]}"
+                for index in best_labels(outcome.answer.probabilities, num_classes)
             ]
             for outcome in outcomes
         ]

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from server.errors import BadParameter
-from server.v1.schemas import InferenceParameters
+from server.parameters import InferenceParameters
 
 RESERVED = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers")
 RESERVED_PREFIX = "triton_"

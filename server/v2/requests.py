@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from models.bundle.manifest import Manifest
 from server.errors import BadBody, BadParameter
-from server.v1.schemas import InferenceParameters
+from server.parameters import InferenceParameters
 from server.v2.inputs import images_of
 from server.v2.parameters import parameters_of
 from server.v2.request_schemas import InferRequest

@@ -5,9 +5,9 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, Request
 
 from server.errors import NotReady
-from server.http.access import admitted, known, own_port
-from server.http.readiness import reason_against
-from server.http.state import state_of
+from server.http.access import known
+from server.http.edge import answered_by_the_edge
+from server.service import service_of
 from server.v2 import manage, models
 from server.v2.infer import infer
 from server.v2.openapi import ERRORS, INFER_RESPONSES, body_of
@@ -43,13 +43,12 @@ async def live() -> Live:
 @router.get("/v2/health/ready")
 async def ready(request: Request) -> Ready:
     """200 while requests are welcome."""
-    if reason := reason_against(state_of(request)):
+    if reason := service_of(request).reason_against():
         raise NotReady(reason)
     return Ready(ready=True)
 
 
-own = [Depends(own_port)]
-router.get("/v2/models/stats", dependencies=[Depends(known), *own])(models.every_statistics)
+router.get("/v2/models/stats", dependencies=[Depends(known)])(models.every_statistics)
 for prefix, find in (
     (MODEL, models.default_version),
     (f"{MODEL}/versions/{{version}}", models.given_version),
@@ -57,11 +56,11 @@ for prefix, find in (
     dependencies = [Depends(known), Depends(find)]
     router.get(prefix, dependencies=dependencies)(models.metadata)
     router.get(f"{prefix}/ready", dependencies=dependencies)(models.ready)
-    router.get(f"{prefix}/stats", dependencies=[*dependencies, *own])(models.statistics)
+    router.get(f"{prefix}/stats", dependencies=dependencies)(models.statistics)
     router.post(
         f"{prefix}/infer",
-        dependencies=[Depends(admitted), Depends(find)],
+        dependencies=[Depends(known), Depends(find)],
         response_model=None,
         responses=INFER_RESPONSES,
         openapi_extra=body_of(InferRequest, is_required=True),
-    )(infer)
+    )(answered_by_the_edge(infer))

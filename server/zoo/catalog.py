@@ -1,65 +1,22 @@
 """The bundles this server serves."""
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from models.bundle.bundle import Bundle, BundleError, load_bundle
+from models.bundle.bundle import BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Meter
-from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
+from models.bundle.manifest import MODEL_NAME, Manifest, version_of
 from models.bundle.runner import SegmentRunner
-from server.engine.breaker import Breaker
+from server.engine.model import DEFAULT_OPERATING_POINT, Key, ServedModel
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
-from server.telemetry.statistics import Statistics
 from server.zoo.measuring import measured
 
-DEFAULT_OPERATING_POINT = "balanced"
 BATCH_OVERHEAD_S = 0.0003
 """What a batch is expected to take beyond its graphs, until it is known."""
-
-Key = tuple[str, int]
-"""A model's name and version."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ServedModel:
-    """A loaded bundle, ready to run, with this host's cost profile.
-
-    There is a breaker per exit for its segment (False) and its head (True).
-    """
-
-    bundle: Bundle
-    runner: SegmentRunner
-    profile: CostProfile
-    costs: Costs
-    breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
-    statistics: Statistics = field(default_factory=Statistics)
-
-    @property
-    def key(self) -> Key:
-        return self.manifest.name, self.manifest.version
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.bundle.manifest
-
-    @property
-    def energy_source(self) -> str:
-        """Where every number of joules comes from."""
-        return self.profile.energy_method
-
-    @property
-    def operating_points(self) -> dict[str, OperatingPoint]:
-        return self.bundle.calibration.operating_points
-
-    @property
-    def default_point(self) -> OperatingPoint:
-        """What decides where a request names neither an operating point nor a threshold."""
-        return self.operating_points[DEFAULT_OPERATING_POINT]
 
 
 def serve_bundle(

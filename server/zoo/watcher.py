@@ -7,8 +7,9 @@ from pathlib import Path
 
 from models.bundle.bundle import BundleError
 from models.bundle.manifest import MANIFEST
+from server.engine.model import Key
 from server.errors import Draining, UnknownModel
-from server.zoo.catalog import Key, find_bundles
+from server.zoo.catalog import find_bundles
 from server.zoo.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")

@@ -1,0 +1,167 @@
+"""Lanes run one batch at a time: inline on the event loop, or on a thread of their own."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from queue import SimpleQueue
+
+import onnxruntime as ort
+
+from server.engine.compute import Computed, Task, compute
+from server.engine.scheduler import Batch
+
+NICENESS = 5
+"""The event loop goes first: without a core it admits, refuses and answers no request."""
+WATCH_S = 0.1
+"""Time between two looks at a run on the event loop."""
+MAX_INLINE_S = 1.0
+"""Bound of a run on the event loop: some hundred times what it is to take."""
+
+Done = Callable[[Computed], None]
+
+
+@dataclass(slots=True, eq=False)
+class LaneRun:
+    """A task on a lane, to be ended unless it is done at `ends_by`. Options serve one run only."""
+
+    task: Task
+    ends_by: float
+    done: Done
+    options: ort.RunOptions = field(default_factory=ort.RunOptions)
+
+    def stop(self) -> None:
+        """Ends the graph that runs now, between two of its nodes."""
+        self.options.terminate = True
+
+
+class InlineLane:
+    """Runs at once, on the event loop. A watcher ends a run that passes its bound."""
+
+    def __init__(self) -> None:
+        self._run: LaneRun | None = None
+        self._is_over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="offramp-watch", daemon=True)
+        self._watcher.start()
+
+    def start(self, run: LaneRun) -> None:
+        self._run = run
+        computed = compute(run.task, run.options)
+        self._run = None
+        run.done(computed)
+
+    def end(self) -> None:
+        self._is_over.set()
+
+    def _watch(self) -> None:
+        """A thread: while a graph runs here, the event loop cannot look."""
+        while not self._is_over.wait(WATCH_S):
+            run = self._run
+            if run is not None and time.monotonic() > run.ends_by:
+                run.stop()
+
+
+class ThreadLane:
+    """A thread that runs what it is given, and calls back on the event loop."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.run: LaneRun | None = None
+        self._loop = loop
+        self._tasks: SimpleQueue[LaneRun | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.thread.start()
+
+    def start(self, run: LaneRun) -> None:
+        self.run = run
+        self._tasks.put(run)
+
+    def end(self) -> None:
+        """Lets the thread end once it has nothing more to run."""
+        self._tasks.put(None)
+
+    def give_up(self) -> LaneRun | None:
+        """Its run, whose result is not looked at any more."""
+        run, self.run = self.run, None
+        return run
+
+    def is_lost(self, now: float) -> bool:
+        """Whether the thread has died, or its run has passed its bound."""
+        if not self.thread.is_alive():
+            return True
+        return self.run is not None and now > self.run.ends_by
+
+    def _work(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        while (run := self._tasks.get()) is not None:
+            computed = compute(run.task, run.options)
+            self._loop.call_soon_threadsafe(self._finish, run, computed)
+
+    def _finish(self, run: LaneRun, computed: Computed) -> None:
+        if self.run is run:  # else the lane was given up
+            self.run = None
+            run.done(computed)
+
+
+class Lanes:
+    """One lane on the event loop, and `num_lanes` threads.
+
+    A thread that dies, or that is `stall_s` behind what its batch was to take, is replaced.
+    """
+
+    def __init__(self, num_lanes: int, stall_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._stall_s, self._loop = stall_s, loop
+        self._numbers = count()
+        self._inline = InlineLane()
+        self._threads = {self._new_thread() for _ in range(num_lanes)}
+        self._busy: dict[Batch, ThreadLane] = {}
+
+    def start(self, batch: Batch, task: Task, done: Done) -> None:
+        """Runs the task of a batch where it belongs; `done` is told what it gave, on the loop."""
+        if batch.is_inline:
+            return self._inline.start(LaneRun(task, batch.started_at + MAX_INLINE_S, done))
+        lane = next(lane for lane in self._threads if lane.run is None)
+        self._busy[batch] = lane
+        return lane.start(LaneRun(task, batch.ends_at + self._stall_s, done))
+
+    def done(self, batch: Batch) -> None:
+        """The batch has ended."""
+        self._busy.pop(batch, None)
+
+    def stop_idle_runs(self) -> None:
+        """Ends the runs whose jobs are all over."""
+        for batch, lane in self._busy.items():
+            if lane.run is not None and all(job.is_over for job in batch.jobs):
+                lane.run.stop()
+
+    def is_working(self, now: float) -> bool:
+        """Whether every thread is alive and gets on."""
+        return not any(lane.is_lost(now) for lane in self._threads)
+
+    def replace_lost(self, now: float) -> list[tuple[str, Batch | None]]:
+        """Gives up the threads that are lost: their names, and the batches that they had."""
+        lost = [lane for lane in self._threads if lane.is_lost(now)]
+        batches = {lane: batch for batch, lane in self._busy.items()}
+        for lane in lost:
+            self._threads.remove(lane)
+            self._threads.add(self._new_thread())
+            if (run := lane.give_up()) is not None:
+                run.stop()
+            if lane in batches:
+                del self._busy[batches[lane]]
+        return [(lane.thread.name, batches.get(lane)) for lane in lost]
+
+    def end(self, deadline: float) -> None:
+        """Ends the threads, but for one that has not come back by then."""
+        self._inline.end()
+        for lane in self._threads:
+            lane.end()
+        for lane in self._threads:
+            lane.thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _new_thread(self) -> ThreadLane:
+        return ThreadLane(f"offramp-lane-{next(self._numbers)}", self._loop)

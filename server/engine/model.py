@@ -1,0 +1,72 @@
+"""A served model as the engine sees it: graphs, what they cost here, which are out of use."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from models.bundle.bundle import Bundle
+from models.bundle.costs import Costs
+from models.bundle.manifest import CostProfile, Manifest, OperatingPoint
+from models.bundle.runner import SegmentRunner
+from server.engine.breaker import Breaker
+
+DEFAULT_OPERATING_POINT = "balanced"
+SHORT_S, INLINE_S = 0.004, 0.016
+"""A step that takes one row less than SHORT_S runs on the event loop, in batches of INLINE_S at most:
+waking a thread and sharing the interpreter with it costs as much as most segments of a small
+network. A longer step runs on a thread, so that probes and newcomers do not wait for it."""
+
+Key = tuple[str, int]
+"""A model's name and version."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class ServedModel:
+    """A loaded bundle, ready to run, with this host's cost profile.
+
+    Each exit has one breaker for its segment (False) and one for its head (True).
+    """
+
+    bundle: Bundle
+    runner: SegmentRunner
+    profile: CostProfile
+    costs: Costs
+    breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
+    inline_rows: tuple[int, ...] = field(init=False)
+    """How many rows may run through each segment on the event loop, 0 where none may."""
+
+    def __post_init__(self) -> None:
+        exits = range(1, self.manifest.num_exits + 1)
+        rows = tuple(
+            self.costs.most_rows_within(exit, INLINE_S)
+            if self.costs.most_rows_within(exit, SHORT_S)
+            else 0
+            for exit in exits
+        )
+        object.__setattr__(self, "inline_rows", rows)
+
+    @property
+    def key(self) -> Key:
+        return self.manifest.name, self.manifest.version
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def energy_source(self) -> str:
+        """The source of every number of joules."""
+        return self.profile.energy_method
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        return self.bundle.calibration.operating_points
+
+    @property
+    def default_point(self) -> OperatingPoint:
+        """The operating point of requests that name neither one nor a threshold."""
+        return self.operating_points[DEFAULT_OPERATING_POINT]
+
+    def reason_against(self, now: float) -> str | None:
+        """Why this model cannot answer now, or None while it can."""
+        is_out = self.breakers[1, False].is_open(now)
+        return f"segment 1 of {self.manifest.name} is out of use" if is_out else None

@@ -1,0 +1,69 @@
+"""What a batch gave is noted in its jobs, in the model's costs and in its breakers."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from server.engine.compute import Computed
+from server.engine.job import Answer, Job, Row, Run
+from server.engine.scheduler import Batch
+from server.errors import GraphOutOfUse
+
+logger = logging.getLogger("offramp.engine")
+
+
+def note(batch: Batch, head_rows: Sequence[int], computed: Computed, now: float) -> None:
+    """Moves the jobs to their exit and gives them its answers.
+
+    A job that ended meanwhile is left as it is.
+    """
+    step, model, jobs = batch.step, batch.step.model, batch.jobs
+    if computed.failure is not None:
+        return
+    if not step.is_head and computed.features is not None:
+        run = Run(computed.segment_s, now - computed.head_s)
+        energy_j = model.costs.energy_j(run.seconds, len(jobs))
+        for index, job in enumerate(jobs):
+            if not job.is_over:
+                job.advanced(step.exit, Row(computed.features, index), run, energy_j)
+        model.costs.segment_took(step.exit, len(jobs), run.seconds)
+    if computed.probabilities is None:
+        return
+    model.costs.head_took(step.exit, len(head_rows), computed.head_s)
+    energy_j = model.costs.energy_j(computed.head_s, len(head_rows))
+    for row, probabilities, confidence in zip(
+        head_rows, computed.probabilities, computed.confidences, strict=True
+    ):
+        if not jobs[row].is_over:
+            answer = Answer(step.exit, probabilities, confidence, now)
+            jobs[row].answered(answer, computed.head_s, energy_j)
+
+
+def note_failures(batch: Batch, computed: Computed, now: float) -> int:
+    """Tells the breakers what ran and what failed; logs failures and returns how many there are.
+
+    A run that was ended because no job waited for it any more has not failed.
+    """
+    step, breakers = batch.step, batch.step.model.breakers
+    if all(job.is_over for job in batch.jobs):
+        return 0
+    num_failed = 0
+    ran = [] if step.is_head else [(False, computed.failure)]
+    if computed.failure is None and (computed.probabilities is not None or computed.head_failure):
+        ran.append((True, computed.head_failure))
+    elif step.is_head:
+        ran.append((True, computed.failure))
+    for is_head, error in ran:
+        if error is None:
+            breakers[step.exit, is_head].succeeded()
+        elif not isinstance(error, GraphOutOfUse):
+            breakers[step.exit, is_head].failed(now)
+            what = step._replace(is_head=is_head)
+            logger.error("%s failed", what, exc_info=error, extra=requests_of(batch.jobs))
+            num_failed += 1
+    return num_failed
+
+
+def requests_of(jobs: Iterable[Job]) -> dict[str, object]:
+    """What a line of the log says of a batch."""
+    ids = {job.demand.request_id for job in jobs}
+    return {"fields": {"request_ids": sorted(filter(None, ids))}}

@@ -1,0 +1,40 @@
+"""What the event loop takes beside batches: learned while it runs, the same for every model."""
+
+from models.bundle.costs import Expectation
+
+DELIVERY_S = 0.001
+"""Expected time from an outcome to its response, until it is known."""
+DELIVERY_FALL = 0.005
+"""Its high quantile decides which answers are late: with the costs' 0.02 twice as many were, at the
+capacity of two cores."""
+DECAY = 0.9
+"""Of the weight of a turn per turn after it."""
+
+
+class Pace:
+    """How long a response takes after its outcome, and how much the edges stretch the batches.
+
+    While inline batches wait, the loop also reads requests and writes responses: `stretch` is the
+    time that passes per second of batches, 1 where nothing comes between them.
+    """
+
+    def __init__(self) -> None:
+        self._delivery = Expectation(DELIVERY_S, DELIVERY_FALL)
+        self._elapsed_s = self._batch_s = 0.0
+
+    @property
+    def delivery_s(self) -> float:
+        return self._delivery.value
+
+    @property
+    def stretch(self) -> float:
+        return max(1.0, self._elapsed_s / self._batch_s) if self._batch_s > 0 else 1.0
+
+    def delivered(self, seconds: float) -> None:
+        """A response left so long after its last outcome was due or known."""
+        self._delivery.observe(seconds)
+
+    def turned(self, elapsed_s: float, batch_s: float) -> None:
+        """From one inline batch to the next it took `elapsed_s`, of which the batch `batch_s`."""
+        self._elapsed_s = DECAY * self._elapsed_s + elapsed_s
+        self._batch_s = DECAY * self._batch_s + batch_s

@@ -1,0 +1,109 @@
+"""The edge: one pass from the server to a handler, for every request.
+
+Hot routes are looked up here, behind the checks that all of them share: a key, and room for work.
+FastAPI documents them, and serves everything else.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.errors import ClientGone
+from server.http.access import check_work
+from server.http.exchange import CLIENT_GONE, Exchange, Held
+from server.http.problems import reply_of
+from server.service import Service
+from server.telemetry.logs import is_logged, log_request, request_id
+from server.telemetry.tracing import trace_route
+
+Handler = Callable[[Exchange], Awaitable[ASGIApp]]
+"""From a request to its response; what it raises becomes a problem document."""
+EXCHANGE = "exchange"
+"""The key of the scope that holds a request's Exchange."""
+
+
+@dataclass(frozen=True, slots=True)
+class HotRoute:
+    """A route that the edge answers itself; `path` is its template, for metrics and logs."""
+
+    path: str
+    handle: Handler
+
+
+Find = Callable[[str, str], HotRoute | None]
+"""From method and path to the hot route, if it is one."""
+
+
+@dataclass(slots=True)
+class Edge:
+    """Answers hot routes; hands everything else to `app`. Counts and logs every request once."""
+
+    app: ASGIApp
+    find: Find
+    service_of: Callable[[], Service]
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    """Middleware between the counting and the routes."""
+    _held: Held = field(default_factory=Held)
+    _inner: ASGIApp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._inner = self.around(self._dispatch)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        service = self.service_of()
+        exchange = scope[EXCHANGE] = Exchange(scope, receive, send, service, self._held)
+        request_id.set(exchange.id)
+        is_work = scope["method"] == "POST"
+        service.gate.num_requests += is_work
+        try:
+            await self._inner(scope, exchange.receive, exchange.send)
+        except ClientGone:
+            exchange.status = CLIENT_GONE
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not exchange.is_gone() or (task is not None and task.uncancel() > 0):
+                raise
+            exchange.status = CLIENT_GONE
+        finally:
+            service.gate.num_requests -= is_work
+            exchange.end()
+            route = getattr(scope.get("route"), "path", exchange.route)
+            seconds = time.monotonic() - exchange.arrival
+            service.metrics.request_ended(route, exchange.status, seconds)
+            if is_logged():
+                line = scope["method"], route, exchange.status, seconds, exchange.exits, exchange.id
+                service.metrics.ledger.write(log_request, time.time(), *line)
+        return None
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self.find(scope["method"], scope["path"])
+        if route is None:
+            return await self.app(scope, receive, send)
+        exchange: Exchange = scope[EXCHANGE]
+        exchange.route = route.path
+        trace_route(scope["method"], route.path)
+        response: ASGIApp
+        try:
+            check_work(exchange.service, exchange.header(b"authorization"))
+            response = await route.handle(exchange)
+        except ClientGone:
+            raise
+        except Exception as error:
+            response = reply_of(error, scope["path"])
+        await response(scope, receive, send)
+        return None
+
+
+def answered_by_the_edge(handler: Handler) -> Callable[[], None]:
+    """FastAPI's endpoint of a hot route: it gives the document its text, and gets no request."""
+
+    def endpoint() -> None:
+        raise AssertionError("the edge answers this route")
+
+    endpoint.__name__, endpoint.__doc__ = handler.__name__, handler.__doc__
+    return endpoint

@@ -1,0 +1,158 @@
+"""One request and its response: the record that every edge reads from and answers through."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from server.errors import BodiesTooLarge, BodyTooLarge, BodyTooLate, ClientGone
+from server.service import Service
+from server.telemetry.logs import id_of
+from server.telemetry.metrics import shed_reason
+
+Headers = tuple[tuple[bytes, bytes], ...]
+UNMATCHED = "unmatched"
+CLIENT_GONE = 499
+"""The status counted for a request whose client went away: nginx's."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole response; its length is not among the headers yet."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: Headers = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Sends it: an ASGI application, as every response is."""
+        headers = (
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", self.media_type),
+            *self.headers,
+        )
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Held:
+    """The bytes of all request bodies that are in memory."""
+
+    def __init__(self) -> None:
+        self.num_bytes = 0
+
+
+class Exchange:
+    """A request as it arrives, and its response as it leaves.
+
+    Bounds the body in bytes and in time. Cancels the task that works for a client that goes away:
+    until the body has arrived its reader learns of it, then `scope["gone"]` tells, a future of the
+    connection, or a task that waits for it where the server has none.
+    """
+
+    __slots__ = (
+        "_deadline", "_gone", "_is_whole", "_num_bytes", "_receive", "_send", "_task", "arrival",
+        "exits", "headers", "held", "id", "lag_s", "route", "scope", "service", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, service: Service, held: Held
+    ) -> None:
+        started = time.monotonic()
+        self.scope, self.service, self.held = scope, service, held
+        self._receive, self._send = receive, send
+        self.arrival: float = scope.get("arrival", started)
+        self.lag_s = started - self.arrival
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.id = id_of(self.header(b"x-request-id") or None)
+        self.route, self.status = UNMATCHED, 500
+        self.exits: list[int] = []
+        self._deadline = started + service.settings.receive_timeout_s
+        self._num_bytes, self._is_whole = 0, False
+        self._gone: asyncio.Future[Any] | None = None
+        self._task = asyncio.current_task()
+
+    def header(self, name: bytes, default: str = "") -> str:
+        """A request header, given its name in lower case."""
+        value = self.headers.get(name)
+        return default if value is None else value.decode("latin-1")
+
+    async def body(self) -> bytes:
+        """The whole body; raises BodyTooLarge, BodiesTooLarge, BodyTooLate or ClientGone."""
+        message = await self.receive()
+        if not message.get("more_body", False):
+            return bytes(message.get("body", b""))
+        chunks = [message.get("body", b"")]
+        while message.get("more_body", False):
+            message = await self.receive()
+            chunks.append(message.get("body", b""))
+        return b"".join(chunks)
+
+    async def receive(self) -> Message:
+        """The next part of the body; a reader that goes on after its end waits for the client."""
+        if self._is_whole:
+            return await self._receive()
+        self._check_size(int(self.headers.get(b"content-length", b"0")))
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.service.metrics.client_gone("body")
+            raise ClientGone
+        num_new = len(message.get("body", b""))
+        self._num_bytes += num_new
+        self.held.num_bytes += num_new
+        self._check_size(self._num_bytes)
+        if message.get("more_body", False):
+            if time.monotonic() >= self._deadline:
+                timeout_s = self.service.settings.receive_timeout_s
+                raise BodyTooLate(f"the body took longer than {timeout_s} s")
+        else:
+            self._is_whole = True
+            self._watch()
+        return message
+
+    def _check_size(self, num_bytes: int) -> None:
+        settings = self.service.settings
+        if num_bytes > settings.max_body_bytes:
+            raise BodyTooLarge(f"the body is longer than {settings.max_body_bytes} bytes")
+        if self.held.num_bytes > settings.max_held_bytes:
+            error = BodiesTooLarge(f"bodies of {settings.max_held_bytes} bytes are held")
+            self.service.metrics.shed(shed_reason(error), 1)
+            raise error
+
+    def _watch(self) -> None:
+        self._gone = self.scope.get("gone") or asyncio.ensure_future(self._receive())
+        self._gone.add_done_callback(self._cancel)
+
+    def _cancel(self, gone: "asyncio.Future[Any]") -> None:
+        if not gone.cancelled() and self._task is not None:
+            self._task.cancel()
+
+    def _unwatch(self) -> None:
+        if self._gone is not None:
+            self._gone.remove_done_callback(self._cancel)
+            if "gone" not in self.scope:
+                self._gone.cancel()
+
+    def is_gone(self) -> bool:
+        """Whether the client went away after its body had come."""
+        return self._gone is not None and self._gone.done() and not self._gone.cancelled()
+
+    async def send(self, message: Message) -> None:
+        """Sends a part of the response, whose start carries the request's id."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
+            if self.service.gate.is_draining:
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        elif not message.get("more_body", False):
+            self._unwatch()
+        await self._send(message)
+
+    def end(self) -> None:
+        """Lets go of the body and of the connection."""
+        self._unwatch()
+        self.held.num_bytes -= self._num_bytes

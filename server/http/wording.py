@@ -1,0 +1,40 @@
+"""What both protocols say of outcomes: labels, milliseconds, and where time went."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.bundle.confidence import Floats
+from server.engine.job import Outcome
+from server.service import Served
+
+
+def best_labels(probabilities: Floats, k: int) -> list[int]:
+    """Indices of the k most probable labels, most probable first."""
+    if k == 1:  # which is mostly what is asked for, and quicker
+        return [int(probabilities.argmax())]
+    best: list[int] = np.argsort(-probabilities, kind="stable")[:k].tolist()
+    return best
+
+
+def is_met(served: Served, outcome: Outcome) -> bool:
+    """Whether a row's answer kept within the request's budget; true where none was set."""
+    budget = served.demand.budget
+    is_in_time = budget.latency_s is None or served.total_s <= budget.latency_s
+    return is_in_time and (budget.energy_j is None or outcome.energy_j <= budget.energy_j)
+
+
+def server_timing(served: Served) -> str:
+    """A Server-Timing header in milliseconds; of several rows, the longest of each step."""
+    outcomes: Sequence[Outcome] = served.outcomes
+    steps = {"decode": served.decode_s, "queue": max(outcome.queue_s for outcome in outcomes)}
+    for outcome in outcomes:
+        for exit, run in enumerate(outcome.runs, start=1):
+            name = f"segment_{exit}"
+            steps[name] = max(run.seconds, steps.get(name, 0.0))
+    return ", ".join([f"{name};dur={milli(seconds)}" for name, seconds in steps.items()])
+
+
+def milli(base: float) -> float:
+    """Seconds to milliseconds, joules to millijoules, without false digits."""
+    return round(1000 * base, 3)
