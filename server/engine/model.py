@@ -11,7 +11,7 @@ from server.engine.breaker import Breaker
 
 DEFAULT_OPERATING_POINT = "balanced"
 SHORT_S, INLINE_S = 0.004, 0.016
-"""A step that takes one row less than SHORT_S runs on the event loop, in batches of INLINE_S at most:
+"""A step whose one row takes less than SHORT_S runs on the event loop, in batches up to INLINE_S:
 waking a thread and sharing the interpreter with it costs as much as most segments of a small
 network. A longer step runs on a thread, so that probes and newcomers do not wait for it."""
 
