@@ -137,7 +137,7 @@ class Client:
         end = self.now() + LAST_ANSWERS_S
         while self._waiting and (left_s := end - self.now()) > 0:
             self._wait(left_s)
-        self._give_up()
+        self._close()
 
     def closed_loop(self, connections: int, seconds: float) -> None:
         """Each connection sends its next request as soon as it has its answer."""
@@ -153,12 +153,14 @@ class Client:
             again()
         while self._waiting:
             self._wait(1.0)
+        self._close()
 
-    def _give_up(self) -> None:
-        """Requests without an answer yet are noted as failed."""
-        for index, (due_s, sent_s) in self._waiting.items():
-            image = index % len(self._requests)
-            self._seen.append((image, due_s, sent_s, self.now(), 0, b""))
+    def _close(self) -> None:
+        """Ends the connections; requests without an answer yet are noted as failed."""
+        self._then = nothing
+        for connection in self._open.values():
+            connection.close()
+        self._poll.close()
 
     def shots(self) -> Iterator[Shot]:
         for image, due_s, sent_s, done_s, status, body in self._seen:

@@ -62,7 +62,7 @@ class Traffic:
     def closed_loop(self, url: str, connections: int, seconds: int) -> Closed:
         """As fast as the server answers, by `wrk` where it is installed, as it takes less time."""
         if (wrk := shutil.which("wrk")) is not None:
-            flags = ["-t1", f"-c{connections}", f"-d{seconds}s", f"-s{SCRIPT}"]
+            flags = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=60s", f"-s{SCRIPT}"]
             files = [str(self.directory), str(len(self.files))]
             command = [wrk, *flags, url, "--", *files]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -87,9 +87,7 @@ def carried(asked: Traffic, rival: Rival, seconds: int) -> float:
         return asked.closed_loop(server.url + ROUTE, 32, seconds).rate
 
 
-def best_limit(
-    asked: Traffic, rival: Rival, rate: float, seconds: int, budget_ms: float
-) -> Rival:
+def best_limit(asked: Traffic, rival: Rival, rate: float, seconds: int, budget_ms: float) -> Rival:
     """The rival with the limit that gives most right answers in time."""
     right = {}
     for limit in LIMITS:

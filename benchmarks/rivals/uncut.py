@@ -36,8 +36,9 @@ class Original:
         self.target, self._labels = bundle.manifest.input, bundle.manifest.labels
         self._session = session(str(path))
         self._input = self._session.get_inputs()[0].name
-        self._shift = 255 * np.array(mean, np.float32)[:, None, None]
-        self._scale = 1 / (255 * np.array(std, np.float32))[:, None, None]
+        channels = slice(self.target.channels), None, None
+        self._shift = 255 * np.array(mean, np.float32)[channels]
+        self._scale = 1 / (255 * np.array(std, np.float32))[channels]
 
     def answer(self, image: Pixels) -> Answer:
         planes = (image.transpose(2, 0, 1) - self._shift) * self._scale
