@@ -25,11 +25,11 @@ from benchmarks.outcomes import exit_shares
 from benchmarks.process import ServerProcess, serving, totals
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
-from server.catalog import ServedModel, serve_bundle
-from server.job import Budget
-from server.planning import Plan, poisson, simulate
+from server.engine.job import Budget
+from server.planning.plan import Plan, poisson, simulate
+from server.planning.simulation import Python
 from server.settings import load_settings
-from server.simulation import Python
+from server.zoo.catalog import ServedModel, serve_bundle
 
 ROUTE = "/v1/classify"
 SHARES = (0.3, 0.6, 0.9)

@@ -11,7 +11,7 @@ from onnxruntime import RunOptions
 
 import offramp
 from models.bundle.runner import Arrays, SegmentRunner
-from server import catalog
+from server.zoo import catalog
 
 FAILING_EXIT = 2
 LEAK_BYTES = 20_000

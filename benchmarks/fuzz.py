@@ -33,8 +33,6 @@ from benchmarks.process import resident_mib, serving
 from models.bundle.bundle import load_bundle
 from models.bundle.manifest import Input, Manifest
 from models.bundle.profile import hardware
-from server.catalog import Key, find_bundles
-from server.decode import bound_decoders, decode_image
 from server.errors import (
     BadBody,
     BadImage,
@@ -43,8 +41,10 @@ from server.errors import (
     ImageTooLarge,
     UnsupportedMedia,
 )
-from server.oip.infer import decode
+from server.http.decode import bound_decoders, decode_image
 from server.settings import Settings
+from server.v2.infer import decode
+from server.zoo.catalog import Key, find_bundles
 
 KEY = "a-long-random-key"
 HASH = sha256(KEY.encode()).hexdigest()

@@ -30,12 +30,12 @@ from models.bundle.profile import hardware, measure
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
-from server.catalog import ServedModel
-from server.engine import Engine
-from server.job import Budget, Demand, Job
-from server.metrics import Metrics
-from server.scheduler import Scheduler
-from server.shadow import Shadows
+from server.engine.engine import Engine
+from server.engine.job import Budget, Demand, Job
+from server.engine.scheduler import Scheduler
+from server.engine.shadow import Shadows
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import ServedModel
 from training.calibrate import calibrate
 from training.evaluate import all_logits
 from training.graphs import export_graphs

@@ -23,17 +23,17 @@ from tqdm import tqdm
 
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
-from server.catalog import ServedModel, serve_bundle
-from server.engine import Engine
+from server.engine.engine import Engine
+from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.queues import Step
+from server.engine.scheduler import Batch, Scheduler
+from server.engine.shadow import Shadows
+from server.engine.verdict import Verdict
+from server.engine.worker import Worker
 from server.errors import Overloaded
-from server.job import Budget, Demand, Job, Outcome
-from server.metrics import Metrics
-from server.queues import Step
-from server.scheduler import Batch, Scheduler
 from server.settings import load_settings
-from server.shadow import Shadows
-from server.verdict import Verdict
-from server.worker import Worker
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import ServedModel, serve_bundle
 from training.data import open_images
 
 OUTSTANDING = 32

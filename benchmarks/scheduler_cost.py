@@ -16,10 +16,10 @@ import typer
 
 from models.bundle.policy import policy_of_threshold
 from models.bundle.profile import hardware
-from server.catalog import ServedModel, serve_bundle
-from server.job import Answer, Budget, Demand, Job
-from server.scheduler import Scheduler
+from server.engine.job import Answer, Budget, Demand, Job
+from server.engine.scheduler import Scheduler
 from server.settings import load_settings
+from server.zoo.catalog import ServedModel, serve_bundle
 
 Result = TypeVar("Result")
 WAITING = (10, 100, 1000, 10_000)

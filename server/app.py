@@ -17,22 +17,23 @@ from starlette.middleware import Middleware
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
-from server import classify, direct, info, probes, problems
-from server.catalog import Catalog, find_bundles, serve_bundle
-from server.decode import bound_decoders
-from server.departure import Departure
-from server.engine import Engine
-from server.gate import Gate
-from server.metrics import Metrics
-from server.middleware import UNMATCHED, LimitBody, Observe
-from server.oip import routes as oip
-from server.oip.infer import HEADER_LENGTH
-from server.repository import Repository
-from server.scheduler import Scheduler
+from server.engine.engine import Engine
+from server.engine.scheduler import Scheduler
+from server.engine.shadow import Shadows
+from server.http import direct, probes, problems
+from server.http.decode import bound_decoders
+from server.http.departure import Departure
+from server.http.gate import Gate
+from server.http.middleware import UNMATCHED, LimitBody, Observe
+from server.http.state import Answering, State
 from server.settings import Settings
-from server.shadow import Shadows
-from server.state import Answering, State
-from server.watcher import watch
+from server.telemetry.metrics import Metrics
+from server.v1 import classify, info
+from server.v2 import routes as oip
+from server.v2.infer import HEADER_LENGTH
+from server.zoo.catalog import Catalog, find_bundles, serve_bundle
+from server.zoo.repository import Repository
+from server.zoo.watcher import watch
 
 logger = logging.getLogger("offramp")
 DESCRIPTION = "Classification that stops early, within the budget that each request brings."

@@ -16,17 +16,17 @@ from models.bundle.errors import UserError
 from models.bundle.policy import policy_at
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
-from server import planning
 from server.app import create_app, load_catalog
-from server.catalog import serve_bundle
-from server.job import Budget
-from server.listener import Listener
-from server.logs import configure_logs
-from server.metrics import Metrics
-from server.planning import ARRIVALS, Plan, markdown, recorded
-from server.processes import Processes
+from server.engine.job import Budget
+from server.http.listener import Listener
+from server.http.processes import Processes
+from server.planning import plan as plans
+from server.planning.plan import ARRIVALS, Plan, markdown, recorded
+from server.planning.simulation import Python
 from server.settings import NUM_CORES, Settings, load_settings
-from server.simulation import Python
+from server.telemetry.logs import configure_logs
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import serve_bundle
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ def simulate(
         else recorded(Path(arrivals), rate)
         for rate in rates
     )
-    for line in markdown(planning.simulate(model, plan, times, seed=0) for times in made):
+    for line in markdown(plans.simulate(model, plan, times, seed=0) for times in made):
         print(line, flush=True)
 
 

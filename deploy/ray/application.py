@@ -16,8 +16,8 @@ from deploy.ray.exporting import Exporter
 from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.replica import EngineReplica
 from server.app import create_app, load_catalog
-from server.metrics import Metrics
 from server.settings import Settings, load_settings
+from server.telemetry.metrics import Metrics
 
 AUTOSCALING = AutoscalingConfig(
     min_replicas=1,

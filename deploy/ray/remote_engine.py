@@ -9,8 +9,8 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.work import shifted, work_of
+from server.engine.job import Demand, Job, Outcome
 from server.errors import Overloaded, Unavailable
-from server.job import Demand, Job, Outcome
 
 ATTEMPTS = 5
 """Answering is pure: whoever died in the middle of it can be followed by another."""

@@ -7,11 +7,11 @@ from functools import partial
 from deploy.ray.exporting import Exporter
 from deploy.ray.work import Work, shifted
 from server.app import load_catalog, local_engine
+from server.engine.job import Demand, Job, Outcome
 from server.errors import Unavailable
-from server.inference import Result, Results
-from server.job import Demand, Job, Outcome
-from server.metrics import Metrics
+from server.service import Result, Results
 from server.settings import load_settings
+from server.telemetry.metrics import Metrics
 
 
 class EngineReplica:

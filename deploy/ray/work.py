@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.policy import Policy
-from server.job import Budget, Job, Outcome
+from server.engine.job import Budget, Job, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks.process import ROOT
 from deploy.grafana import generate
 from models.bundle.energy import Rapl
-from server.metrics import Metrics
+from server.telemetry.metrics import Metrics
 from tests.deploy.dashboard import BOARDS, Query, load, panels, queries, variables
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}

@@ -3,7 +3,7 @@
 import re
 
 from benchmarks.process import ROOT
-from server.probes import router
+from server.http.probes import router
 from server.settings import PREFIX, Settings
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.process import ROOT
-from server.metrics import Metrics
+from server.telemetry.metrics import Metrics
 from tests.deploy.rules import ALERTS, FILES, RECORDED, RULES
 from tests.deploy.test_dashboard import exported_names
 from tests.deploy.test_prometheus import executable

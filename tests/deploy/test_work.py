@@ -8,7 +8,7 @@ import pytest
 from deploy.ray.work import shifted, work_of
 from models.bundle.bundle import Bundle
 from models.bundle.policy import StopReason, policy_of_threshold
-from server.job import Answer, Budget, Demand, Job, Outcome
+from server.engine.job import Answer, Budget, Demand, Job, Outcome
 from tests.server.conftest import made_profile, served
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server import examples
-from server.schemas import Classification, ExitEvent
+from server.v1 import examples
+from server.v1.schemas import Classification, ExitEvent
 
 URL = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""")
 

@@ -27,8 +27,8 @@ from PIL import Image
 
 from benchmarks.process import ROOT, ServerProcess, wait_until_ready
 from tests.conftest import Serve
-from tests.e2e import oip
-from tests.e2e.oip.conftest import IMAGE
+from tests.e2e import v2
+from tests.e2e.v2.conftest import IMAGE
 from tests.images import encoded
 from tests.server.live import PNG, connect, request, samples, sums, until
 
@@ -199,7 +199,7 @@ def send_strange(client: httpx.Client, word: str) -> None:
     client.get(f"/v2/{word}")
     client.get(f"/v2/models/{word}")
     client.get(f"/v2/models/digits/versions/{word}")
-    client.post(f"/v2/models/{word}/infer", json=oip.request(IMAGE))
+    client.post(f"/v2/models/{word}/infer", json=v2.request(IMAGE))
     client.post(f"/v2/repository/models/{word}/load")
     client.post(f"/v2/repository/models/{word}/unload")
 

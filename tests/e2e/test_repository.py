@@ -15,7 +15,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from tests.bundles import Change, answer_always, copied, edit, set_threshold, sign
 from tests.conftest import Serve
-from tests.e2e import oip
+from tests.e2e import v2
 from tests.e2e.conftest import ByHand
 from tests.e2e.test_serving import counters
 
@@ -63,15 +63,15 @@ def index(client: httpx.Client, name: str, **body: object) -> list[Entry]:
 
 def ask(client: httpx.Client, name: str, by_hand: ByHand, rows: int = 1) -> dict[str, Any]:
     """The default version's outputs, and `version`."""
-    said = client.post(f"/v2/models/{name}/infer", json=oip.request(by_hand.images[:rows]))
+    said = client.post(f"/v2/models/{name}/infer", json=v2.request(by_hand.images[:rows]))
     assert said.status_code == 200, said.text
-    return oip.outputs(said) | {"version": said.json()["model_version"]}
+    return v2.outputs(said) | {"version": said.json()["model_version"]}
 
 
 def last_exit(client: httpx.Client, name: str, by_hand: ByHand) -> list[float]:
     parameters = {"threshold": 1.0}
-    asked = oip.request(by_hand.images[:1], parameters=parameters)
-    said = oip.outputs(client.post(f"/v2/models/{name}/infer", json=asked))
+    asked = v2.request(by_hand.images[:1], parameters=parameters)
+    said = v2.outputs(client.post(f"/v2/models/{name}/infer", json=asked))
     probabilities: list[float] = said["probabilities"][0]
     return probabilities
 

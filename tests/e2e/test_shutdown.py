@@ -19,8 +19,8 @@ from models.bundle.bundle import Bundle
 from tests.bundles import copied
 from tests.conftest import Serve
 from tests.e2e.test_shipped import BUNDLE as SHIPPED_BUNDLE
+from tests.server.http.test_departure import gated
 from tests.server.live import PNG, connect, listening, request, until
-from tests.server.test_departure import gated
 
 SHIPPED = ROOT / "models/zoo"
 HEADERS = {"content-type": "image/png"}

@@ -114,7 +114,7 @@ def test_bad_setting_is_refused(digits_zoo: Path) -> None:
 def test_serving_never_imports_torch(digits_zoo: Path) -> None:
     code = (
         "import sys; from server.app import create_app, load_catalog; "
-        "from server.metrics import Metrics; from server.settings import load_settings; "
+        "from server.telemetry.metrics import Metrics; from server.settings import load_settings; "
         "metrics = Metrics(); settings = load_settings(sys.argv[1:]); "
         "create_app(settings, load_catalog(settings, metrics), metrics); "
         "print([m for m in ('torch', 'onnx', 'training', 'sklearn') if m in sys.modules])"

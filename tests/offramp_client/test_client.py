@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.process import ROOT, ServerProcess
 from offramp_client import AsyncClient, Client, Exit, Final, OfframpError, answers
 from offramp_client.errors import check
-from server import schemas
+from server.v1 import schemas
 from tests.conftest import Serve
 from tests.images import encoded
 

@@ -14,13 +14,13 @@ from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
-from server.catalog import ServedModel
-from server.engine import Engine
-from server.inference import Result, Results
-from server.job import Budget, Demand, Job, Outcome
-from server.metrics import Metrics
-from server.scheduler import Scheduler
-from server.shadow import Shadows
+from server.engine.engine import Engine
+from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.scheduler import Scheduler
+from server.engine.shadow import Shadows
+from server.service import Result, Results
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import ServedModel
 from tests.server.conftest import made_profile, served
 from training.data import load_images
 

@@ -1,0 +1,93 @@
+"""uvicorn, as this server runs it, and how it ends."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from math import inf
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.http.door import Door
+from server.http.protocol import Protocol
+from server.settings import Settings, SettingsError
+
+logger = logging.getLogger("offramp")
+LAST_WORDS_S = 1
+"""How long answers may take once every job has been told to give the one it has."""
+
+
+class Listener(uvicorn.Server):
+    """Serves until SIGTERM or SIGINT, then leaves in an order that loses nothing.
+
+    First the server is not ready and takes no more work. After `drain_delay_s`, in which load
+    balancers notice, it takes no more connections either. Whoever is not answered after
+    `shutdown_grace_s` is given the answer of the last exit that has run. A second signal ends the
+    process at once.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self._app, self._settings, self._closes_at = app, settings, inf
+        door = Door(app.state.gate, app.state.metrics)
+        parts = {"receive_timeout_s": settings.receive_timeout_s, "door": door}
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=type("LimitedProtocol", (Protocol,), parts),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=settings.max_connections,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,
+        )
+        super().__init__(config)
+
+    def listen(self, number: int) -> None:
+        """Serves; among several processes also on a port that is this one's alone."""
+        host, port = self._settings.host, self._settings.port
+        if self._settings.processes == 1:
+            self.run()
+        else:
+            shared = bound(host, port, is_shared=True)
+            own = bound(host, port + 1 + number, is_shared=False)
+            logger.info("process %d has port %d for itself", number, port + 1 + number)
+            self.run([shared, own])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self._closes_at < inf:
+            os._exit(128 + sig)
+        self._app.state.gate.is_draining = True
+        self._closes_at = time.monotonic() + self._settings.drain_delay_s
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit |= time.monotonic() >= self._closes_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        hurry = self._app.state.offramp.engine.hurry
+        timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+
+def bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    """A socket; connections to a shared port are spread over the processes that listen there.
+
+    Raises SettingsError where the address cannot be had.
+    """
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
+        sock.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from error
+    return sock

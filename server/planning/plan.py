@@ -1,0 +1,173 @@
+"""What load does to a bundle's answers: the scheduler simulated on its calibration rows."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from models.bundle.costs import Costs
+from models.bundle.errors import UserError
+from models.bundle.manifest import CostProfile, GraphCost
+from models.bundle.policy import Policy
+from server.engine.job import Budget, Demand
+from server.engine.queues import Step
+from server.engine.scheduler import Scheduler
+from server.planning.simulation import Fate, Python, Request, Simulation
+from server.zoo.catalog import ServedModel
+
+BURST_S, BURST_RATE = 0.5, 3.0
+"""Length of a burst, and how many times the mean rate it has."""
+MAX_PYTHON = 0.95
+"""Share of the interpreter's time that requests may take before they are admitted or refused."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is simulated: workers and cores, what every request asks for, and what Python takes.
+
+    Python reads, decodes and answers a request, and hands a batch out and back.
+    """
+
+    policy: Policy
+    budget: Budget
+    workers: int
+    cores: int
+    max_in_flight: int
+    python: Python
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one offered load gave; shares are of the requests, accuracy is of those answered."""
+
+    rate: float
+    goodput: float
+    refused: float
+    late: float
+    p50_s: float
+    p99_s: float
+    accuracy: float
+    exit_shares: tuple[float, ...]
+
+
+def poisson(rate: float, num_requests: int, generator: Generator) -> NDArray[np.float64]:
+    """Arrivals that know nothing of each other, in seconds."""
+    return generator.exponential(1 / rate, num_requests).cumsum()
+
+
+def bursts(rate: float, num_requests: int, generator: Generator) -> NDArray[np.float64]:
+    """Poisson arrivals of the same mean rate that all fall into bursts."""
+    busy = poisson(BURST_RATE * rate, num_requests, generator)
+    return busy + np.floor(busy / BURST_S) * BURST_S * (BURST_RATE - 1)
+
+
+ARRIVALS: dict[str, Callable[[float, int, Generator], NDArray[np.float64]]] = {
+    "poisson": poisson,
+    "bursts": bursts,
+}
+
+
+def recorded(path: Path, rate: float) -> NDArray[np.float64]:
+    """A trace's arrivals at another mean rate: a time a line, in seconds or ISO 8601, rising."""
+    try:
+        times = np.array([seconds(line) for line in path.read_text().split()])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no list of times: {error}") from error
+    if len(times) < 2 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise UserError(f"{path} must have two times or more, the earliest first")
+    if (length := times[-1] - times[0]) == 0:
+        raise UserError(f"all of {path} happens at once")
+    arrivals: NDArray[np.float64] = (times - times[0]) * (len(times) - 1) / (rate * length)
+    return arrivals
+
+
+def seconds(time: str) -> float:
+    """A line of a trace; raises ValueError."""
+    try:
+        return float(time)
+    except ValueError:
+        return datetime.fromisoformat(time).timestamp()
+
+
+def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed: int) -> Load:
+    """Simulates requests that arrive at these seconds, each a random calibration row."""
+    rows = model.bundle.calibration.rows
+    if rows is None:
+        raise UserError(f"{model.bundle.path} keeps no calibration rows; export it again")
+    num_exits = model.manifest.num_exits
+    confidences, is_right = rows.arrays(num_exits)
+    drawn = np.random.default_rng(seed).integers(len(confidences), size=len(arrivals))
+    requests = [
+        Request(Demand(model, plan.policy, plan.budget, at_s), tuple(row))
+        for at_s, row in zip(arrivals.tolist(), confidences[drawn].tolist(), strict=True)
+    ]
+    row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))
+    rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
+    if rate * plan.python.request_s / 2 >= MAX_PYTHON:
+        raise UserError(f"{rate:.0f} requests/s leave the interpreter no time for segments")
+    scheduler, took = Scheduler(plan.max_in_flight, plan.workers), Durations(model.profile)
+    fates = Simulation(scheduler, took, plan.python, plan.cores).run(requests)
+    hits = [
+        bool(is_right[row_of[id(fate.request)], fate.outcome.answer.exit - 1])
+        for fate in fates
+        if fate.outcome is not None
+    ]
+    return load_of(rate, fates, hits, plan, num_exits)
+
+
+class Durations:
+    """Median seconds of a step."""
+
+    def __init__(self, profile: CostProfile) -> None:
+        medians = profile.model_copy(
+            update={kind: as_medians(getattr(profile, kind)) for kind in ("segments", "exit_heads")}
+        )
+        self.costs = Costs(medians)
+
+    def __call__(self, step: Step, rows: int, is_head: bool) -> float:
+        seconds = self.costs.head_s if is_head else self.costs.segment_s
+        return seconds(step.exit, rows)
+
+
+def as_medians(costs: Sequence[GraphCost]) -> tuple[GraphCost, ...]:
+    return tuple(cost.model_copy(update={"p95_s": cost.median_s}) for cost in costs)
+
+
+def load_of(
+    rate: float, fates: Sequence[Fate], hits: Sequence[bool], plan: Plan, num_exits: int
+) -> Load:
+    """The figures of one simulation."""
+    answered = [fate for fate in fates if fate.outcome is not None]
+    latencies = [fate.latency_s for fate in answered]
+    budget_s = plan.budget.latency_s
+    num_late = 0 if budget_s is None else sum(latency > budget_s for latency in latencies)
+    exits = Counter(fate.outcome.answer.exit for fate in answered if fate.outcome)
+    p50, p99 = np.quantile(latencies, (0.5, 0.99)) if latencies else (0.0, 0.0)
+    return Load(
+        rate=rate,
+        goodput=rate * (len(answered) - num_late) / len(fates),
+        refused=1 - len(answered) / len(fates),
+        late=num_late / len(fates),
+        p50_s=float(p50),
+        p99_s=float(p99),
+        accuracy=float(np.mean(hits)) if hits else 0.0,
+        exit_shares=tuple(exits[k] / max(1, len(answered)) for k in range(1, num_exits + 1)),
+    )
+
+
+def markdown(loads: Iterator[Load]) -> Iterator[str]:
+    """A table, row by row."""
+    yield "| requests/s | good/s | refused % | late % | p50 ms | p99 ms | top-1 % | per exit % |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for load in loads:
+        shares = " ".join(f"{100 * share:.0f}" for share in load.exit_shares)
+        yield (
+            f"| {load.rate:.0f} | {load.goodput:.0f} | {100 * load.refused:.1f} "
+            f"| {100 * load.late:.1f} | {1000 * load.p50_s:.2f} | {1000 * load.p99_s:.2f} "
+            f"| {100 * load.accuracy:.1f} | {shares} |"
+        )

@@ -1,0 +1,109 @@
+"""`/v2/models/NAME`, with or without `/versions/VERSION`: metadata, readiness, statistics."""
+
+from fastapi import Request
+
+from models.bundle.manifest import Tensor, version_of
+from server.errors import NotReady, UnknownModel
+from server.http.readiness import reason_against_model
+from server.http.state import state_of
+from server.telemetry.statistics import Tally
+from server.v2.response_schemas import (
+    BatchStatistics,
+    Duration,
+    InferenceStatistics,
+    ModelMetadata,
+    ModelReady,
+    ModelStatistics,
+    StatisticsList,
+    TensorMetadata,
+)
+from server.v2.wanted import OUTPUT_DATATYPES
+from server.zoo.catalog import ServedModel
+
+PLATFORM = "onnx_onnxv1"
+
+
+async def default_version(request: Request, name: str) -> None:
+    """Finds the model of a path without a version."""
+    request.state.model = state_of(request).repository.find(name, None)
+
+
+async def given_version(request: Request, name: str, version: str) -> None:
+    """Finds the model of a path with one."""
+    number = version_of(version)
+    if number is None:
+        raise UnknownModel(f"versions are numbers, not {version!r}", "version")
+    request.state.model = state_of(request).repository.find(name, number)
+
+
+def model_of(request: Request) -> ServedModel:
+    model: ServedModel = request.state.model
+    return model
+
+
+async def metadata(request: Request) -> ModelMetadata:
+    """The model's versions, its input and its outputs."""
+    model, catalog = model_of(request), state_of(request).catalog
+    manifest = model.manifest
+    shapes = {"probabilities": [-1, len(manifest.labels)]}
+    return ModelMetadata(
+        name=manifest.name,
+        versions=[str(other.manifest.version) for other in catalog.versions(manifest.name)],
+        platform=PLATFORM,
+        inputs=[input_metadata(tensor) for tensor in manifest.segments[0].inputs],
+        outputs=[
+            TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
+            for name, datatype in OUTPUT_DATATYPES.items()
+        ],
+    )
+
+
+async def ready(request: Request) -> ModelReady:
+    """200 while the model is served and can answer."""
+    model = model_of(request)
+    if reason := reason_against_model(model):
+        raise NotReady(reason)
+    return ModelReady(name=model.manifest.name, ready=True)
+
+
+async def statistics(request: Request) -> StatisticsList:
+    """What a version did since it was loaded, by default every version of the model."""
+    model = model_of(request)
+    is_given = "version" in request.path_params
+    versions = [model] if is_given else state_of(request).catalog.versions(model.manifest.name)
+    return StatisticsList(model_stats=[statistics_of(version) for version in versions])
+
+
+async def every_statistics(request: Request) -> StatisticsList:
+    """What every model did since it was loaded."""
+    return StatisticsList(model_stats=[statistics_of(m) for m in state_of(request).catalog])
+
+
+def input_metadata(tensor: Tensor) -> TensorMetadata:
+    return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
+
+
+def statistics_of(model: ServedModel) -> ModelStatistics:
+    """A segment run for a batch is an execution."""
+    said, batches = model.statistics, model.statistics.batch_sizes()
+    return ModelStatistics(
+        name=model.manifest.name,
+        version=str(model.manifest.version),
+        last_inference=int(1000 * said.last_inference),
+        inference_count=said.compute.count,
+        execution_count=sum(tally.count for _, tally in batches),
+        inference_stats=InferenceStatistics(
+            success=duration(said.success),
+            fail=duration(said.fail),
+            queue=duration(said.queue),
+            compute_infer=duration(said.compute),
+        ),
+        batch_stats=[
+            BatchStatistics(batch_size=rows, compute_infer=duration(tally))
+            for rows, tally in batches
+        ],
+    )
+
+
+def duration(tally: Tally) -> Duration:
+    return Duration(count=tally.count, ns=int(1e9 * tally.seconds))

@@ -1,0 +1,71 @@
+"""From outcomes to the protocol's outputs. Pure."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from server.engine.job import Outcome
+from server.v1.answers import top_k
+from server.v2.response_schemas import OutputTensor
+from server.v2.tensors import Array, datatype_of, texts, to_bytes, to_json
+from server.v2.wanted import Wanted
+
+Labels = Sequence[str]
+Outcomes = Sequence[Outcome]
+
+
+def probabilities(outcomes: Outcomes, _: Labels) -> Array:
+    return np.stack([outcome.answer.probabilities for outcome in outcomes])
+
+
+def label(outcomes: Outcomes, labels: Labels) -> Array:
+    return texts([labels[int(o.answer.probabilities.argmax())] for o in outcomes])
+
+
+def exit(outcomes: Outcomes, _: Labels) -> Array:
+    return np.array([outcome.answer.exit for outcome in outcomes], np.int32)
+
+
+def confidence(outcomes: Outcomes, _: Labels) -> Array:
+    return np.array([outcome.answer.confidence for outcome in outcomes], np.float32)
+
+
+def stop_reason(outcomes: Outcomes, _: Labels) -> Array:
+    return texts([outcome.stop_reason.value for outcome in outcomes])
+
+
+OUTPUTS: dict[str, Callable[[Outcomes, Labels], Array]] = {
+    function.__name__: function
+    for function in (probabilities, label, exit, confidence, stop_reason)
+}
+"""One row of each per image, exits numbered from 1."""
+
+
+def classified(outcomes: Outcomes, labels: Labels, num_classes: int) -> Array:
+    """The most probable labels as `probability:index:label`, (rows, num_classes)."""
+    return texts(
+        [
+            [
+                f"{best.probability:f}:{best.index}:{best.label}"
+                for best in top_k(outcome.answer.probabilities, labels, num_classes)
+            ]
+            for outcome in outcomes
+        ]
+    )
+
+
+def output(wanted: Wanted, outcomes: Outcomes, labels: Labels) -> tuple[OutputTensor, bytes | None]:
+    """A response's output, and what follows the JSON where it is binary."""
+    if wanted.classification is None:
+        array = OUTPUTS[wanted.name](outcomes, labels)
+    else:
+        array = classified(outcomes, labels, wanted.classification)
+    content = to_bytes(array) if wanted.is_binary else None
+    tensor = OutputTensor(
+        name=wanted.name,
+        datatype=datatype_of(array),
+        shape=list(array.shape),
+        data=to_json(array) if content is None else None,
+        parameters=None if content is None else {"binary_data_size": len(content)},
+    )
+    return tensor, content

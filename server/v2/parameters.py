@@ -1,0 +1,30 @@
+"""From a request's parameters to budgets and exits. Pure."""
+
+from pydantic import ValidationError
+
+from server.errors import BadParameter
+from server.v1.schemas import InferenceParameters
+
+RESERVED = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers")
+RESERVED_PREFIX = "triton_"
+"""Triton's own parameters that change nothing here; any other unknown one is refused."""
+
+
+def parameters_of(given: dict[str, object]) -> InferenceParameters:
+    """Budgets and exits; Triton's `timeout`, in microseconds, is a latency budget, 0 none."""
+    ours = {
+        name: value
+        for name, value in given.items()
+        if name not in RESERVED and not name.startswith(RESERVED_PREFIX)
+    }
+    timeout = ours.pop("timeout", 0)
+    if type(timeout) is not int or timeout < 0:
+        raise BadParameter("parameters.timeout", "must be a number of microseconds")
+    if timeout:
+        if "latency_budget_ms" in ours:
+            raise BadParameter("parameters.timeout", "excludes latency_budget_ms")
+        ours["latency_budget_ms"] = timeout / 1000
+    try:
+        return InferenceParameters.model_validate(ours, strict=True)
+    except ValidationError as error:
+        raise BadParameter.of(error.errors(include_url=False, include_input=False)) from error

@@ -1,0 +1,101 @@
+"""From the bytes of an inference request to images and what is asked of them. Pure."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from models.bundle.manifest import Manifest
+from server.errors import BadBody, BadParameter
+from server.v1.schemas import InferenceParameters
+from server.v2.inputs import images_of
+from server.v2.parameters import parameters_of
+from server.v2.request_schemas import InferRequest
+from server.v2.tensors import uint8_of_bytes
+from server.v2.wanted import OUTPUT_DATATYPES, Wanted, wanted
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_VALUES = 10_000
+"""In names, ids and parameters, and around the data."""
+MAX_NESTING = 64
+STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+NO_BRACKETS = bytes(set(range(256)).difference(b"[{]}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A request understood: images, (rows, height, width, channels), and what is wanted of them."""
+
+    id: str | None
+    images: NDArray[np.uint8]
+    parameters: InferenceParameters
+    outputs: list[Wanted]
+
+
+def read_inference(
+    body: bytes, header_length: str | None, manifest: Manifest, max_rows: int
+) -> Inference:
+    """Raises BadBody or BadParameter. `header_length` is Inference-Header-Content-Length."""
+    if header_length == "0":
+        return raw_inference(body, manifest)
+    head, tail = split(body, header_length)
+    _, height, width, channels = manifest.segments[0].inputs[0].shape
+    num_values = max_rows * (1 + height * (1 + width * (1 + channels)))  # nested lists included
+    request = parse(InferRequest, head, num_values)
+    parameters = dict(request.parameters)
+    are_binary = parameters.pop("binary_data_output", False)
+    if type(are_binary) is not bool:
+        raise BadParameter("parameters.binary_data_output", "must be true or false")
+    return Inference(
+        id=request.id,
+        images=images_of(request.inputs, tail, manifest, max_rows),
+        parameters=parameters_of(parameters),
+        outputs=wanted(request.outputs, manifest, are_binary=are_binary),
+    )
+
+
+def raw_inference(body: bytes, manifest: Manifest) -> Inference:
+    """A request that is nothing but the bytes of one image; all outputs are binary."""
+    shape = (1, *manifest.segments[0].inputs[0].shape[1:])
+    outputs = [Wanted(name, is_binary=True) for name in OUTPUT_DATATYPES]
+    return Inference(None, uint8_of_bytes(body, shape), InferenceParameters(), outputs)
+
+
+def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
+    """The JSON, and the binary data behind it."""
+    if header_length is None:
+        return body, memoryview(b"")
+    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 12):
+        raise BadBody("Inference-Header-Content-Length must be a number of bytes")
+    num_bytes = int(header_length)
+    if num_bytes > len(body):
+        raise BadBody(f"Inference-Header-Content-Length exceeds the body's {len(body)} bytes")
+    return body[:num_bytes], memoryview(body)[num_bytes:]
+
+
+def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
+    """JSON as a request of this kind, with so many values as data at most.
+
+    Raises BadBody or BadParameter. A million values would keep the interpreter busy for a second.
+    """
+    num_lists = content.count(b"[") + content.count(b"{")
+    if max(num_lists, content.count(b",")) > num_values + MAX_VALUES:
+        raise BadBody("the JSON has more values than any request needs")
+    if num_lists > MAX_NESTING and nesting(content) > MAX_NESTING:
+        raise BadBody("the JSON is nested too deeply")
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first, *_ = errors = error.errors(include_url=False, include_input=False)
+        if first["type"] == "json_invalid":
+            raise BadBody(first["msg"]) from error
+        raise BadParameter.of(errors) from error
+
+
+def nesting(content: bytes) -> int:
+    """How many brackets are open at once at most; those in text count too."""
+    steps = np.frombuffer(content.translate(STEPS, NO_BRACKETS), np.int8)
+    return int(steps.cumsum(dtype=np.int64).max(initial=0))

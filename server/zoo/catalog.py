@@ -1,0 +1,177 @@
+"""The bundles this server serves."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from models.bundle.bundle import Bundle, BundleError, load_bundle
+from models.bundle.costs import Costs
+from models.bundle.energy import Meter
+from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
+from models.bundle.runner import SegmentRunner
+from server.engine.breaker import Breaker
+from server.errors import Draining, UnknownModel
+from server.settings import Settings
+from server.telemetry.statistics import Statistics
+from server.zoo.measuring import measured
+
+DEFAULT_OPERATING_POINT = "balanced"
+BATCH_OVERHEAD_S = 0.0003
+"""What a batch is expected to take beyond its graphs, until it is known."""
+
+Key = tuple[str, int]
+"""A model's name and version."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ServedModel:
+    """A loaded bundle, ready to run, with this host's cost profile.
+
+    There is a breaker per exit for its segment (False) and its head (True).
+    """
+
+    bundle: Bundle
+    runner: SegmentRunner
+    profile: CostProfile
+    costs: Costs
+    breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
+    statistics: Statistics = field(default_factory=Statistics)
+
+    @property
+    def key(self) -> Key:
+        return self.manifest.name, self.manifest.version
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def energy_source(self) -> str:
+        """Where every number of joules comes from."""
+        return self.profile.energy_method
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        return self.bundle.calibration.operating_points
+
+    @property
+    def default_point(self) -> OperatingPoint:
+        """What decides where a request names neither an operating point nor a threshold."""
+        return self.operating_points[DEFAULT_OPERATING_POINT]
+
+
+def serve_bundle(
+    path: Path,
+    settings: Settings,
+    meter: Meter | None = None,
+    current: ServedModel | None = None,
+    check_open: Callable[[], object] = lambda: None,
+) -> ServedModel:
+    """Loads a bundle, runs every graph and measures its cost here; raises BundleError.
+
+    `check_open` is asked after each round of the measurement, and may end it by raising Draining.
+    Where `current` is the same bundle, it is returned; where only what is around the graphs is new,
+    labels or operating points, they go on in the sessions that `current` has.
+    """
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    if (manifest.name, str(manifest.version)) != (path.parent.name, path.name):
+        raise BundleError(
+            f"{path} holds {manifest.name} version {manifest.version}; "
+            "its directories must be named for it"
+        )
+    if DEFAULT_OPERATING_POINT not in bundle.calibration.operating_points:
+        raise BundleError(f"{path} has no operating point named {DEFAULT_OPERATING_POINT}")
+    if current is not None:
+        if manifest == current.manifest:
+            return current
+        if graphs_of(manifest) == graphs_of(current.manifest):
+            return replace(current, bundle=bundle)
+    try:
+        runner = SegmentRunner(
+            manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
+        )
+        profile = measured(bundle, runner, settings, meter, check_open)
+    except Draining:
+        raise
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise BundleError(f"{path} cannot be run: {error}") from error
+    return ServedModel(bundle, runner, profile, Costs(profile, BATCH_OVERHEAD_S))
+
+
+def graphs_of(manifest: Manifest) -> tuple[object, ...]:
+    """Everything that decides what its sessions compute; graphs are compared by their hashes."""
+    return manifest.input, manifest.segments, manifest.exit_heads
+
+
+def find_bundles(zoo: Path) -> dict[Key, Path]:
+    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
+    found: dict[Key, Path] = {}
+    try:
+        for parent in zoo.iterdir():
+            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
+                for path in parent.iterdir():
+                    version = version_of(path.name)
+                    if version is not None and path.is_dir():
+                        found[parent.name, version] = path
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not found:
+        raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
+    return dict(sorted(found.items()))
+
+
+class Catalog:
+    """Served models by name and version. The default version is the highest.
+
+    `reasons` say of versions on disk why they are not served, or why their newer copy is not.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[Key, str] = {}
+        self._models: dict[str, dict[int, ServedModel]] = {}
+
+    def add(self, model: ServedModel) -> None:
+        versions = self._models.setdefault(model.manifest.name, {})
+        versions[model.manifest.version] = model
+
+    def remove(self, model: ServedModel) -> None:
+        """Jobs that hold the model go on with it."""
+        name, version = model.key
+        del self._models[name][version]
+        if not self._models[name]:
+            del self._models[name]
+
+    def get(self, key: Key) -> ServedModel | None:
+        name, version = key
+        return self._models.get(name, {}).get(version)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return (model for versions in self._models.values() for model in versions.values())
+
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """Every version of a model, lowest first; empty for an unknown name."""
+        return [model for _, model in sorted(self._models.get(name, {}).items())]
+
+    def find(self, name: str | None, version: int | None) -> ServedModel:
+        """The model asked for; without a name there must be only one. Raises UnknownModel."""
+        if name is None:
+            if len(self._models) != 1:
+                raise UnknownModel(f"a model must be named, of {self._known()}", "model")
+            (name,) = self._models
+        versions = self.versions(name)
+        if not versions:
+            raise UnknownModel(f"{name!r} is none of {self._known()}", "model")
+        for model in reversed(versions):
+            if version in (None, model.manifest.version):
+                return model
+        known = ", ".join(str(model.manifest.version) for model in versions)
+        raise UnknownModel(f"{name} has no version {version}, only {known}", "version")
+
+    def _known(self) -> str:
+        return ", ".join(self.names()) or "the models served: there are none"

@@ -1,0 +1,115 @@
+import io
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, WebPImagePlugin
+
+from models.bundle.manifest import Input
+from server.errors import BadImage, ImageTooLarge
+from server.http.decode import bound_decoders, decode_image
+from tests.images import encoded
+
+COLOUR = Input(height=4, width=4, channels=3)
+GREY = Input(height=4, width=4, channels=1)
+
+
+def test_pixels_pass_unchanged_at_the_right_size() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    decoded = decode_image(encoded(pixels), COLOUR, 100)
+    np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_other_sizes_are_resized() -> None:
+    decoded = decode_image(encoded(Image.new("RGB", (9, 17), (1, 2, 3))), COLOUR, 1000)
+    assert decoded.shape == (4, 4, 3)
+    assert (decoded == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "grey", "rgb"),
+    [
+        ("L", 7, 7, (7, 7, 7)),
+        ("RGB", (10, 20, 30), 18, (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), 18, (10, 20, 30)),
+        ("1", 1, 255, (255, 255, 255)),
+    ],
+)
+def test_modes_convert(
+    mode: str, colour: int | tuple[int, ...], grey: int, rgb: tuple[int, int, int]
+) -> None:
+    content = encoded(Image.new(mode, (4, 4), colour))
+    assert (decode_image(content, GREY, 100) == grey).all()
+    assert (decode_image(content, COLOUR, 100) == rgb).all()
+
+
+def test_16_bit_grey_keeps_its_high_byte() -> None:
+    pixels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4096
+    decoded = decode_image(encoded(Image.fromarray(pixels)), GREY, 100)
+    np.testing.assert_array_equal(decoded[..., 0], np.arange(16).reshape(4, 4) * 16)
+
+
+def test_no_decoder_is_made_for_what_is_far_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WebP's own would take memory for all the pixels that the header claims."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    frames = [Image.new("RGBA", (4, 4), colour) for colour in ("red", "blue")]
+    content = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
+    assert content[12:16] == b"VP8X"
+    content[24:30] = 2 * (999).to_bytes(3, "little")
+    with warnings.catch_warnings(record=True) as warned:
+        bound_decoders(600_000)
+        with pytest.raises(
+            ImageTooLarge, match=r"^1000 x 1000 pixels; at most 600000 are decoded$"
+        ):
+            decode_image(bytes(content), COLOUR, 600_000)
+        monkeypatch.setattr(WebPImagePlugin, "_webp", None)
+        bound_decoders(400_000)
+        with pytest.raises(ImageTooLarge, match=r"exceeds limit of 800000 pixels"):
+            decode_image(bytes(content), COLOUR, 400_000)
+    assert warned == []
+
+
+def test_exif_orientation_turns_the_image_upright() -> None:
+    image = Image.new("L", (4, 4), 255)
+    image.putpixel((0, 0), 0)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    decoded = decode_image(buffer.getvalue(), GREY, 100)
+    assert decoded[3, 3, 0] == 0
+    assert decoded[0, 0, 0] == 255
+
+
+def test_size_is_checked_before_decoding() -> None:
+    content = encoded(Image.new("L", (10, 10)))
+    header_only = content[:45]
+    with pytest.raises(ImageTooLarge, match="10 x 10"):
+        decode_image(header_only, GREY, 99)
+
+
+def test_no_image_is_the_first_to_need_a_plugin() -> None:
+    code = "import server.http.decode; from PIL import Image; print(Image.init())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", "all had been loaded before"
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(content: bytes) -> None:
+    with pytest.raises(BadImage):
+        decode_image(content, GREY, 100)
+
+
+@given(st.integers(0, 75), st.integers(0, 255))
+def test_a_damaged_image_decodes_or_is_refused(position: int, value: int) -> None:
+    content = bytearray(encoded(Image.new("L", (4, 4))))
+    content[position % len(content)] = value
+    try:
+        decoded = decode_image(bytes(content), GREY, 10_000)
+    except (BadImage, ImageTooLarge):
+        return
+    assert decoded.shape == (4, 4, 1)

@@ -1,0 +1,66 @@
+"""What one answer counts as, and what the host's meter says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle.energy import find_rapl
+from models.bundle.policy import StopReason
+from server.engine.job import Answer, Budget, Outcome
+from server.telemetry.metrics import Metrics, is_depth_limited
+from server.zoo.catalog import ServedModel
+from tests.models.bundle.test_energy import add_zone
+
+
+def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
+    answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (0.9,), (answer,), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "queue_s", "expected"),
+    [
+        (StopReason.DEADLINE, 0.009, True),
+        (StopReason.DEADLINE, 0.007, False),
+        (StopReason.CONFIDENT, 0.009, False),
+        (StopReason.EXIT_LIMIT, 0.009, False),
+    ],
+)
+def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
+    model: ServedModel, reason: StopReason, queue_s: float, expected: bool
+) -> None:
+    """The next segment and its head take 10 ms; 2 ms were left at the answer."""
+    said = outcome(1, reason, queue_s)
+    assert is_depth_limited(model, Budget(0.020), said, total_s=0.018) is expected
+
+
+def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
+    metrics = Metrics()
+    metrics.model_loaded(model)
+    for reason in (StopReason.DEADLINE, StopReason.FINAL):
+        metrics.answered(model, Budget(), outcome(2, reason, 0.0), total_s=1.0)
+    labels = {"model": "digits"}
+    assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
+    assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0
+
+
+@pytest.mark.parametrize("code", [500, 503])
+def test_the_first_failure_of_a_route_is_an_increase(code: int) -> None:
+    metrics, labels = Metrics(), {"route": "/x", "code": str(code)}
+    metrics.route_known("/x")
+    assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 0
+    metrics.request_ended("/x", code, 0.1)
+    assert metrics.registry.get_sample_value("offramp_requests_total", labels) == 1
+
+
+def test_the_hosts_meter_is_exported_as_long_as_there_is_one(tmp_path: Path) -> None:
+    counter, metrics = add_zone(tmp_path, "intel-rapl:0", "package-0", 0), Metrics()
+    name, labels = "offramp_meter_joules_total", {"source": "rapl"}
+    meter = find_rapl(tmp_path)
+    assert meter is not None
+    metrics.meter_found(meter)
+    counter.write_text("500000")
+    assert metrics.registry.get_sample_value(name, labels) == 0.5
+    counter.unlink()
+    assert metrics.registry.get_sample_value(name, labels) is None

@@ -1,0 +1,43 @@
+"""Small images are decoded on the event loop, where waking a thread takes longer."""
+
+import threading
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.http.decode import decode_images
+from server.zoo.catalog import ServedModel
+from tests.images import encoded
+from tests.server.live import live
+
+NOISE = np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8)
+SMALL = encoded(Image.new("L", (8, 8)))
+MANY_BYTES = encoded(NOISE)
+MANY_PIXELS = encoded(Image.new("L", (200, 200)))
+
+
+@pytest.mark.parametrize(
+    ("image", "is_elsewhere"),
+    [(SMALL, [False]), (MANY_BYTES, [True]), (MANY_PIXELS, [False, True])],
+)
+def test_what_takes_long_is_decoded_elsewhere(
+    image: bytes, is_elsewhere: list[bool], model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
+    found: list[bool] = []
+
+    def watched(*arguments: Any) -> Any:  # noqa: ANN401
+        found.append(threading.current_thread().name.startswith("offramp-decode"))
+        return decode_images(*arguments)
+
+    monkeypatch.setattr("server.v1.classify.decode_images", watched)
+    with live(model) as url:
+        answer = httpx.post(
+            f"{url}/v1/classify", content=image, headers={"content-type": "image/png"}
+        )
+    assert answer.status_code == 200
+    assert answer.json()["exit"] in (1, 2, 3)
+    assert found == is_elsewhere

@@ -1,0 +1,115 @@
+"""Requests, read without a server: understood in every form, refused whatever the bytes."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.manifest import Manifest
+from server.errors import BadBody, BadParameter
+from server.v2.outputs import OUTPUTS
+from server.v2.request_schemas import IndexRequest, InferRequest, ManageRequest
+from server.v2.requests import parse, read_inference
+from tests.e2e.test_shipped import BUNDLE
+
+MAX_ROWS = 4
+SIZE = 32 * 32 * 3
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=5), values),
+    max_leaves=10,
+)
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    bundle: Bundle = load_bundle(BUNDLE)
+    return bundle.manifest
+
+
+def request(members: Mapping[str, object] = {}, rows: int = 1) -> bytes:
+    """A binary request's JSON; `members` replace or add to what is right."""
+    shape = [rows, 32, 32, 3]
+    parameters = {"binary_data_size": rows * SIZE}
+    tensor = {"name": "images", "datatype": "UINT8", "shape": shape, "parameters": parameters}
+    return json.dumps({"inputs": [tensor], **members}).encode()
+
+
+@given(rows=st.integers(1, MAX_ROWS), seed=st.integers(0, 2**32 - 1))
+def test_binary_images_arrive_as_they_were(manifest: Manifest, rows: int, seed: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (rows, 32, 32, 3), np.uint8)
+    head = request(rows=rows)
+    read = read_inference(head + images.tobytes(), str(len(head)), manifest, MAX_ROWS)
+    np.testing.assert_array_equal(read.images, images)
+    assert [wanted.name for wanted in read.outputs] == list(OUTPUTS)
+
+
+@given(body=st.binary(), header_length=st.none() | st.text() | st.integers().map(str))
+def test_any_bytes_are_refused(manifest: Manifest, body: bytes, header_length: str | None) -> None:
+    with pytest.raises((BadBody, BadParameter)):
+        read_inference(body, header_length, manifest, MAX_ROWS)
+
+
+@given(member=st.sampled_from(["id", "inputs", "outputs", "parameters"]), value=JSON)
+def test_any_member_is_understood_or_refused(
+    manifest: Manifest, member: str, value: object
+) -> None:
+    head = request({member: value})
+    try:
+        read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+    except (BadBody, BadParameter):
+        return
+    assert read.images.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("timeout", [20_000, 1, 2**40])
+def test_tritons_timeout_is_a_latency_budget_in_microseconds(
+    manifest: Manifest, timeout: int
+) -> None:
+    head = request({"parameters": {"timeout": timeout, "priority": 1, "triton_x": "y"}})
+    read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+    assert read.parameters.latency_budget_ms == timeout / 1000
+
+
+@pytest.mark.parametrize("kind", [InferRequest, IndexRequest, ManageRequest])
+@pytest.mark.parametrize("value", ["0", "null", '""', "[]", "{}", '{"a": 0}'])
+def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], value: str) -> None:
+    values = [value] * 100_000
+    for many in (f"[{','.join(values)}]", '{"a": ' + ',"a": '.join(values) + "}"):
+        with pytest.raises(BadBody, match="more values than any request needs"):
+            parse(kind, many.encode())
+
+
+def test_of_equal_keys_the_last_counts(manifest: Manifest) -> None:
+    head = b'{"id": "a", "id": "b", "parameters": {"max_exit": 2, "max_exit": 3}, ' + request()[1:]
+    read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+    assert (read.id, read.parameters.max_exit) == ("b", 3)
+
+
+def test_the_largest_batch_may_be_nested(manifest: Manifest) -> None:
+    images = np.full((MAX_ROWS, 32, 32, 3), 7, np.uint8)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape)}
+    for data in (images.tolist(), images.ravel().tolist()):
+        body = json.dumps({"inputs": [{**tensor, "data": data}]}).encode()
+        read = read_inference(body, None, manifest, MAX_ROWS)
+        np.testing.assert_array_equal(read.images, images)
+
+
+def test_hostile_sizes_are_refused_in_little_time(manifest: Manifest) -> None:
+    many = {str(number): None for number in range(300_000)}
+    for body in (
+        request({"parameters": many}),
+        request({"outputs": [{"name": "label"}] * 300_000}),
+        request({"inputs": [{}] * 300_000}),
+        request({**many, "id": 3}),
+        request({"inputs": [{"shape": ["x"] * 300_000}]}),
+        request({"inputs": [{"data": [[]] * 1_000_000}]}),
+    ):
+        with pytest.raises((BadBody, BadParameter)) as refused:
+            read_inference(body, None, manifest, MAX_ROWS)
+        assert len(str(refused.value)) < 500

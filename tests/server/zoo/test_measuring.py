@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from models.bundle.bundle import Bundle
+from models.bundle.energy import Rapl
+from models.bundle.runner import SegmentRunner
+from server.settings import Settings
+from server.zoo import measuring
+from server.zoo.measuring import key, measured
+
+AZURE = "AzureExecutionProvider"  # in every onnxruntime
+
+
+@pytest.fixture
+def runner(digits_bundle: Bundle) -> SegmentRunner:
+    manifest = digits_bundle.manifest
+    return SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs)
+
+
+def test_a_measurement_is_kept_and_read_again(
+    digits_bundle: Bundle, runner: SegmentRunner, tmp_path: Path
+) -> None:
+    settings = Settings(cache=tmp_path / "a" / "b", profile_s=0.1)
+    profile = measured(digits_bundle, runner, settings, None)
+    (path,) = settings.cache.iterdir()
+    assert path.name == f"{key(digits_bundle, settings, None)}.json"
+    assert path.name.startswith("digits-1-")
+    ran: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "run_head", lambda exit, _: ran.append(exit))
+        assert measured(digits_bundle, runner, settings, None) == profile
+    assert ran == [1, 2, 3], "once through everything all the same: the first request is not slow"
+    path.write_text("damaged")
+    again = measured(digits_bundle, runner, settings, None)
+    assert again != profile
+    assert measured(digits_bundle, runner, settings, None) == again
+
+
+def test_whatever_changes_the_costs_changes_the_key(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(profile_s=1.0)
+    keys = {
+        key(digits_bundle, settings, None),
+        key(digits_bundle, settings, Rapl()),
+        key(digits_bundle, Settings(profile_s=2.0), None),
+        key(digits_bundle, Settings(profile_s=1.0, watts_per_core=5.0), None),
+        key(digits_bundle, Settings(profile_s=1.0, execution_provider=AZURE), None),
+    }
+    monkeypatch.setattr(measuring, "hardware", lambda: "another machine")
+    keys.add(key(digits_bundle, settings, None))
+    assert len(keys) == 6
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    digits_bundle: Bundle, runner: SegmentRunner
+) -> None:
+    settings = Settings(cache=Path("/dev/null"), profile_s=0.1)
+    assert measured(digits_bundle, runner, settings, None).runs >= 3

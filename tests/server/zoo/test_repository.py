@@ -1,0 +1,130 @@
+"""What holds on to a model, and what a load survives; see tests/e2e for the rest."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.bundle.bundle import Bundle, BundleError
+from server.errors import NotReady
+from server.http.gate import Gate
+from server.settings import load_settings
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import Catalog, ServedModel, serve_bundle
+from server.zoo.repository import Repository
+from tests.bundles import copied, edit, sign
+from tests.server.engines import results_of, running
+from tests.server.http.test_departure import ENDINGS, PATH, ended, gated
+from tests.server.live import PATIENCE_S, PNG, live, samples, until
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def repository(digits_bundle: Bundle, tmp_path: Path, metrics: Metrics) -> Repository:
+    for version in (1, 2):
+        copied(digits_bundle.path, tmp_path, "digits", version)
+    settings = load_settings(["--zoo", str(tmp_path), "--profile-s", "0.2"])
+    return Repository(settings, Catalog(), metrics, Gate(1))
+
+
+def test_nothing_keeps_an_unloaded_model_alive(repository: Repository, metrics: Metrics) -> None:
+    async def run() -> None:
+        async with running(metrics=metrics) as engine:
+            await repository.load("digits")
+            model = repository.find("digits", 2)
+            costs = weakref.ref(model.costs)
+            await results_of(engine, model, rows=4)
+            await repository.unload("digits", 2)
+            del model
+            await results_of(engine, repository.find("digits", None))
+            deadline = time.monotonic() + 5  # a worker may be on its way back to its queue
+            while costs() is not None and time.monotonic() < deadline:
+                gc.collect()
+                await asyncio.sleep(0.01)
+            assert costs() is None
+            with pytest.raises(NotReady, match="unloaded"):
+                repository.find("digits", 2)
+            assert repository.find("digits", None).key == ("digits", 1)
+
+    asyncio.run(run())
+
+
+def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository) -> None:
+    async def run() -> None:
+        load = asyncio.create_task(repository.load("digits", 1))
+        await asyncio.sleep(0)
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        await repository.load("digits", 2)
+        assert repository.find("digits", 1).key == ("digits", 1)
+
+    asyncio.run(run())
+
+
+def test_a_version_is_loading_while_it_is_measured(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C32
+    measuring, gate = threading.Event(), threading.Event()
+
+    def gated_bundle(*arguments: Any) -> ServedModel:  # noqa: ANN401
+        measuring.set()
+        assert gate.wait(PATIENCE_S)
+        return serve_bundle(*arguments)
+
+    async def states() -> list[tuple[int, str]]:
+        return [(entry.key[1], entry.state) for entry in await repository.index()]
+
+    async def run() -> None:
+        load = asyncio.create_task(repository.load("digits", 2))
+        await asyncio.to_thread(measuring.wait, PATIENCE_S)
+        assert await states() == [(1, "UNAVAILABLE"), (2, "LOADING")]
+        gate.set()
+        await load
+        assert await states() == [(1, "UNAVAILABLE"), (2, "READY")]
+
+    monkeypatch.setattr("server.zoo.repository.serve_bundle", gated_bundle)
+    asyncio.run(run())
+
+
+def test_a_request_ends_with_the_version_it_began_with(digits_bundle: Bundle) -> None:
+    model, runner = gated(digits_bundle, exit=2)
+    headers = {"content-type": "image/png"}
+    with (
+        live(model, zoo=digits_bundle.path.parents[1]) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(httpx.post, f"{url}{PATH}", content=PNG, headers=headers)
+        until(lambda: runner.num_waiting == 1)
+        assert httpx.post(f"{url}/v2/repository/models/digits/unload").status_code == 200
+        refused = httpx.post(f"{url}{PATH}&model=digits", content=PNG, headers=headers)
+        assert (refused.status_code, "unloaded" in refused.text) == (503, True)
+        runner.gate.set()
+        said = asked.result()
+        assert said.status_code == 200
+        assert (said.json()["version"], said.json()["exit"]) == (1, 3)
+        assert [samples(url)[ended(outcome)] for outcome in ENDINGS] == [1, 0, 0]
+
+
+def test_a_bundle_needs_the_operating_point_that_requests_get(
+    digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    def forget(bundle: Path) -> None:
+        points = "operating_points"
+        edit(bundle / "calibration.json", lambda calibration: calibration[points].pop("balanced"))
+        sign(bundle)
+
+    copied(digits_bundle.path, tmp_path, "digits", 1, forget)
+    with pytest.raises(BundleError, match=r"has no operating point named balanced$"):
+        serve_bundle(tmp_path / "digits/1", load_settings())
