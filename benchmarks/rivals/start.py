@@ -40,7 +40,9 @@ class Rival:
             *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.rivals.web:create_app"),
             *("--port", str(port), "--workers", str(WORKERS), "--loop", "uvloop"),
             *("--http", "httptools", "--no-access-log", "--log-level", "error"),
-            *("--timeout-graceful-shutdown", "1", *limit),
+            *("--timeout-graceful-shutdown", "1"),
+            # or uvicorn kills workers whose process the host starves for 5 s
+            *("--timeout-worker-healthcheck", "60", *limit),
         ]
 
     def _mosec(self) -> list[str]:

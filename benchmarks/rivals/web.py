@@ -1,6 +1,7 @@
 """A rival's FastAPI application; uvicorn runs two processes of it.
 
-The route is a coroutine that blocks its loop while the network runs: REASON
+The route is a coroutine that blocks its loop while the network runs: on two workers of one thread
+each, a thread pool would only make threads wait for each other's interpreter lock.
 """
 
 import time
