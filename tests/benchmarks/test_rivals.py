@@ -17,7 +17,7 @@ from benchmarks.outcomes import outcomes
 from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.start import running
 from benchmarks.rivals.uncut import Original
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.runner import SegmentRunner
 from tests.benchmarks.conftest import Answer
 from training.evaluate import all_logits
@@ -96,8 +96,8 @@ def test_mosec_answers_in_batches(
         assert_same(response, answer)
 
 
-def test_a_batch_is_answered_like_its_images(asked: Traffic, digits_bundle: Bundle) -> None:
-    network, images = Exits(digits_bundle), asked.images.images.numpy()
+def test_a_batch_is_answered_like_its_images(asked: Traffic, bundle_path: Path) -> None:
+    network, images = Exits(load_bundle(bundle_path)), asked.images.images.numpy()
     for together, image in zip(network.answers(images), images, strict=True):
         alone = network.answer(image)
         assert (together["index"], together["exit"]) == (alone["index"], alone["exit"])

@@ -6,11 +6,13 @@ from benchmarks.bare import bare_loop
 from benchmarks.rivals.exits import Exits
 from benchmarks.untrained import random_images, write_bundle
 from models.bundle.bundle import load_bundle
-from models.nets.presets import build
+from models.nets.layers import Chain, ConvBNReLU, PoolHead
+from models.nets.multi_exit import MultiExitNet
 
 
 def test_every_image_goes_to_the_last_exit(tmp_path: Path) -> None:
-    net = build("msdnet-tiny", (16, 16, 3), 5)
+    layers = [ConvBNReLU(channels, 8, 3, 2, bias=False) for channels in (3, 8)]
+    net = MultiExitNet([Chain(layer) for layer in layers], [PoolHead(8, 5) for _ in layers])
     bundle = load_bundle(write_bundle(net, 16, 5, tmp_path / "made" / "1"))
     images = random_images(16, 4)
     assert images.shape == (4, 16, 16, 3)
