@@ -21,7 +21,7 @@ import typer
 
 from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
-from benchmarks.overload import exit_shares
+from benchmarks.outcomes import exit_shares
 from benchmarks.process import ServerProcess, serving, totals
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware

@@ -1,30 +1,33 @@
 """A load generator in a process of its own: open loop at a rate, or closed loop over connections.
 
-    python -m benchmarks.load URL IMAGES.npz OUT.json --rate 500 --seconds 10
+    python -m benchmarks.load URL IMAGES OUT.jsonl --rate 500 --seconds 10
 
 Every answer is kept as it came and read only after the run. In an open loop requests are sent when
 they are due, on an idle connection or a new one, however late the server is with those before:
-latency counts from the instant a request was due.
+latency counts from the instant a request was due. A request says when it was sent, as a proxy in
+front of the server would: `X-Request-Start`, seconds since 1970.
 """
 
-import asyncio
+import gc
 import json
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import httptools
 import numpy as np
 import typer
-import uvloop
+
+from benchmarks.connection import Connection
 
 LAST_ANSWERS_S = 5.0
 """How long the last requests are waited for."""
-Answered = Callable[[int, bytes], None]
+EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 @dataclass(frozen=True)
@@ -47,144 +50,117 @@ class Shot:
         return self.done_s - self.due_s
 
 
-class Connection(asyncio.Protocol):
-    """A keep-alive connection with one request at a time."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.WriteTransport
-        self._answered: Answered | None = None
-        self._new_answer()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.WriteTransport, transport)  # uvloop's own kind
-
-    def ask(self, request: bytes, answered: Answered) -> None:
-        """Sends a request; `answered` is called with its status and body, once."""
-        self._answered = answered
-        self.transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        status, body = self._parser.get_status_code(), self._body
-        self._new_answer()
-        self._end(status, body)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end(0, str(exc).encode())
-
-    def _end(self, status: int, body: bytes) -> None:
-        answered, self._answered = self._answered, None
-        if answered is not None:
-            answered(status, body)
-
-    def _new_answer(self) -> None:
-        self._parser, self._body = httptools.HttpResponseParser(self), b""
-
-
 class Client:
     """Sends images to one route over as many connections as are needed.
 
-    It runs callbacks, not tasks: what it takes is missing to the server on the same cores.
+    One thread and one epoll: the server on the same cores lacks what the client takes. Connections
+    are watched for changes only, so that each is registered once.
     """
 
-    def __init__(self, url: str, images: Sequence[bytes]) -> None:
+    def __init__(self, url: str, images: Sequence[bytes], kind: str = "image/png") -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._address = parts.hostname or "", parts.port or 80
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         self._requests = [
-            f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/png\r\n"
-            f"Content-Length: {len(image)}\r\n\r\n".encode()
-            + image
+            (
+                f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {kind}\r\n"
+                f"Content-Length: {len(image)}\r\nX-Request-Start: ".encode(),
+                b"\r\n\r\n" + image,
+            )
             for image in images
         ]
+        self._poll = select.epoll()
+        self._open: dict[int, Connection] = {}
         self._idle: list[Connection] = []
         self._waiting: dict[int, tuple[float, float]] = {}
         self._seen: list[tuple[int, float, float, float, int, bytes]] = []
-        self._connecting: set[asyncio.Task[None]] = set()
         self._then: Callable[[], None] = nothing
         self.start = 0.0
 
     def shoot(self, index: int, due_s: float) -> None:
-        """Sends one request now; what becomes of it is noted."""
+        """Sends one request now; its answer is noted."""
         self._waiting[index] = due_s, self.now()
-        if (connection := self._alive()) is not None:
-            self._ask(connection, index)
-        else:
-            task = asyncio.ensure_future(self._connect_and_ask(index))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+        head, tail = self._requests[index % len(self._requests)]
+        connection = self._connection()
+        connection.request = index
+        connection.send(b"".join((head, b"%.6f" % time.time(), tail)))
 
-    async def _connect_and_ask(self, index: int) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            _, connection = await loop.create_connection(Connection, self._host, self._port)
-        except OSError as error:
-            self._note(index, 0, str(error).encode())
-        else:
-            self._ask(connection, index)
-
-    def _ask(self, connection: Connection, index: int) -> None:
-        def answered(status: int, body: bytes) -> None:
-            if status:
-                self._idle.append(connection)
-            self._note(index, status, body)
-
-        connection.ask(self._requests[index % len(self._requests)], answered)
-
-    def _note(self, index: int, status: int, body: bytes) -> None:
-        if (times := self._waiting.pop(index, None)) is not None:
-            image = index % len(self._requests)
-            self._seen.append((image, *times, self.now(), status, body))
-            self._then()
-
-    def _alive(self) -> Connection | None:
-        """An idle connection that the server has not closed."""
+    def _connection(self) -> Connection:
+        """An idle connection that the server has not closed, else a new one."""
         while self._idle:
-            if not (connection := self._idle.pop()).transport.is_closing():
+            if not (connection := self._idle.pop()).is_closed:
                 return connection
-        return None
+        connection = Connection(self._address, self._answered)
+        self._open[connection.file] = connection
+        self._poll.register(connection.file, EVENTS)
+        return connection
+
+    def _answered(self, connection: Connection, status: int, body: bytes) -> None:
+        if (index := connection.request) is None:
+            return
+        connection.request = None
+        if not connection.is_closed:
+            self._idle.append(connection)
+        due_s, sent_s = self._waiting.pop(index)
+        image = index % len(self._requests)
+        self._seen.append((image, due_s, sent_s, self.now(), status, body))
+        self._then()
+
+    def _wait(self, seconds: float) -> None:
+        """Takes what arrives; returns after the first of it, or after so many seconds."""
+        if seconds > 0:
+            select.select([self._poll], [], [], seconds)  # epoll's own wait rounds to milliseconds
+        for file, events in self._poll.poll(0):
+            connection = self._open[file]
+            if events & select.EPOLLOUT:
+                connection.send()
+            if events & select.EPOLLIN:
+                connection.receive()
+            if events & ENDS:
+                connection.close()
+            if (
+                connection.is_closed and self._open[file] is connection
+            ):  # else the file is another's
+                del self._open[file]
 
     def now(self) -> float:
         return time.monotonic() - self.start
 
-    async def open_loop(self, due: Sequence[float]) -> None:
+    def open_loop(self, due: Sequence[float]) -> None:
         """Sends a request at each of these seconds from now."""
         self.start = time.monotonic()
         for index, due_s in enumerate(due):
-            if (wait_s := due_s - self.now()) > 0:
-                await asyncio.sleep(wait_s)
+            self._wait(due_s - self.now())
+            while (wait_s := due_s - self.now()) > 0:
+                self._wait(wait_s)
             self.shoot(index, due_s)
         end = self.now() + LAST_ANSWERS_S
-        while self._waiting and self.now() < end:
-            await asyncio.sleep(0.01)
-        self._give_up()
+        while self._waiting and (left_s := end - self.now()) > 0:
+            self._wait(left_s)
+        self._close()
 
-    async def closed_loop(self, connections: int, seconds: float) -> None:
+    def closed_loop(self, connections: int, seconds: float) -> None:
         """Each connection sends its next request as soon as it has its answer."""
         self.start = time.monotonic()
-        indices, ended = count(), asyncio.Event()
+        indices = count()
 
         def again() -> None:
             if (now := self.now()) < seconds:
                 self.shoot(next(indices), now)
-            elif not self._waiting:
-                ended.set()
 
         self._then = again
         for _ in range(connections):
             again()
-        await ended.wait()
+        while self._waiting:
+            self._wait(1.0)
+        self._close()
 
-    def _give_up(self) -> None:
-        """Whoever has no answer yet gets none."""
+    def _close(self) -> None:
+        """Ends the connections; requests without an answer yet are noted as failed."""
         self._then = nothing
-        for index in list(self._waiting):
-            self._note(index, 0, b"")
+        for connection in self._open.values():
+            connection.close()
+        self._poll.close()
 
     def shots(self) -> Iterator[Shot]:
         for image, due_s, sent_s, done_s, status, body in self._seen:
@@ -198,7 +174,7 @@ def nothing() -> None:
 
 def main(
     url: str,
-    images: Annotated[Path, typer.Argument(help="encoded images, an .npz of byte strings")],
+    images: Annotated[Path, typer.Argument(help="directory of encoded images")],
     out: Path,
     seconds: float = 10.0,
     rate: Annotated[float, typer.Option(help="requests/s of an open loop, Poisson")] = 0.0,
@@ -206,14 +182,15 @@ def main(
     seed: int = 0,
 ) -> None:
     """Runs one load and writes its shots as JSON lines."""
-    with np.load(images) as arrays:
-        client = Client(url, [arrays[name].tobytes() for name in arrays.files])
+    files = sorted(images.iterdir())
+    client = Client(url, [file.read_bytes() for file in files], f"image/{files[0].suffix[1:]}")
+    gc.disable()  # a collection during the run would make the requests due then late
     if rate:
         generator = np.random.default_rng(seed)
         gaps = generator.exponential(1 / rate, round(rate * seconds))
-        uvloop.run(client.open_loop(gaps.cumsum().tolist()))
+        client.open_loop(gaps.cumsum().tolist())
     else:
-        uvloop.run(client.closed_loop(connections, seconds))
+        client.closed_loop(connections, seconds)
     with out.open("w") as file:
         file.writelines(json.dumps(asdict(shot)) + "\n" for shot in client.shots())
 

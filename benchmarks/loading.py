@@ -1,14 +1,17 @@
-"""Images to send, and the load generator started beside a server."""
+"""Images to send, and the load generators started beside a server."""
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -16,28 +19,77 @@ from benchmarks.load import Shot
 from benchmarks.process import ROOT
 from training.data import LabelledImages, open_images
 
+SCRIPT = Path(__file__).with_name("load.lua")
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a closed loop got: answers per second and their latencies; failed: all but 200."""
+
+    rate: float
+    failed: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a server says of images whose labels are known; of a single exit, `mean_exit` is nan."""
+
+    accuracy: float
+    mean_exit: float
+
 
 @dataclass(frozen=True)
 class Traffic:
-    """Test images as PNG in a file that the load generator reads, and their labels."""
+    """Test images in a directory that load generators read, and their labels."""
 
     images: LabelledImages
-    pngs: list[bytes]
-    path: Path
+    files: list[Path]
+
+    @property
+    def directory(self) -> Path:
+        return self.files[0].parent
 
     def load(self, url: str, **options: object) -> list[Shot]:
         """Runs the load generator in a process of its own; options are those of its command."""
         flags = [f"--{name}={value}" for name, value in options.items()]
         with tempfile.NamedTemporaryFile(suffix=".jsonl") as out:
-            command = [sys.executable, "-m", "benchmarks.load", url, str(self.path), out.name]
+            command = [sys.executable, "-m", "benchmarks.load", url, str(self.directory), out.name]
             subprocess.run([*command, *flags], cwd=ROOT, check=True)
             return [Shot(**json.loads(line)) for line in Path(out.name).read_text().splitlines()]
 
+    def closed_loop(self, url: str, connections: int, seconds: int) -> Closed:
+        """As fast as the server answers, by `wrk` where it is installed, as it takes less time."""
+        if (wrk := shutil.which("wrk")) is not None:
+            flags = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=60s", f"-s{SCRIPT}"]
+            files = [str(self.directory), str(len(self.files))]
+            command = [wrk, *flags, url, "--", *files]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            return Closed(**json.loads(said.splitlines()[-1]))
+        shots = self.load(url, connections=connections, seconds=seconds)
+        num_answered = sum(shot.status == 200 for shot in shots)
+        p50_ms, p99_ms = (latency_ms(shots, quantile) for quantile in (0.5, 0.99))
+        rate = num_answered / max(shot.done_s for shot in shots)
+        return Closed(rate, len(shots) - num_answered, p50_ms, p99_ms)
+
+    def ask(self, url: str) -> Answers:
+        """Asks every image once, one after the other."""
+        kind = {"content-type": f"image/{self.files[0].suffix[1:]}"}
+        with httpx.Client(timeout=60, headers=kind) as client:
+            said = [client.post(url, content=file.read_bytes()) for file in self.files]
+        answers = [response.raise_for_status().json() for response in said]
+        labels = self.images.labels.tolist()
+        right = [a["index"] == label for a, label in zip(answers, labels, strict=True)]
+        return Answers(fmean(right), fmean(a.get("exit", float("nan")) for a in answers))
+
     def accuracy(self, shots: Sequence[Shot]) -> float:
         """Share of right labels among the answers; 0 without any."""
-        labels = self.images.labels.tolist()
-        right = [shot.answer["index"] == labels[shot.image] for shot in shots if shot.answer]
-        return float(np.mean(right)) if right else 0.0
+        answered = [shot for shot in shots if shot.answer]
+        return sum(map(self.is_right, answered)) / len(answered) if answered else 0.0
+
+    def is_right(self, shot: Shot) -> bool:
+        return bool(shot.answer["index"] == self.images.labels[shot.image].item())
 
 
 def latency_ms(shots: Sequence[Shot], quantile: float) -> float:
@@ -47,17 +99,24 @@ def latency_ms(shots: Sequence[Shot], quantile: float) -> float:
 
 
 def traffic(data: str, num_images: int, directory: Path) -> Traffic:
-    """The same random test images every time."""
+    """The same random test images every time, as PNG."""
     test = open_images(data, "test")
     rows = np.random.default_rng(0).permutation(len(test.labels))[:num_images]
     chosen = test.take(np.sort(rows))
-    pngs = [encode(image) for image in chosen.images.numpy()]
-    path = directory / "images.npz"
-    np.savez(path, *[np.frombuffer(png, np.uint8) for png in pngs])
-    return Traffic(chosen, pngs, path)
+    return Traffic(chosen, written([encode(image) for image in chosen.images.numpy()], directory))
 
 
-def encode(image: np.ndarray) -> bytes:
+def written(images: Sequence[bytes], directory: Path, suffix: str = "png") -> list[Path]:
+    """Encoded images as numbered files in a directory of their own."""
+    place = directory / "images"
+    place.mkdir()
+    files = [place / f"{number:05d}.{suffix}" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        file.write_bytes(image)
+    return files
+
+
+def encode(image: np.ndarray, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
+    Image.fromarray(image.squeeze()).save(buffer, kind)
     return buffer.getvalue()

@@ -37,22 +37,25 @@ def serving(
     zoo: Path,
     port: int | None = None,
     *,
-    processes: int = 1,
+    processes: int | None = 1,
     module: str = "offramp",
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
-    It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix.
+    It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix;
+    where `processes` is None, so many run as the server starts by default.
     SERVER_COMMAND, where set, runs instead of this environment's `offramp`.
     """
-    port = port or free_port(1 + processes)
-    settings |= {"processes": processes, "zoo": zoo.resolve(), "port": port}
+    own_ports = processes or 0
+    port = port or free_port(1 + own_ports)
+    settings |= {"zoo": zoo.resolve(), "port": port}
+    settings |= {"processes": processes} if processes is not None else {}
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
     command = os.environ.get("SERVER_COMMAND", f"{sys.executable} -m {module}").split()
     with started([*command, "serve"], port, environment) as server:
-        for number in range(processes if processes > 1 else 0):
+        for number in range(own_ports if own_ports > 1 else 0):
             wait_until_ready(server, own_url(server, number))
         yield server
 
@@ -65,23 +68,23 @@ def own_url(server: ServerProcess, number: int) -> str:
 
 @contextmanager
 def started(
-    command: Sequence[str], port: int, environment: dict[str, str]
+    command: Sequence[str], port: int, environment: dict[str, str], ready: str = "/readyz"
 ) -> Iterator[ServerProcess]:
-    """A process that is to answer `/readyz` on a port, and does by the time this returns."""
+    """A process that is to answer the path `ready` on a port, and does by the time this returns."""
     with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))
-            wait_until_ready(server)
+            wait_until_ready(server, path=ready)
             yield server
         finally:
             process.terminate()
             process.wait(30)
 
 
-def wait_until_ready(server: ServerProcess, url: str | None = None) -> None:
+def wait_until_ready(server: ServerProcess, url: str | None = None, path: str = "/readyz") -> None:
     """Returns once the server, or its process at that address, is ready.
 
     Raises RuntimeError with its log where it never is.
@@ -89,7 +92,7 @@ def wait_until_ready(server: ServerProcess, url: str | None = None) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            if httpx.get(f"{url or server.url}/readyz").status_code == 200:
+            if httpx.get(f"{url or server.url}{path}").status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

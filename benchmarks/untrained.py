@@ -1,0 +1,96 @@
+"""A bundle of an untrained network, for benchmarks of which only the time matters."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.rivals.networks import Pixels
+from models.bundle.bundle import sha256
+from models.bundle.manifest import (
+    CALIBRATION,
+    COST,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Calibration,
+    ExitCalibration,
+    File,
+    Graph,
+    Input,
+    Manifest,
+    OperatingPoint,
+    Provenance,
+    Record,
+)
+from models.bundle.profile import measure
+from models.bundle.runner import SegmentRunner
+from models.nets.multi_exit import MultiExitNet
+from training.graphs import export_graphs
+
+BATCH_SIZES = (1, 2, 4)
+
+
+def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> Path:
+    """Every exit is consulted and none is ever confident enough, at the point `balanced`."""
+    images = torch.from_numpy(random_images(pixels, 2))
+    exported = export_graphs(net, images, *(torch.full((3,), 0.5) for _ in range(2)))
+    segments, heads = (tuple(graph.entry for graph in graphs) for graphs in exported)
+    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    place.mkdir(parents=True)
+    for file, graph in content.items():
+        (place / file).write_bytes(graph)
+    runner = SegmentRunner(segments, heads, content)
+    profile = measure(runner, runs=3, max_s=5.0, batch_sizes=BATCH_SIZES)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=place.parent.name,
+        version=int(place.name),
+        input=Input.model_validate({"height": pixels, "width": pixels, "channels": 3}),
+        labels=tuple(map(str, range(classes))),
+        segments=segments,
+        exit_heads=heads,
+        calibration=write(place, CALIBRATION, never_confident(segments, heads)),
+        cost=write(place, COST, profile),
+        provenance=Provenance(
+            git_commit="", data="none", split="none", seed=0, epochs=1, config={}, packages={}
+        ),
+    )
+    write(place, MANIFEST, manifest)
+    return place
+
+
+def never_confident(segments: tuple[Graph, ...], heads: tuple[Graph, ...]) -> Calibration:
+    exits = tuple(segment.exit for segment in segments)
+    point = OperatingPoint(
+        thresholds=(*[1.0] * (len(exits) - 1), None),
+        consulted=exits,
+        accuracy=0.0,
+        mean_macs=float(sum(graph.macs for graph in (*segments, *heads))),
+        exit_shares=(*[0.0] * (len(exits) - 1), 1.0),
+    )
+    fitted = tuple(
+        ExitCalibration(exit=k, calibration_temperature=1.0, accuracy=0.0, ece_before=0.0, ece=0.0)
+        for k in exits
+    )
+    return Calibration(
+        schema_version=SCHEMA_VERSION,
+        confidence="max_probability",
+        num_rows=1,
+        exits=fitted,
+        operating_points={"balanced": point},
+    )
+
+
+def write(place: Path, file: str, record: Record) -> File:
+    content = record.model_dump_json().encode()
+    (place / file).write_bytes(content)
+    return File(file=file, sha256=sha256(content))
+
+
+def random_images(pixels: int, number: int) -> Pixels:
+    """Soft patches of colour, (number, pixels, pixels, 3): as JPEG about as large as photos."""
+    coarse = np.random.default_rng(0).integers(0, 256, (number, 3, pixels // 8, pixels // 8))
+    smooth = torch.nn.functional.interpolate(
+        torch.from_numpy(coarse).float(), size=(pixels, pixels), mode="bilinear"
+    )
+    return smooth.byte().permute(0, 2, 3, 1).contiguous().numpy()
