@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -31,7 +31,8 @@ from server.telemetry.metrics import Metrics
 from server.v1 import classify, info
 from server.v2 import routes as oip
 from server.v2.infer import HEADER_LENGTH
-from server.zoo.catalog import Catalog, find_bundles, serve_bundle
+from server.zoo.catalog import Catalog, serve_bundle
+from server.zoo.directory import Key, find_bundles
 from server.zoo.repository import Repository
 from server.zoo.watcher import watch
 
@@ -68,6 +69,7 @@ def create_app(
     catalog: Catalog,
     metrics: Metrics,
     start_engine: Callable[[Settings, Metrics], Answering] = local_engine,
+    make_repository: Callable[[Settings, Catalog, Metrics, Gate], Repository] = Repository,
 ) -> FastAPI:
     """The ASGI application over loaded models; its workers live as long as its lifespan."""
     gate = Gate(settings.max_requests)
@@ -77,7 +79,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            repository = Repository(settings, catalog, metrics, gate)
+            repository = make_repository(settings, catalog, metrics, gate)
             app.state.offramp = State(
                 settings, metrics, catalog, repository, engine, decoders, gate
             )
@@ -94,6 +96,7 @@ def create_app(
         title="Offramp",
         description=DESCRIPTION,
         version=version("offramp"),
+        root_path=settings.root_path,
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
         telemetry=TELEMETRY | {"tracing": settings.traces},
@@ -136,8 +139,10 @@ async def watching(repository: Repository, settings: Settings) -> AsyncIterator[
             await task
 
 
-def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
-    """Loads every bundle of the zoo and measures it on this host.
+def load_catalog(
+    settings: Settings, metrics: Metrics, only: Collection[Key] | None = None
+) -> Catalog:
+    """Loads every bundle of the zoo, or `only` some, and measures it on this host.
 
     One that is refused does not keep the others from serving: whoever restarts a server is no worse
     off than whoever loads the bundle into one that runs. Raises BundleError where none is left.
@@ -147,6 +152,8 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
         metrics.meter_found(meter)
     refusal = ""
     for key, path in find_bundles(settings.zoo).items():
+        if only is not None and key not in only:
+            continue
         logger.info("loading %s", path)
         try:
             model = serve_bundle(path, settings, meter)
@@ -158,6 +165,6 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
         catalog.add(model)
         metrics.model_loaded(model)
         metrics.default_is(model)  # versions rise
-    if not catalog.names():
+    if only is None and not catalog.names():
         raise BundleError(refusal)
     return catalog

@@ -62,10 +62,6 @@ class Forbidden(Exception):
     """Nobody may do this here."""
 
 
-class Misdirected(Exception):
-    """One process would answer for several."""
-
-
 class Draining(Exception):
     """The server is about to end and takes no more work."""
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server.errors import Draining, Forbidden, Misdirected, Overloaded, Unauthenticated
+from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
 from server.http.state import state_of
 from server.telemetry.metrics import SHED_REASONS
 
@@ -51,15 +51,6 @@ async def admitted(request: Request, key: Key) -> None:
     except (Draining, Overloaded) as error:
         state.metrics.shed(SHED_REASONS[type(error)], 1)
         raise
-
-
-async def own_port(request: Request) -> None:
-    """For what each process has for itself, such as its metrics: never on a port that is shared."""
-    settings = state_of(request).settings
-    _, port = request.scope["server"]
-    if settings.processes > 1 and port == settings.port:
-        ports = ", ".join(str(port + 1 + number) for number in range(settings.processes))
-        raise Misdirected(f"each process answers this for itself, at its own port: {ports}")
 
 
 def check(key: HTTPAuthorizationCredentials | None, hashes: tuple[bytes, ...]) -> None:

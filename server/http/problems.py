@@ -26,7 +26,6 @@ from server.errors import (
     Forbidden,
     ImageTooLarge,
     Infeasible,
-    Misdirected,
     NoAnswer,
     NotReady,
     Overloaded,
@@ -50,7 +49,6 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    Misdirected: HTTPStatus.MISDIRECTED_REQUEST,
     BadParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoAnswer: HTTPStatus.INTERNAL_SERVER_ERROR,
     BodiesTooLarge: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -79,7 +77,7 @@ class Problem(BaseModel):
     errors: list[Complaint] | None = None
 
 
-FOR_OPERATORS = {HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST}
+FOR_OPERATORS = {HTTPStatus.FORBIDDEN}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status.value: {
         "description": status.phrase,

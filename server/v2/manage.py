@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
 from server.errors import BadParameter
-from server.http.access import own_port, trusted
+from server.http.access import trusted
 from server.http.state import state_of
 from server.v2.openapi import ERRORS, body_of
 from server.v2.request_schemas import IndexRequest, ManageParameters, ManageRequest
@@ -15,9 +15,7 @@ from server.v2.requests import parse
 from server.v2.response_schemas import IndexEntry
 from server.zoo.repository import READY
 
-router = APIRouter(
-    prefix="/v2/repository", dependencies=[Depends(trusted), Depends(own_port)], responses=ERRORS
-)
+router = APIRouter(prefix="/v2/repository", dependencies=[Depends(trusted)], responses=ERRORS)
 
 
 @router.post("/index", openapi_extra=body_of(IndexRequest))

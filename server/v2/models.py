@@ -6,6 +6,7 @@ from models.bundle.manifest import Tensor, version_of
 from server.errors import NotReady, UnknownModel
 from server.http.readiness import reason_against_model
 from server.http.state import state_of
+from server.telemetry.metrics import Metrics
 from server.telemetry.statistics import Tally
 from server.v2.response_schemas import (
     BatchStatistics,
@@ -70,33 +71,39 @@ async def statistics(request: Request) -> StatisticsList:
     """What a version did since it was loaded, by default every version of the model."""
     model = model_of(request)
     is_given = "version" in request.path_params
-    versions = [model] if is_given else state_of(request).catalog.versions(model.manifest.name)
-    return StatisticsList(model_stats=[statistics_of(version) for version in versions])
+    state = state_of(request)
+    versions = [model] if is_given else state.catalog.versions(model.manifest.name)
+    metrics = state.metrics
+    return StatisticsList(model_stats=[statistics_of(metrics, version) for version in versions])
 
 
 async def every_statistics(request: Request) -> StatisticsList:
     """What every model did since it was loaded."""
-    return StatisticsList(model_stats=[statistics_of(m) for m in state_of(request).catalog])
+    state = state_of(request)
+    return StatisticsList(
+        model_stats=[statistics_of(state.metrics, model) for model in state.catalog]
+    )
 
 
 def input_metadata(tensor: Tensor) -> TensorMetadata:
     return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
 
 
-def statistics_of(model: ServedModel) -> ModelStatistics:
+def statistics_of(metrics: Metrics, model: ServedModel) -> ModelStatistics:
     """A segment run for a batch is an execution."""
-    said, batches = model.statistics, model.statistics.batch_sizes()
+    said = metrics.statistics(model)
+    compute, batches = said.of("compute"), said.batch_sizes()
     return ModelStatistics(
         name=model.manifest.name,
         version=str(model.manifest.version),
         last_inference=int(1000 * said.last_inference),
-        inference_count=said.compute.count,
+        inference_count=compute.count,
         execution_count=sum(tally.count for _, tally in batches),
         inference_stats=InferenceStatistics(
-            success=duration(said.success),
-            fail=duration(said.fail),
-            queue=duration(said.queue),
-            compute_infer=duration(said.compute),
+            success=duration(said.of("success")),
+            fail=duration(said.of("fail")),
+            queue=duration(said.of("queue")),
+            compute_infer=duration(compute),
         ),
         batch_stats=[
             BatchStatistics(batch_size=rows, compute_infer=duration(tally))

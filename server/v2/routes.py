@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, Request
 
 from server.errors import NotReady
-from server.http.access import admitted, known, own_port
+from server.http.access import admitted, known
 from server.http.readiness import reason_against
 from server.http.state import state_of
 from server.v2 import manage, models
@@ -48,8 +48,7 @@ async def ready(request: Request) -> Ready:
     return Ready(ready=True)
 
 
-own = [Depends(own_port)]
-router.get("/v2/models/stats", dependencies=[Depends(known), *own])(models.every_statistics)
+router.get("/v2/models/stats", dependencies=[Depends(known)])(models.every_statistics)
 for prefix, find in (
     (MODEL, models.default_version),
     (f"{MODEL}/versions/{{version}}", models.given_version),
@@ -57,7 +56,7 @@ for prefix, find in (
     dependencies = [Depends(known), Depends(find)]
     router.get(prefix, dependencies=dependencies)(models.metadata)
     router.get(f"{prefix}/ready", dependencies=dependencies)(models.ready)
-    router.get(f"{prefix}/stats", dependencies=[*dependencies, *own])(models.statistics)
+    router.get(f"{prefix}/stats", dependencies=dependencies)(models.statistics)
     router.post(
         f"{prefix}/infer",
         dependencies=[Depends(admitted), Depends(find)],

@@ -1,6 +1,5 @@
 """The bundles this server serves."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,20 +8,18 @@ from pathlib import Path
 from models.bundle.bundle import Bundle, BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Meter
-from models.bundle.manifest import MODEL_NAME, CostProfile, Manifest, OperatingPoint, version_of
+from models.bundle.manifest import CostProfile, Manifest, OperatingPoint
 from models.bundle.runner import SegmentRunner
 from server.engine.breaker import Breaker
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
 from server.telemetry.statistics import Statistics
+from server.zoo.directory import Key
 from server.zoo.measuring import measured
 
 DEFAULT_OPERATING_POINT = "balanced"
 BATCH_OVERHEAD_S = 0.0003
 """What a batch is expected to take beyond its graphs, until it is known."""
-
-Key = tuple[str, int]
-"""A model's name and version."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -104,23 +101,6 @@ def serve_bundle(
 def graphs_of(manifest: Manifest) -> tuple[object, ...]:
     """Everything that decides what its sessions compute; graphs are compared by their hashes."""
     return manifest.input, manifest.segments, manifest.exit_heads
-
-
-def find_bundles(zoo: Path) -> dict[Key, Path]:
-    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
-    found: dict[Key, Path] = {}
-    try:
-        for parent in zoo.iterdir():
-            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
-                for path in parent.iterdir():
-                    version = version_of(path.name)
-                    if version is not None and path.is_dir():
-                        found[parent.name, version] = path
-    except OSError as error:
-        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not found:
-        raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return dict(sorted(found.items()))
 
 
 class Catalog:

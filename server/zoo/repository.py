@@ -12,7 +12,8 @@ from server.errors import NotReady, UnknownModel
 from server.http.gate import Gate
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, Key, ServedModel, find_bundles, serve_bundle
+from server.zoo.catalog import Catalog, ServedModel, serve_bundle
+from server.zoo.directory import Key, find_bundles
 
 logger = logging.getLogger("offramp.repository")
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
@@ -37,7 +38,7 @@ class Repository:
     """
 
     def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate) -> None:
-        self._settings, self._catalog, self._metrics = settings, catalog, metrics
+        self._settings, self.catalog, self._metrics = settings, catalog, metrics
         self._gate = gate
         self._meter = find_meter(settings.execution_provider)
         self._lock = asyncio.Lock()
@@ -50,9 +51,9 @@ class Repository:
         Why a bundle was refused is for operators: it names files of theirs.
         """
         try:
-            return self._catalog.find(name, version)
+            return self.catalog.find(name, version)
         except UnknownModel:
-            for key, reason in self._catalog.reasons.items():
+            for key, reason in self.catalog.reasons.items():
                 if key[0] == name and version in (None, key[1]):
                     what = UNLOADED if reason == UNLOADED else "refused"
                     raise NotReady(f"{name} version {key[1]} is not served: {what}") from None
@@ -60,7 +61,7 @@ class Repository:
 
     async def index(self) -> list[Entry]:
         """Every version on disk or served."""
-        served = {model.key for model in self._catalog}
+        served = {model.key for model in self.catalog}
         keys = sorted({*await self._bundles(), *served})
         return [self._entry(key) for key in keys]
 
@@ -78,13 +79,13 @@ class Repository:
     async def unload(self, name: str, version: int | None = None) -> None:
         """No new job gets the version, or any of the model; raises UnknownModel."""
         async with self._lock:
-            served = {model.key: model for model in self._catalog}
+            served = {model.key: model for model in self.catalog}
             for key in matching({*await self._bundles(), *served}, name, version):
                 if key in served:
-                    self._catalog.remove(served[key])
+                    self.catalog.remove(served[key])
                     self._metrics.model_unloaded(served[key])
                     logger.info("unloaded %s version %d", *key)
-                self._catalog.reasons[key] = UNLOADED
+                self.catalog.reasons[key] = UNLOADED
             self._tell_default(name)
 
     async def _load_all(self, name: str, version: int | None) -> None:
@@ -98,7 +99,7 @@ class Repository:
 
     async def _load(self, key: Key, path: Path) -> BundleError | None:
         """Serves the bundle on disk, or gives the reason against it."""
-        current = self._catalog.get(key)
+        current = self.catalog.get(key)
         self._loading = key
         try:
             model = await asyncio.to_thread(
@@ -106,15 +107,16 @@ class Repository:
             )
         except BundleError as error:
             logger.warning("refused: %s", error)
-            self._catalog.reasons[key] = str(error)
+            self.catalog.reasons[key] = str(error)
             self._metrics.model_refused(key[0])
             return error
         finally:
             self._loading = None
-        self._catalog.reasons.pop(key, None)
+        self.catalog.reasons.pop(key, None)
         if model is not current:
+            self._metrics.statistics_begin(model)
             self._metrics.model_loaded(model)
-            self._catalog.add(model)
+            self.catalog.add(model)
             self._tell_default(key[0])
             logger.info("loaded %s version %d", *key)
         return None
@@ -128,20 +130,20 @@ class Repository:
             found = await asyncio.to_thread(find_bundles, self._settings.zoo)
         except BundleError as error:
             logger.warning("the zoo is gone: %s", error)
-            return {model.key: model.bundle.path for model in self._catalog}
-        for key in self._catalog.reasons.keys() - found.keys():
-            if self._catalog.get(key) is None:
-                del self._catalog.reasons[key]
+            return {model.key: model.bundle.path for model in self.catalog}
+        for key in self.catalog.reasons.keys() - found.keys():
+            if self.catalog.get(key) is None:
+                del self.catalog.reasons[key]
         return found
 
     def _entry(self, key: Key) -> Entry:
-        state = READY if self._catalog.get(key) else UNAVAILABLE
+        state = READY if self.catalog.get(key) else UNAVAILABLE
         if state is UNAVAILABLE and key == self._loading:
             state = LOADING
-        return Entry(key, state, self._catalog.reasons.get(key, ""))
+        return Entry(key, state, self.catalog.reasons.get(key, ""))
 
     def _tell_default(self, name: str) -> None:
-        if versions := self._catalog.versions(name):
+        if versions := self.catalog.versions(name):
             self._metrics.default_is(versions[-1])
 
 

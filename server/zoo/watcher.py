@@ -8,7 +8,7 @@ from pathlib import Path
 from models.bundle.bundle import BundleError
 from models.bundle.manifest import MANIFEST
 from server.errors import Draining, UnknownModel
-from server.zoo.catalog import Key, find_bundles
+from server.zoo.directory import Key, find_bundles
 from server.zoo.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")
