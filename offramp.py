@@ -156,7 +156,7 @@ def simulate(
 )
 def serve(context: typer.Context) -> None:
     """Serve every bundle of a directory over HTTP; `offramp serve --help` lists the options."""
-    room("server").serve(context.args)
+    room("server.processes").serve(context.args)
 
 
 def room(name: str) -> ModuleType:

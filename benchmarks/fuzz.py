@@ -44,7 +44,7 @@ from server.errors import (
 from server.http.decode import bound_decoders, decode_image
 from server.settings import Settings
 from server.v2.infer import decode
-from server.zoo.catalog import Key, find_bundles
+from server.zoo.directory import Key, find_bundles
 
 KEY = "a-long-random-key"
 HASH = sha256(KEY.encode()).hexdigest()

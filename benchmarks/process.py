@@ -43,56 +43,47 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
-    It ends with the context. `settings` are OFFRAMP_* variables in lower case, without the prefix;
-    where `processes` is None, so many run as the server starts by default.
+    It ends with the context. It chooses its own number of processes where that is None. `settings` are OFFRAMP_* variables in lower case, without the prefix.
     SERVER_COMMAND, where set, runs instead of this environment's `offramp`.
     """
-    own_ports = processes or 0
-    port = port or free_port(1 + own_ports)
+    port = port or free_port()
     settings |= {"zoo": zoo.resolve(), "port": port}
-    settings |= {"processes": processes} if processes is not None else {}
+    if processes is not None:
+        settings["processes"] = processes
     environment = {"OFFRAMP_CACHE": os.devnull}  # costs are measured every time
     environment |= {f"OFFRAMP_{k.upper()}": str(v) for k, v in settings.items()}
     command = os.environ.get("SERVER_COMMAND", f"{sys.executable} -m {module}").split()
     with started([*command, "serve"], port, environment) as server:
-        for number in range(own_ports if own_ports > 1 else 0):
-            wait_until_ready(server, own_url(server, number))
         yield server
-
-
-def own_url(server: ServerProcess, number: int) -> str:
-    """Where one of a server's processes alone answers."""
-    address, _, port = server.url.rpartition(":")
-    return f"{address}:{int(port) + 1 + number}"
 
 
 @contextmanager
 def started(
-    command: Sequence[str], port: int, environment: dict[str, str], ready: str = "/readyz"
+    command: Sequence[str], port: int, environment: dict[str, str]
 ) -> Iterator[ServerProcess]:
-    """A process that is to answer the path `ready` on a port, and does by the time this returns."""
+    """A process that is to answer `/readyz` on a port, and does by the time this returns."""
     with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))
-            wait_until_ready(server, path=ready)
+            wait_until_ready(server)
             yield server
         finally:
             process.terminate()
             process.wait(30)
 
 
-def wait_until_ready(server: ServerProcess, url: str | None = None, path: str = "/readyz") -> None:
-    """Returns once the server, or its process at that address, is ready.
+def wait_until_ready(server: ServerProcess) -> None:
+    """Returns once the server, with all its processes, is ready.
 
     Raises RuntimeError with its log where it never is.
     """
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            if httpx.get(f"{url or server.url}{path}").status_code == 200:
+            if httpx.get(f"{server.url}/readyz").status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
@@ -116,14 +107,13 @@ def totals(url: str, route: str) -> dict[str, float]:
     return found
 
 
-def free_port(number: int = 1) -> int:
-    """The first of so many ports in a row that nobody listens on, and no client is given."""
+def free_port() -> int:
+    """A port that nobody listens on, and no client is given."""
     while True:
-        first = random.choice(PORTS)
+        port = random.choice(PORTS)
         try:
-            for port in range(first, first + number):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
         except OSError:
             continue
-        return first
+        return port

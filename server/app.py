@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
+from models.bundle.manifest import Key
 from server.engine.engine import Engine
 from server.gate import Gate
 from server.http import probes, problems
@@ -30,7 +31,8 @@ from server.v1 import classify, info
 from server.v2 import infer
 from server.v2 import routes as oip
 from server.v2.infer import HEADER_LENGTH
-from server.zoo.catalog import Catalog, find_bundles, serve_bundle
+from server.zoo.catalog import Catalog, serve_bundle
+from server.zoo.directory import find_bundles
 from server.zoo.repository import Repository
 from server.zoo.watcher import watch
 
@@ -64,6 +66,7 @@ def create_app(
     catalog: Catalog,
     metrics: Metrics,
     start_engine: Callable[[Settings, Metrics], Answering] = local_engine,
+    make_repository: Callable[[Settings, Catalog, Metrics, Gate], Repository] = Repository,
 ) -> FastAPI:
     """The ASGI application over loaded models; its engine lives as long as its lifespan."""
     bound_decoders(settings.max_image_pixels)
@@ -72,7 +75,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine, gate = start_engine(settings, metrics), Gate(settings.max_requests)
         with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
-            repository = Repository(settings, catalog, metrics, gate)
+            repository = make_repository(settings, catalog, metrics, gate)
             app.state.service = Service(settings, metrics, repository, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
             try:
@@ -87,6 +90,7 @@ def create_app(
         title="Offramp",
         description=DESCRIPTION,
         version=version("offramp"),
+        root_path=settings.root_path,
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
         telemetry=TELEMETRY | {"tracing": settings.traces},
@@ -132,8 +136,10 @@ async def watching(repository: Repository, settings: Settings) -> AsyncIterator[
             await task
 
 
-def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
-    """Loads every bundle of the zoo and measures it on this host.
+def load_catalog(
+    settings: Settings, metrics: Metrics, only: Collection[Key] | None = None
+) -> Catalog:
+    """Loads every bundle of the zoo, or `only` some, and measures it on this host.
 
     One that is refused does not keep the others from serving: whoever restarts a server is no worse
     off than whoever loads the bundle into one that runs. Raises BundleError where none is left.
@@ -143,6 +149,8 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
         metrics.meter_found(meter)
     refusal = ""
     for key, path in find_bundles(settings.zoo).items():
+        if only is not None and key not in only:
+            continue
         logger.info("loading %s", path)
         try:
             model = serve_bundle(path, settings, meter)
@@ -154,6 +162,6 @@ def load_catalog(settings: Settings, metrics: Metrics) -> Catalog:
         catalog.add(model)
         metrics.model_loaded(model)
         metrics.default_is(model)  # versions rise
-    if not catalog.names():
+    if only is None and not catalog.names():
         raise BundleError(refusal)
     return catalog

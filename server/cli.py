@@ -1,8 +1,5 @@
-"""`offramp serve`, `profile` and `simulate`."""
+"""`offramp profile` and `simulate`."""
 
-import gc
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,42 +13,12 @@ from models.bundle.errors import UserError
 from models.bundle.policy import policy_at
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
-from server.app import create_app, load_catalog
 from server.engine.job import Budget
-from server.http.listener import Listener
-from server.http.processes import Processes
 from server.planning import plan as plans
 from server.planning.plan import ARRIVALS, Plan, markdown, recorded
 from server.planning.simulation import Python
-from server.settings import NUM_CORES, Settings, load_settings
-from server.telemetry.logs import configure_logs
-from server.telemetry.metrics import Metrics
+from server.settings import NUM_CORES, load_settings
 from server.zoo.catalog import serve_bundle
-
-
-def serve(arguments: Sequence[str]) -> None:
-    """Parses options, loads every bundle, then serves until SIGTERM or Ctrl-C."""
-    settings = load_settings(arguments)
-    if settings.processes == 1:
-        serve_here(settings)
-    else:
-        configure_logs(access=settings.access_log)
-        sys.exit(Processes(settings, serve_here).run())
-
-
-def serve_here(settings: Settings, number: int = 0) -> None:
-    """Serves in this process, which has that number among those of the settings."""
-    # ending as asked is no failure; this is for while models load
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    configure_logs(access=settings.access_log)
-    metrics = Metrics()
-    catalog = load_catalog(settings, metrics)
-    app = create_app(settings, catalog, metrics)
-    # what is loaded lives as long as the server; looking through it for garbage stops every thread
-    # for 0.1 s and more
-    gc.collect()
-    gc.freeze()
-    Listener(app, settings).listen(number)
 
 
 def simulate(

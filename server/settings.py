@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Self
 
-import onnxruntime as ort
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -19,13 +18,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from models.bundle.cores import num_cores
+from models.bundle.defaults import CPU, MAX_S, WATTS_PER_CORE
 from models.bundle.errors import UserError
-from models.bundle.profile import MAX_S, WATTS_PER_CORE
-from models.bundle.runner import CPU
 
 PREFIX = "OFFRAMP_"
 SHA256_BYTES = 32
-NUM_CORES = len(os.sched_getaffinity(0))
+NUM_CORES = num_cores()
 EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRETS = ("api_key_hashes", "management_key_hashes")
@@ -52,8 +51,13 @@ Hashes = Annotated[
 
 
 def installed(provider: str) -> str:
-    """The name of an execution provider that this onnxruntime has."""
-    if provider not in (known := ort.get_available_providers()):
+    """The name of an execution provider that this onnxruntime has.
+
+    Every onnxruntime has the CPU's: the parent of several processes does without onnxruntime.
+    """
+    if provider == CPU:
+        return provider
+    if provider not in (known := import_module("onnxruntime").get_available_providers()):
         raise ValueError(f"the onnxruntime here has {', '.join(known)}")
     return provider
 
@@ -71,9 +75,9 @@ def possible(traces: bool) -> bool:
     return True
 
 
-def share_of_cores(data: dict[str, int]) -> int:
+def share_of_cores(data: dict[str, int | None]) -> int:
     """For each of the processes; at least one."""
-    return max(1, NUM_CORES // data.get("processes", 1))
+    return max(1, NUM_CORES // (data.get("processes") or 1))
 
 
 class SettingsError(UserError):
@@ -97,8 +101,13 @@ class Settings(BaseSettings):
     zoo: Path = Field(Path("models/zoo"), description="directory of bundles, NAME/VERSION/")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    processes: PositiveInt = Field(
-        1, description="servers on that port, each also on one of its own: port + 1, port + 2 ..."
+    root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
+        "", description="path that a proxy in front strips from every URL, such as /offramp"
+    )
+    processes: PositiveInt | None = Field(
+        None,
+        description="server processes behind that port; default: one per core for networks"
+        " whose cost.json says less than 50 ms, else one",
     )
     workers: PositiveInt = Field(
         default_factory=share_of_cores, description="threads that run segments, in each process"
@@ -137,7 +146,9 @@ class Settings(BaseSettings):
         (), description="origins whose pages may call the server, with commas; none: no page"
     )
     access_log: bool = Field(True, description="log one line per request")
-    keep_alive_s: PositiveInt = Field(5, description="seconds that a connection may be idle")
+    keep_alive_s: PositiveInt = Field(
+        75, description="seconds that a connection may be idle; longer than a proxy in front allows"
+    )
     profile_s: PositiveFloat = Field(
         MAX_S, description="seconds to measure a bundle's costs at start, about"
     )
@@ -154,7 +165,8 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="share of confident answers run on to the last exit when idle"
     )
     stall_s: PositiveFloat = Field(
-        10.0, description="seconds behind what it was to take until a worker is replaced"
+        10.0,
+        description="seconds too long until a worker is replaced, or a process that says nothing",
     )
     watch_interval_s: PositiveFloat | None = Field(
         None, description="seconds between looks at the zoo for changed bundles; default: never"
@@ -165,14 +177,6 @@ class Settings(BaseSettings):
     shutdown_grace_s: PositiveInt = Field(
         10, description="seconds then to finish requests, before each is given the answer it has"
     )
-
-    @model_validator(mode="after")
-    def _processes_have_ports(self) -> Self:
-        if self.processes > 1 and not 0 < self.port <= 65535 - self.processes:
-            raise ValueError(
-                f"{self.processes} processes need a port with {self.processes} after it"
-            )
-        return self
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:

@@ -92,13 +92,13 @@ def metered(meter: Meter | None) -> Iterator[Usage]:
     if meter is None:
         yield usage
         return
-    idle_j, idle_from = _joules(meter), time.perf_counter()
+    idle_j, idle_from = joules(meter), time.perf_counter()
     time.sleep(IDLE_S)
-    busy_j, busy_from = _joules(meter), time.perf_counter()
+    busy_j, busy_from = joules(meter), time.perf_counter()
     yield usage
     busy_s = time.perf_counter() - busy_from
     idle_watts = (busy_j - idle_j) / (busy_from - idle_from)
-    watts = (_joules(meter) - busy_j) / busy_s - idle_watts
+    watts = (joules(meter) - busy_j) / busy_s - idle_watts
     if busy_s >= MIN_METERED_S and watts > 0:
         usage.watts = watts
 
@@ -136,7 +136,7 @@ def find_rapl(powercap: Path = POWERCAP) -> Rapl | None:
     return Rapl(zones) if zones else None
 
 
-def _joules(meter: Meter) -> float:
+def joules(meter: Meter) -> float:
     """What the meter says; NaN where it has gone."""
     try:
         return meter.read_j()

@@ -17,6 +17,8 @@ MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
 MAX_UINT16 = 65535
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
+Key = tuple[str, int]
+"""A model's name and version."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -1,6 +1,5 @@
 """Measuring what each graph of a bundle costs on this host; export and server use the same code."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -9,16 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.cores import num_cores
+from models.bundle.defaults import MAX_S, WATTS_PER_CORE
 from models.bundle.energy import Meter, metered
 from models.bundle.manifest import SCHEMA_VERSION, CostProfile, GraphCost
 from models.bundle.runner import Arrays, SegmentRunner
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 RUNS, MIN_RUNS = 20, 3
-MAX_S = 10.0
 WARM_UP_SHARE = 0.2
-WATTS_PER_CORE = 8.0
-"""Active power of one server core, a typical value: the estimate where no meter is read."""
 
 
 def measure(
@@ -106,4 +104,4 @@ def hardware() -> str:
     if cpuinfo.exists():
         lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
         name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{name}, {num_cores()} cores"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import BundleError
 from models.bundle.confidence import Floats
+from models.bundle.defaults import CPU
 from models.bundle.manifest import Graph, Tensor, shapes
 
 Arrays = list[NDArray[Any]]
@@ -17,7 +18,6 @@ Arrays = list[NDArray[Any]]
 ORT_ERRORS = 3  # onnxruntime's log level that leaves out its warnings
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-CPU = "CPUExecutionProvider"
 
 
 class SegmentRunner:

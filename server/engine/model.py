@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from models.bundle.bundle import Bundle
 from models.bundle.costs import Costs
-from models.bundle.manifest import CostProfile, Manifest, OperatingPoint
+from models.bundle.manifest import CostProfile, Key, Manifest, OperatingPoint
 from models.bundle.runner import SegmentRunner
 from server.engine.breaker import Breaker
 
@@ -14,9 +14,6 @@ SHORT_S, INLINE_S = 0.004, 0.016
 """A step whose one row takes less than SHORT_S runs on the event loop, in batches up to INLINE_S:
 waking a thread and sharing the interpreter with it costs as much as most segments of a small
 network. A longer step runs on a thread, so that probes and newcomers do not wait for it."""
-
-Key = tuple[str, int]
-"""A model's name and version."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -1,7 +1,6 @@
 """uvicorn, as this server runs it, and how it ends."""
 
 import asyncio
-import logging
 import os
 import socket
 import time
@@ -13,9 +12,8 @@ from fastapi import FastAPI
 
 from server.http.protocol import Protocol
 from server.service import Answering
-from server.settings import Settings, SettingsError
+from server.settings import Settings
 
-logger = logging.getLogger("offramp")
 LAST_WORDS_S = 1
 """How long answers may take once every job has been told to give the one it has."""
 
@@ -29,7 +27,9 @@ class Listener(uvicorn.Server):
     once.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, protocol: type[Protocol] = Protocol
+    ) -> None:
         self._app, self._settings, self._closes_at = app, settings, inf
         parts = {
             "receive_timeout_s": settings.receive_timeout_s,
@@ -38,9 +38,7 @@ class Listener(uvicorn.Server):
         }
         config = uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
-            http=type("LimitedProtocol", (Protocol,), parts),
+            http=type("LimitedProtocol", (protocol,), parts),
             ws="none",
             log_config=None,
             access_log=False,
@@ -57,21 +55,10 @@ class Listener(uvicorn.Server):
         engine: Answering = self._app.state.service.engine
         return engine.waited_s(now)
 
-    def listen(self, number: int) -> None:
-        """Serves; among several processes also on a port that is this one's alone."""
-        host, port = self._settings.host, self._settings.port
-        if self._settings.processes == 1:
-            self.run()
-        else:
-            shared = bound(host, port, is_shared=True)
-            own = bound(host, port + 1 + number, is_shared=False)
-            logger.info("process %d has port %d for itself", number, port + 1 + number)
-            self.run([shared, own])
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._closes_at < inf:
             os._exit(128 + sig)
-        self._app.state.service.gate.is_draining = True
+        self._drain()
         self._closes_at = time.monotonic() + self._settings.drain_delay_s
 
     async def on_tick(self, counter: int) -> bool:
@@ -84,18 +71,6 @@ class Listener(uvicorn.Server):
         await super().shutdown(sockets)
         timer.cancel()
 
-
-def bound(host: str, port: int, *, is_shared: bool) -> socket.socket:
-    """A socket; connections to a shared port are spread over the processes that listen there.
-
-    Raises SettingsError where the address cannot be had.
-    """
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(family, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
-        sock.bind(address)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from error
-    return sock
+    def _drain(self) -> None:
+        """Takes no more work from now on."""
+        self._app.state.service.gate.is_draining = True

@@ -1,35 +1,26 @@
 """Every metric of the server, and the only place that knows their names."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache, partial
-from math import inf
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf, isnan
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
-from models.bundle.energy import Meter
+from models.bundle.bundle import sha256
+from models.bundle.energy import Meter, joules
+from models.bundle.manifest import Key as ModelKey
 from models.bundle.policy import StopReason
 from server.engine.job import Budget, Outcome
-from server.engine.model import Key, ServedModel
+from server.engine.model import ServedModel
 from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
+from server.telemetry.exporting import Members, Sums
 from server.telemetry.ledger import Ledger
-from server.telemetry.statistics import Statistics
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series
+from server.telemetry.memory import Key, Memory, read
+from server.telemetry.series import Common, Counter, Gauge, Histogram, Level
+from server.telemetry.statistics import SIZE, Statistics, Summary
 
 SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
@@ -63,29 +54,33 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
-        self._statistics: dict[Key, Statistics] = {}
+    def __init__(self, memory: Memory | None = None, fds: Sequence[int] = ()) -> None:
+        """Counts in `memory`, and exports the sum with those of the other processes, if any."""
+        self._memory = memory = memory or Memory()
+        self._fds = fds or (memory.fd,)
+        self._statistics: dict[ModelKey, Statistics] = {}
+        self._sums = Sums(self._fds, self.refresh)
+        self._watched: dict[Level, Callable[[], float]] = {}
         self.registry = registry = CollectorRegistry()
         self.ledger = Ledger()
         registry.register(self.ledger)
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
+        registry.register(self._sums)
+        registry.register(Members(self._fds))
+        PlatformCollector(registry=registry)
 
-        # to look a series up by its labels takes as long as to count in it, unless it is kept
         def counter(name: str, text: str, *labels: str) -> Counter:
-            made = Counter(f"offramp_{name}", text, labels, registry=registry)
-            made.labels = cache(made.labels)  # type: ignore[method-assign]
-            return made
+            return self._sums.added(Counter(memory, f"offramp_{name}", text, labels))
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"offramp_{name}", text, labels, registry=registry)
+            return self._sums.added(Gauge(memory, f"offramp_{name}", text, labels))
+
+        def common(name: str, text: str, *labels: str) -> Common:
+            return self._sums.added(Common(memory, f"offramp_{name}", text, labels))
 
         def histogram(
             name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS
         ) -> Histogram:
-            made = Histogram(f"offramp_{name}", text, labels, buckets=buckets, registry=registry)
-            made.labels = cache(made.labels)  # type: ignore[method-assign]
-            return made
+            return self._sums.added(Histogram(memory, f"offramp_{name}", text, labels, buckets))
 
         self._requests = counter("requests", "HTTP requests answered", "route", "code")
         self._request_duration = histogram(
@@ -113,7 +108,7 @@ class Metrics:
         )
         self._decode_duration = histogram(
             "decode_duration_seconds", "Decoding the images of one request"
-        )
+        ).labels()
         self._batch_rows = histogram(
             "batch_rows", "Images run through a segment together", "model", "exit", buckets=ROWS
         )
@@ -134,16 +129,20 @@ class Metrics:
         )
         self._shed = counter("shed", "Images, or whole requests, refused before any work", "reason")
         self._cancelled = counter("cancelled", "Requests whose client went away", "stage")
-        self._queue_depth = gauge("queue_depth", "Images waiting for a worker")
-        self._queue_capacity = gauge("queue_capacity", "Images that may be admitted at once")
-        self._in_flight = gauge("in_flight", "Images admitted and not yet answered")
+        self._queue_depth = gauge("queue_depth", "Images waiting for a worker").labels()
+        self._queue_capacity = gauge(
+            "queue_capacity", "Images that may be admitted at once"
+        ).labels()
+        self._in_flight = gauge("in_flight", "Images admitted and not yet answered").labels()
         self._segment_failures = counter(
             "segment_failures", "Batches that a segment or its exit head failed", "model", "exit"
         )
-        self._segment_disabled = gauge(
+        self._segment_disabled = common(
             "segment_disabled", "1 while a segment or its exit head is out of use", "model", "exit"
         )
-        self._worker_restarts = counter("worker_restarts", "Worker threads that were replaced")
+        self._worker_restarts = counter(
+            "worker_restarts", "Worker threads that were replaced"
+        ).labels()
         self._shadow_agreement = counter(
             "shadow_agreement",
             "Confident answers run on to the last exit, by whether it agreed",
@@ -152,14 +151,15 @@ class Metrics:
             "result",
         )
         self._energy = counter("energy_joules", "Energy spent on answers", "model", "source")
-        self._model_info = gauge("model_info", "Models loaded; always 1", "model", "version")
+        self._model_info = common("model_info", "Models loaded; always 1", "model", "version")
         self._load_failures = counter("model_load_failures", "Bundles refused", "model")
-        self._calibration_exit_ratio = gauge(
+        self._calibration_exit_ratio = common(
             "calibration_exit_ratio",
             "Share of the calibration split that the balanced operating point stops at each exit",
             "model",
             "exit",
         )
+        self._meter_joules = counter("meter_joules", "Energy used by the whole host", "source")
         for reason in SHED_REASONS.values():
             self._shed.labels(reason)
         for stage in CANCELLED_STAGES:
@@ -175,9 +175,8 @@ class Metrics:
         self._request_duration.labels(route)
 
     def model_loaded(self, model: ServedModel) -> None:
-        """Starts every series of a model at zero."""
+        """Starts every series of a model at zero, unless it is there already."""
         name = model.manifest.name
-        self._statistics[model.key] = Statistics()
         self._model_info.labels(name, model.manifest.version).set(1)
         self._load_failures.labels(name)
         self._energy.labels(name, model.energy_source)
@@ -205,15 +204,15 @@ class Metrics:
         name, version = model.key
         self._model_info.remove(name, version)
         for exit in range(1, model.manifest.num_exits + 1):
-            self._segment_disabled.labels(name, exit).set_function(float)
+            self._watch(self._segment_disabled.labels(name, exit), float)
 
     def default_is(self, model: ServedModel) -> None:
         """This version answers where a request names none."""
         name, _ = model.key
         for exit, share in enumerate(model.default_point.exit_shares, start=1):
             self._calibration_exit_ratio.labels(name, exit).set(share)
-            self._segment_disabled.labels(name, exit).set_function(
-                partial(is_disabled, model, exit)
+            self._watch(
+                self._segment_disabled.labels(name, exit), partial(is_disabled, model, exit)
             )
 
     def model_refused(self, name: str) -> None:
@@ -260,13 +259,12 @@ class Metrics:
         for value in confidences:
             observe(value)
 
-    def statistics_of(self, model: ServedModel) -> Statistics:
-        """What a version of a model has done since it was loaded."""
-        self.ledger.settle()
-        return self._statistics_of(model)
-
     def _statistics_of(self, model: ServedModel) -> Statistics:
-        return self._statistics.setdefault(model.key, Statistics())
+        if (kept := self._statistics.get(model.key)) is None:
+            key, memory = statistics_key(model), self._memory
+            kept = Statistics(lambda what: memory.take((*key, what), SIZE))
+            self._statistics[model.key] = kept
+        return kept
 
     def graph_failed(self, model: ServedModel, exit: int) -> None:
         self._segment_failures.labels(model.manifest.name, exit).inc()
@@ -280,10 +278,20 @@ class Metrics:
     def watch(
         self, queue_depth: Callable[[], int], in_flight: Callable[[], int], capacity: int
     ) -> None:
-        """Reads the load at every scrape."""
+        """Reads the load whenever gauges are refreshed."""
         self._queue_capacity.set(capacity)
-        self._queue_depth.set_function(queue_depth)
-        self._in_flight.set_function(in_flight)
+        self._watch(self._queue_depth, queue_depth)
+        self._watch(self._in_flight, in_flight)
+
+    def refresh(self) -> None:
+        """Adds up what is written down, and sets every gauge that is read somewhere else."""
+        self.ledger.settle()
+        for level, value_of in tuple(self._watched.items()):
+            level.set(value_of())
+
+    def _watch(self, level: Level, value_of: Callable[[], float]) -> None:
+        self._watched[level] = value_of
+        level.set(value_of())
 
     def served(
         self,
@@ -334,8 +342,32 @@ class Metrics:
             self._deadline_misses.labels(name).inc()
 
     def meter_found(self, meter: Meter) -> None:
-        """Exports what the host's meter counts, to hold the energy of answers against."""
-        self.registry.register(MeterCollector(meter))
+        """Exports what the host's meter counts, to hold the energy of answers against.
+
+        The first of several processes does that for all: the meter is the host's.
+        """
+        if self._memory.fd == self._fds[0]:
+            numbers = self._memory.take((self._meter_joules.name, meter.source), 1)
+            before_j = 0.0 if isnan(numbers[0]) else numbers[0]
+            self._watch(Level(numbers), lambda: before_j + joules(meter))
+
+    def statistics_begin(self, model: ServedModel) -> None:
+        """Forgets what was counted of such a version before: it is loaded anew."""
+        self.ledger.settle()
+        for numbers in self._memory.matching(statistics_key(model)):
+            for place in range(len(numbers)):
+                numbers[place] = 0.0
+
+    def statistics(self, model: ServedModel) -> Summary:
+        """What all processes did with a version since it was loaded."""
+        self.ledger.settle()
+        kept = statistics_key(model)
+        return Summary(
+            (what, numbers)
+            for fd in self._fds
+            for (*key, what), numbers in read(fd).items()
+            if tuple(key) == kept
+        )
 
     def cancelled(self, model: ServedModel, images: int) -> None:
         """Counts admitted images that nobody waits for any more."""
@@ -362,21 +394,11 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
     return model.costs.next_answer(outcome.answer.exit, 1).latency_s <= left_s + outcome.queue_s
 
 
-@dataclass(frozen=True, eq=False)
-class MeterCollector(Collector):
-    """Reads a meter at every scrape; says nothing where it has gone."""
-
-    meter: Meter
-
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily(
-            "offramp_meter_joules", "Energy used by the whole host", labels=["source"]
-        )
-        with suppress(OSError):
-            family.add_metric([self.meter.source], self.meter.read_j())
-        yield family
-
-
 def is_disabled(model: ServedModel, exit: int) -> bool:
     now = time.monotonic()
     return any(model.breakers[exit, is_head].is_open(now) for is_head in (False, True))
+
+
+def statistics_key(model: ServedModel) -> Key:
+    """Versions that differ in anything have statistics of their own."""
+    return "statistics", sha256(model.manifest.model_dump_json().encode())

@@ -1,44 +1,74 @@
-"""What one served version of a model has done, for the protocol's statistics extension."""
+"""What one version of a model has done, for the protocol's statistics extension."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+Take = Callable[[str], "memoryview[float]"]
+COUNT, SECONDS, LATEST = range(3)
+SIZE = 3
+"""How often something was done, how long that took in all, when it was done last."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """How often something was done, and how long it took in all."""
+    """How often something was done, how long it took in all, and when it was done last."""
 
     count: int = 0
     seconds: float = 0.0
-
-    def add(self, count: int, seconds: float) -> None:
-        self.count += count
-        self.seconds += seconds
+    latest: float = 0.0
 
 
-@dataclass(slots=True)
 class Statistics:
-    """`success` and `fail` count requests, `queue` and `compute` rows, `batches` segment runs."""
+    """`success`, `fail` count requests, `queue`, `compute` rows, batch sizes segment runs.
 
-    success: Tally = field(default_factory=Tally)
-    fail: Tally = field(default_factory=Tally)
-    queue: Tally = field(default_factory=Tally)
-    compute: Tally = field(default_factory=Tally)
-    batches: dict[int, Tally] = field(default_factory=dict)
-    last_inference: float = 0.0
+    `take` gives the numbers of a tally.
+    """
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self._numbers: dict[str | int, memoryview[float]] = {}
 
     def segment_ran(self, rows: int, seconds: float) -> None:
-        self.batches.setdefault(rows, Tally()).add(1, seconds)
+        self._add(rows, seconds)
 
     def request_ended(self, *, is_success: bool, total_s: float) -> None:
-        (self.success if is_success else self.fail).add(1, total_s)
-        self.last_inference = time.time()
+        self._add("success" if is_success else "fail", total_s)[LATEST] = time.time()
 
     def answered(self, queue_s: float, compute_s: float) -> None:
-        """Counts one image."""
-        self.queue.add(1, queue_s)
-        self.compute.add(1, compute_s)
+        """Counts one row."""
+        self._add("queue", queue_s)
+        self._add("compute", compute_s)
+
+    def _add(self, what: str | int, seconds: float) -> "memoryview[float]":
+        numbers = self._numbers.get(what)
+        if numbers is None:
+            numbers = self._numbers[what] = self._take(str(what))
+        numbers[COUNT] += 1
+        numbers[SECONDS] += seconds
+        return numbers
+
+
+class Summary:
+    """What several processes counted, together."""
+
+    def __init__(self, counted: Iterable[tuple[str, "memoryview[float]"]]) -> None:
+        self._tallies: dict[str, Tally] = {}
+        for what, (count, seconds, latest) in counted:
+            tally = self._tallies.setdefault(what, Tally())
+            tally.count += int(count)
+            tally.seconds += seconds
+            tally.latest = max(tally.latest, latest)
+
+    def of(self, what: str) -> Tally:
+        return self._tallies.get(what, Tally())
+
+    @property
+    def last_inference(self) -> float:
+        """When a request last ended; 0 where none has."""
+        return max(self.of("success").latest, self.of("fail").latest)
 
     def batch_sizes(self) -> list[tuple[int, Tally]]:
         """The runs of segments by batch size, smallest first."""
-        return sorted(self.batches.items())
+        sizes = sorted(int(what) for what in self._tallies if what.isdigit())
+        return [(rows, self._tallies[str(rows)]) for rows in sizes]

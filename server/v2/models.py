@@ -8,7 +8,8 @@ from models.bundle.manifest import Tensor, version_of
 from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
 from server.service import service_of
-from server.telemetry.statistics import Statistics, Tally
+from server.telemetry.metrics import Metrics
+from server.telemetry.statistics import Tally
 from server.v2.response_schemas import (
     BatchStatistics,
     Duration,
@@ -71,25 +72,17 @@ async def statistics(request: Request) -> StatisticsList:
     """What a version did since it was loaded, by default every version of the model."""
     model = model_of(request)
     is_given = "version" in request.path_params
-    versions = (
-        [model]
-        if is_given
-        else service_of(request).repository.catalog.versions(model.manifest.name)
-    )
-    metrics = service_of(request).metrics
-    return StatisticsList(
-        model_stats=[statistics_of(version, metrics.statistics_of(version)) for version in versions]
-    )
+    service = service_of(request)
+    versions = [model] if is_given else service.repository.catalog.versions(model.manifest.name)
+    said = [statistics_of(service.metrics, version) for version in versions]
+    return StatisticsList(model_stats=said)
 
 
 async def every_statistics(request: Request) -> StatisticsList:
     """What every model did since it was loaded."""
     service = service_of(request)
-    return StatisticsList(
-        model_stats=[
-            statistics_of(model, service.metrics.statistics_of(model))
-            for model in service.repository.catalog
-        ]
+    said = [statistics_of(service.metrics, model) for model in service.repository.catalog]
+    return StatisticsList(model_stats=said)
     )
 
 
@@ -97,20 +90,21 @@ def input_metadata(tensor: Tensor) -> TensorMetadata:
     return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
 
 
-def statistics_of(model: ServedModel, said: Statistics) -> ModelStatistics:
+def statistics_of(metrics: Metrics, model: ServedModel) -> ModelStatistics:
     """A segment run for a batch is an execution."""
-    batches = said.batch_sizes()
+    said = metrics.statistics(model)
+    compute, batches = said.of("compute"), said.batch_sizes()
     return ModelStatistics(
         name=model.manifest.name,
         version=str(model.manifest.version),
         last_inference=int(1000 * said.last_inference),
-        inference_count=said.compute.count,
+        inference_count=compute.count,
         execution_count=sum(tally.count for _, tally in batches),
         inference_stats=InferenceStatistics(
-            success=duration(said.success),
-            fail=duration(said.fail),
-            queue=duration(said.queue),
-            compute_infer=duration(said.compute),
+            success=duration(said.of("success")),
+            fail=duration(said.of("fail")),
+            queue=duration(said.of("queue")),
+            compute_infer=duration(compute),
         ),
         batch_stats=[
             BatchStatistics(batch_size=rows, compute_infer=duration(tally))

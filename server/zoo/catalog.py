@@ -1,6 +1,5 @@
 """The bundles this server serves."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 from models.bundle.bundle import BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Meter
-from models.bundle.manifest import MODEL_NAME, Manifest, version_of
+from models.bundle.manifest import Key, Manifest
 from models.bundle.runner import SegmentRunner
-from server.engine.model import DEFAULT_OPERATING_POINT, Key, ServedModel
+from server.engine.model import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
 from server.zoo.measuring import measured
@@ -61,23 +60,6 @@ def serve_bundle(
 def graphs_of(manifest: Manifest) -> tuple[object, ...]:
     """Everything that decides what its sessions compute; graphs are compared by their hashes."""
     return manifest.input, manifest.segments, manifest.exit_heads
-
-
-def find_bundles(zoo: Path) -> dict[Key, Path]:
-    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
-    found: dict[Key, Path] = {}
-    try:
-        for parent in zoo.iterdir():
-            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
-                for path in parent.iterdir():
-                    version = version_of(path.name)
-                    if version is not None and path.is_dir():
-                        found[parent.name, version] = path
-    except OSError as error:
-        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not found:
-        raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
-    return dict(sorted(found.items()))
 
 
 class Catalog:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
-from server.engine.model import Key, ServedModel
+from models.bundle.manifest import Key
+from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
 from server.gate import Gate
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, find_bundles, serve_bundle
+from server.zoo.catalog import Catalog, serve_bundle
+from server.zoo.directory import find_bundles
 
 logger = logging.getLogger("offramp.repository")
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
@@ -115,6 +117,7 @@ class Repository:
             self._loading = None
         self.catalog.reasons.pop(key, None)
         if model is not current:
+            self._metrics.statistics_begin(model)
             self._metrics.model_loaded(model)
             self.catalog.add(model)
             self._tell_default(key[0])

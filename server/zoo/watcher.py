@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from models.bundle.bundle import BundleError
-from models.bundle.manifest import MANIFEST
-from server.engine.model import Key
+from models.bundle.manifest import MANIFEST, Key
 from server.errors import Draining, UnknownModel
-from server.zoo.catalog import find_bundles
+from server.zoo.directory import find_bundles
 from server.zoo.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")

@@ -17,7 +17,12 @@ HEADERS = {"content-type": "image/png"}
 STREAM = HEADERS | {"accept": "text/event-stream"}
 ROW = re.compile(r"\| `(offramp_\w+)(?:\{([\w,]+)\})?` \| (counter|gauge|histogram) \| .+ \|")
 METER = ("offramp_meter_joules_total", {"source"}, "counter")
-LOADED = {"offramp_calibration_exit_ratio", "offramp_model_info", "offramp_queue_capacity"}
+LOADED = {
+    "offramp_calibration_exit_ratio",
+    "offramp_model_info",
+    "offramp_processes",
+    "offramp_queue_capacity",
+}
 CODES_4XX = re.compile(r'offramp_requests_total\{code="4\d\d",route="[^"]+"\}')
 """A client can make every one of them, but few are ever seen."""
 MOVED = (

@@ -1,0 +1,7 @@
+"""What holds where nothing else is said; known without loading onnxruntime."""
+
+CPU = "CPUExecutionProvider"
+MAX_S = 10.0
+"""Seconds to measure a bundle, about."""
+WATTS_PER_CORE = 8.0
+"""Active power of one server core, a typical value: the estimate where no meter is read."""

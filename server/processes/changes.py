@@ -1,0 +1,76 @@
+"""Changes to what is served reach every member, in one order, before they are answered."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from server.processes.child import Child
+from server.processes.wire import WireClosed
+
+INDEX_S = 2.0
+"""How long a member may take to say what it serves: one that hangs is left out."""
+
+
+class Changes:
+    """Calls the members. `log` holds all changes; `state` is what the latest member said it served.
+
+    A member that starts is told the state, and when it is ready what has changed since.
+    """
+
+    def __init__(self, ready: Callable[[], Sequence[Child]]) -> None:
+        self._ready = ready
+        self._lock = asyncio.Lock()
+        self.log: list[list[Any]] = []
+        self.state: object = None
+
+    async def answer(self, child: Child, request: Any) -> object:  # noqa: ANN401
+        """What a member calls for."""
+        match request:
+            case ["ready", state, int(num_known)]:
+                await self._join(child, state, num_known)
+                return None
+            case ["change", *change]:
+                return await self._change(child, change)
+            case _:
+                return await self._index()
+
+    async def _join(self, child: Child, state: object, num_known: int) -> None:
+        async with self._lock:
+            for change in self.log[num_known:]:
+                await child.wire.call(["do", *change])
+            if self.state is None:
+                self.state = state
+            child.is_ready = True
+        child.settled.set()
+
+    async def _change(self, first: Child, change: list[Any]) -> object:
+        """First the member that asked: what it cannot do, for a bad name, say, no other tries."""
+        async with self._lock:
+            said = await first.wire.call(["do", *change])
+            if said["is_done"]:
+                self.state = said["state"]
+                self.log.append(change)
+                others = [child for child in self._ready() if child is not first]
+                answers = await asyncio.gather(*[told(child, change) for child in others])
+                if said["error"] is None:
+                    said["error"] = next(filter(None, answers), None)
+            return {"error": said["error"]}
+
+    async def _index(self) -> list[object]:
+        calls = [asyncio.create_task(child.wire.call(["index"])) for child in self._ready()]
+        done, late = await asyncio.wait(calls, timeout=INDEX_S)
+        for call in late:
+            call.cancel()
+        return [call.result() for call in done if call.exception() is None]
+
+
+async def told(child: Child, change: list[Any]) -> object:
+    """Why a member could not do what another did; one that ends meanwhile begins as the others."""
+    try:
+        said = await child.wire.call(["do", *change])
+    except WireClosed:
+        return None
+    error = said["error"]
+    if error is None:
+        return None
+    return error | {"text": f"process {child.number}: {error['text']}"}

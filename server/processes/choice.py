@@ -1,0 +1,48 @@
+"""How many processes serve, where no setting says so."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from models.bundle.defaults import CPU
+from models.bundle.errors import UserError
+from models.bundle.manifest import COST, CostProfile
+from server.settings import NUM_CORES, Settings
+from server.zoo.directory import find_bundles
+
+SHORT_S = 0.05
+"""A row through a network that takes longer is worth a thread of its own, whose waking costs little
+beside it: one process then shares the weights among all cores."""
+
+
+def num_processes(settings: Settings) -> int:
+    """As set; else one per core, or per so many as `workers` was set to, for short networks."""
+    if settings.processes is not None:
+        return settings.processes
+    if settings.execution_provider != CPU or not any(map(is_short, costs(settings))):
+        return 1
+    workers = settings.workers if "workers" in settings.model_fields_set else 1
+    return max(1, NUM_CORES // workers)
+
+
+def costs(settings: Settings) -> list[CostProfile]:
+    """What the bundles say that they cost; those that cannot be read are refused elsewhere."""
+    found = []
+    try:
+        for path in find_bundles(settings.zoo).values():
+            found += read(path / COST)
+    except UserError:
+        return []
+    return found
+
+
+def read(path: Path) -> list[CostProfile]:
+    try:
+        return [CostProfile.model_validate_json(path.read_bytes())]
+    except (OSError, ValidationError):
+        return []
+
+
+def is_short(cost: CostProfile) -> bool:
+    """Whether one row takes less than SHORT_S to the last exit."""
+    return sum(graph.median_s[0] for graph in (*cost.segments, cost.exit_heads[-1])) < SHORT_S

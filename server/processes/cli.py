@@ -1,0 +1,25 @@
+"""`offramp serve`."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from server.processes.choice import num_processes
+from server.processes.parent import Parent
+from server.processes.ports import bound
+from server.settings import load_settings
+from server.telemetry.logs import configure_logs
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Parses options and takes the port, then loads every bundle and serves until told to end."""
+    settings = load_settings(arguments)
+    sockets = bound(settings.host, settings.port)
+    num = num_processes(settings)
+    if num == 1:
+        # with several, the parent loads neither the application nor onnxruntime
+        import_module("server.processes.alone").serve(settings, sockets)
+    else:
+        configure_logs(access=settings.access_log)
+        sys.exit(asyncio.run(Parent(settings, num, arguments, sockets).run()))

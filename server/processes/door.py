@@ -1,0 +1,94 @@
+"""Takes connections and gives each to the member that has the fewest."""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from server.processes.child import Child
+from server.processes.ports import urls
+from server.settings import SettingsError
+
+logger = logging.getLogger("offramp")
+BACKLOG = 2048
+AT_ONCE = 64
+"""Connections taken between two turns of the event loop."""
+PAUSE_S = 0.01
+SILENT_S = 1.0
+"""A member that has been silent for longer gets connections only where all are."""
+
+
+class Door:
+    """The listening sockets. A connection that no member can take at the moment waits here."""
+
+    def __init__(self, sockets: list[socket.socket], children: Sequence[Child]) -> None:
+        self._sockets, self._children = sockets, children
+        self._waiting: deque[socket.socket] = deque()
+        self._is_open = False
+
+    def open(self) -> None:
+        """Clients can connect from now on; raises SettingsError where another server was first."""
+        try:
+            for sock in self._sockets:
+                sock.setblocking(False)
+                sock.listen(BACKLOG)
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {urls(self._sockets)}: {error}") from error
+        logger.info("listening on %s", urls(self._sockets))
+        self._is_open = True
+        self._go_on()
+
+    def close(self) -> None:
+        """No more connections; those that clients have made by now are still handed out."""
+        for sock in self._sockets:
+            if self._is_open:
+                asyncio.get_running_loop().remove_reader(sock)
+                self._take(sock)
+            sock.close()
+        self._is_open = False
+        for connection in self._waiting:
+            connection.close()
+        self._waiting.clear()
+
+    def give_all(self, connections: Iterable[socket.socket]) -> None:
+        """Hands out connections that a member which has ended never took."""
+        for connection in connections:
+            self._give(connection)
+
+    def _take(self, sock: socket.socket) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                connection, _ = sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the client has gone, or there are too many files
+                logger.warning("a connection was not taken: %s", error)
+                self._pause()
+                return
+            self._give(connection)
+
+    def _give(self, connection: socket.socket) -> None:
+        ready = [child for child in self._children if child.is_ready]
+        for child in sorted(ready, key=lambda each: (each.silent_s > SILENT_S, each.num_open)):
+            try:
+                child.give(connection)
+            except OSError:  # its channel is full, or it is ending
+                continue
+            connection.close()
+            return
+        self._waiting.append(connection)
+        self._pause()
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            loop.remove_reader(sock)
+        loop.call_later(PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        self.give_all(waiting)
+        if self._is_open and not self._waiting:
+            for sock in self._sockets:
+                asyncio.get_running_loop().add_reader(sock, self._take, sock)

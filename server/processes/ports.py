@@ -1,0 +1,62 @@
+"""Sockets on the port, for every family of addresses that the host stands for."""
+
+import errno
+import socket
+
+from server.settings import SettingsError
+
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""The machine does not have such an address, or no such family at all."""
+
+
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of the host that this machine has; nobody can connect yet.
+
+    A host may be a name, an address, or an IPv6 address in brackets; `::` takes IPv4 as well.
+    Raises SettingsError, which names host and port, where the port cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, (address, *rest) in dict.fromkeys(found):
+            if sockets:  # port 0 has become one by now
+                rest[0] = sockets[0].getsockname()[1]
+            try:
+                whole = (address, *rest)
+                sockets.append(bound_to(family, whole, is_for_both=len(found) == 1))
+            except OSError as error:
+                if len(found) == 1 or error.errno not in ABSENT:
+                    raise
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from error
+    if not sockets:
+        raise SettingsError(f"cannot listen on {host} port {port}: none of its addresses is here")
+    return sockets
+
+
+def bound_to(
+    family: socket.AddressFamily, address: tuple[object, ...], *, is_for_both: bool
+) -> socket.socket:
+    """A socket on one address, and where that is `::`, on IPv4's too if asked."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_for_both)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def urls(sockets: list[socket.socket]) -> str:
+    """Where clients find the server."""
+    said = []
+    for sock in sockets:
+        address, port = sock.getsockname()[:2]
+        said.append(f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}")
+    return ", ".join(said)

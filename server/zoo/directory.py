@@ -1,0 +1,24 @@
+"""The zoo's directories: which bundles there are, before any is read."""
+
+import re
+from pathlib import Path
+
+from models.bundle.bundle import BundleError
+from models.bundle.manifest import MODEL_NAME, Key, version_of
+
+
+def find_bundles(zoo: Path) -> dict[Key, Path]:
+    """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
+    found: dict[Key, Path] = {}
+    try:
+        for parent in zoo.iterdir():
+            if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
+                for path in parent.iterdir():
+                    version = version_of(path.name)
+                    if version is not None and path.is_dir():
+                        found[parent.name, version] = path
+    except OSError as error:
+        raise BundleError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not found:
+        raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
+    return dict(sorted(found.items()))
