@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from benchmarks.loading import traffic
-from benchmarks.process import own_url, serving
+from benchmarks.process import serving
 from models.bundle.profile import hardware
 
 PROBES = ("/healthz", "/readyz", "/metrics")
@@ -38,9 +38,8 @@ def main(
         asked = traffic(data, 1000, Path(directory))
         for processes in (1, 2):
             with serving(path.parent.parent, processes=processes, access_log=False) as server:
-                url = server.url if processes == 1 else own_url(server, 0)
                 over, taken = threading.Event(), {probe: list[float]() for probe in PROBES}
-                asking = threading.Thread(target=ask, args=(url, over, taken))
+                asking = threading.Thread(target=ask, args=(server.url, over, taken))
                 query = f"v1/classify?version={path.name}"
                 asked.load(f"{server.url}/{query}", connections=connections, seconds=2)
                 asking.start()

@@ -43,7 +43,8 @@ def serving(
 ) -> Iterator[ServerProcess]:
     """Starts a server, on a free port unless one is given, and waits until it is ready.
 
-    It ends with the context. It chooses its own number of processes where that is None. `settings` are OFFRAMP_* variables in lower case, without the prefix.
+    It ends with the context. Where `processes` is None it chooses how many it has. `settings` are
+    OFFRAMP_* variables in lower case, without the prefix.
     SERVER_COMMAND, where set, runs instead of this environment's `offramp`.
     """
     port = port or free_port()

@@ -7,6 +7,7 @@ import sys
 
 from server.app import create_app, load_catalog
 from server.http.listener import Listener
+from server.http.ports import listen
 from server.settings import Settings
 from server.telemetry.logs import configure_logs
 from server.telemetry.metrics import Metrics
@@ -18,6 +19,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     metrics = Metrics()
     app = create_app(settings, load_catalog(settings, metrics), metrics)
     settle()
+    listen(sockets)
     Listener(app, settings).run(sockets)
 
 

@@ -30,6 +30,8 @@ class Child:
         self.settled = asyncio.Event()
         self.silent_s, self._beat, self._num_given = 0.0, 0.0, 0
         self._handle = handle
+        # until there is a process, a pair that nobody reads
+        self.channel, self._far_channel = socket.socketpair()
         self.wire = Wire(lambda request: handle(self, request))
 
     async def run(

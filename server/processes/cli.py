@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from server.http.ports import bound
 from server.processes.choice import num_processes
 from server.processes.parent import Parent
-from server.processes.ports import bound
 from server.settings import load_settings
 from server.telemetry.logs import configure_logs
 

@@ -6,12 +6,10 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from server.http.ports import listen
 from server.processes.child import Child
-from server.processes.ports import urls
-from server.settings import SettingsError
 
 logger = logging.getLogger("offramp")
-BACKLOG = 2048
 AT_ONCE = 64
 """Connections taken between two turns of the event loop."""
 PAUSE_S = 0.01
@@ -29,13 +27,9 @@ class Door:
 
     def open(self) -> None:
         """Clients can connect from now on; raises SettingsError where another server was first."""
-        try:
-            for sock in self._sockets:
-                sock.setblocking(False)
-                sock.listen(BACKLOG)
-        except OSError as error:
-            raise SettingsError(f"cannot listen on {urls(self._sockets)}: {error}") from error
-        logger.info("listening on %s", urls(self._sockets))
+        for sock in self._sockets:
+            sock.setblocking(False)
+        listen(self._sockets)
         self._is_open = True
         self._go_on()
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import NUM_CORES, Settings, SettingsError, load_settings
 
 
 def test_options_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +37,13 @@ def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 
-def test_processes_share_the_cores_and_need_ports_of_their_own() -> None:
+def test_processes_share_the_cores() -> None:
     assert load_settings(["--processes", "1000"]).workers == 1
-    for port in ("0", "65534"):
-        with pytest.raises(SettingsError, match="2 processes need a port with 2 after it"):
-            load_settings(["--processes", "2", "--port", port])
+    assert load_settings(["--processes", "1"]).workers == load_settings().workers == NUM_CORES
+
+
+@pytest.mark.parametrize("path", ["offramp", "/offramp/", "/a?b"])
+def test_a_prefix_is_a_path(path: str) -> None:
+    assert load_settings(["--root-path", "/models/offramp"]).root_path == "/models/offramp"
+    with pytest.raises(SettingsError, match="setting root_path"):
+        load_settings(["--root-path", path])

@@ -48,11 +48,6 @@ def test_a_server_without_a_management_key(model: ServedModel) -> None:  # C9
         refusal(client.post("/v2/repository/index"), 403)
 
 
-def test_a_port_that_processes_share(model: ServedModel) -> None:  # C9
-    with serving(model, processes=2, port=80) as (client, _):
-        refusal(client.get("/v2/models/stats"), 421)
-
-
 def test_a_server_that_ends(model: ServedModel) -> None:  # C9
     with serving(model) as (client, gate):
         gate.is_draining = True

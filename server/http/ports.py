@@ -1,10 +1,13 @@
 """Sockets on the port, for every family of addresses that the host stands for."""
 
 import errno
+import logging
 import socket
 
 from server.settings import SettingsError
 
+logger = logging.getLogger("offramp")
+BACKLOG = 2048
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """The machine does not have such an address, or no such family at all."""
 
@@ -51,6 +54,16 @@ def bound_to(
         sock.close()
         raise
     return sock
+
+
+def listen(sockets: list[socket.socket]) -> None:
+    """Clients can connect from now on; raises SettingsError where another server was first."""
+    try:
+        for sock in sockets:
+            sock.listen(BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {urls(sockets)}: {error}") from error
+    logger.info("listening on %s", urls(sockets))
 
 
 def urls(sockets: list[socket.socket]) -> str:
