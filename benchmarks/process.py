@@ -60,23 +60,23 @@ def serving(
 
 @contextmanager
 def started(
-    command: Sequence[str], port: int, environment: dict[str, str]
+    command: Sequence[str], port: int, environment: dict[str, str], ready: str = "/readyz"
 ) -> Iterator[ServerProcess]:
-    """A process that is to answer `/readyz` on a port, and does by the time this returns."""
+    """A process that is to answer the path `ready` on a port, and does by the time this returns."""
     with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))
-            wait_until_ready(server)
+            wait_until_ready(server, ready)
             yield server
         finally:
             process.terminate()
             process.wait(30)
 
 
-def wait_until_ready(server: ServerProcess) -> None:
+def wait_until_ready(server: ServerProcess, path: str = "/readyz") -> None:
     """Returns once the server, with all its processes, is ready.
 
     Raises RuntimeError with its log where it never is.
@@ -84,7 +84,7 @@ def wait_until_ready(server: ServerProcess) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
-            if httpx.get(f"{server.url}/readyz").status_code == 200:
+            if httpx.get(f"{server.url}{path}").status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)

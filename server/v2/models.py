@@ -83,7 +83,6 @@ async def every_statistics(request: Request) -> StatisticsList:
     service = service_of(request)
     said = [statistics_of(service.metrics, model) for model in service.repository.catalog]
     return StatisticsList(model_stats=said)
-    )
 
 
 def input_metadata(tensor: Tensor) -> TensorMetadata:
