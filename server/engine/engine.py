@@ -82,6 +82,7 @@ class Engine:
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
         """Slots for a request's rows, before they are decoded; raises what admission raises."""
+        self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
     def submit(self, slots: Slots, jobs: list[Job]) -> None:
@@ -141,7 +142,7 @@ class Engine:
         self._is_turning = False
         previous, self._turned_at = self._turned_at, time.monotonic()
         if self._inline_s:
-            self._scheduler.pace.turned(self._turned_at - previous, self._inline_s)
+            self.pace.turned(self._turned_at - previous, self._inline_s)
         self._inline_s = 0.0
         now = self._turned_at
         self._expire(now)
