@@ -10,8 +10,8 @@ capacity of two cores."""
 DECAY = 0.9
 """Of the weight of a turn per turn after it."""
 UNSEEN = 1.0
-"""What a budget keeps for what the server does not see, in times of what requests wait for the loop:
-where that is busy, network stack, proxies and clients wait for cores as well."""
+"""What a budget keeps for what the server does not see, in multiples of what requests wait for the
+loop: where that is busy, network stack, proxies and clients wait for cores as well."""
 UP, DOWN = 0.2, 0.02
 """How fast the wait for the loop follows a longer one, and a shorter one."""
 

@@ -15,8 +15,9 @@ from server.engine.pace import Pace
 from server.engine.queues import Kind, Queue, Queues, Step
 
 HOLD_SHARE = 0.25
-"""Of its latency budget a request leaves so much at most to a batch that holds up the event loop."""
+"""The share of its latency budget that a request leaves to a batch which holds up the event loop."""
 MAX_DEBT_S = 0.1
+"""Refusals are paid back by answers of less depth within about this time."""
 MARGIN = 1.1
 """Steps are expected to take this much longer where first answers depend on it. A queue filled to
 the brink has to run small batches to meet its deadlines, falls behind, and then meets none."""
