@@ -1,4 +1,4 @@
-"""`offramp train`, `export` and `evaluate`."""
+"""`offramp train`, `export`, `attach` and `evaluate`."""
 
 import json
 import os
@@ -18,11 +18,20 @@ from models.nets.presets import find
 from training import comparison, loop, overhead, report
 from training import evaluate as evaluation
 from training import export as exporting
+from training.attaching.attach import attach as attach_exits
+from training.attaching.order import Order
+from training.attaching.read import Options
+from training.attaching.attach import attach as attach_exits
+from training.attaching.order import Order
+from training.attaching.read import Options
 from training.config import RECIPES, TrainConfig
 from training.data import DataError, load_images
 from training.distributed import leave
 from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.reproduce import reproduce as run_experiment
+
+
+RULES = ("squash", "crop", "pad")
 
 
 def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> None:
@@ -94,6 +103,120 @@ def export(
         path = exporting.export(run, name, version, zoo, max_accuracy_drop, int8=int8)
     print((path / "report.md").read_text())
     print(f"wrote {path}")
+
+
+def attach(
+    model: Path,
+    data: str,
+    name: str,
+    version: int,
+    zoo: Path,
+    *,
+    num_exits: int | None,
+    at: str | None,
+    labels: Path | None,
+    uses_labels: bool,
+    size: int | None,
+    resize: str,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool | None,
+    max_disagreement: float,
+    int8: bool,
+    cache: Path | None,
+    seed: int,
+) -> None:
+    if resize not in RULES:
+        raise UserError(f"no resize rule {resize!r}; there are {', '.join(RULES)}")
+    order = Order(
+        model=model,
+        data=data,
+        name=name,
+        version=version,
+        zoo=zoo,
+        options=Options(size, resize, numbers("--mean", mean), numbers("--std", std), channels_first),
+        num_exits=num_exits,
+        tensors=tuple(at.split(",")) if at else (),
+        labels=labels,
+        uses_labels=uses_labels,
+        max_disagreement=max_disagreement,
+        int8=int8,
+        cache=cache,
+        seed=seed,
+    )
+    try:
+        path = attach_exits(order)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    print((path / "report.md").read_text())
+    print(f"wrote {path}; next: offramp serve --zoo {zoo}")
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise UserError(f"{option} takes numbers, one or one a channel, not {text!r}") from error
+
+
+def attach(
+    model: Path,
+    data: str,
+    name: str,
+    version: int,
+    zoo: Path,
+    *,
+    num_exits: int | None,
+    at: str | None,
+    labels: Path | None,
+    uses_labels: bool,
+    size: int | None,
+    resize: str,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool | None,
+    max_disagreement: float,
+    int8: bool,
+    cache: Path | None,
+    seed: int,
+) -> None:
+    """Attaches exits and prints the report."""
+    means, stds = numbers("--mean", mean), numbers("--std", std)
+    order = Order(
+        model=model,
+        data=data,
+        name=name,
+        version=version,
+        zoo=zoo,
+        options=Options(size, resize, means, stds, channels_first),
+        num_exits=num_exits,
+        tensors=tuple(at.split(",")) if at else (),
+        labels=labels,
+        uses_labels=uses_labels,
+        max_disagreement=max_disagreement,
+        int8=int8,
+        cache=cache,
+        seed=seed,
+    )
+    try:
+        path = attach_exits(order)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    print((path / "report.md").read_text())
+    print(f"wrote {path}; next: offramp serve --zoo {zoo}")
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise UserError(f"{option} takes numbers, one or one a channel, not {text!r}") from error
 
 
 def evaluate(path: Path, data: str, out: Path | None) -> None:

@@ -126,11 +126,11 @@ def _write(
         labels=tuple(saved.labels),
         segments=tuple(segments),
         exit_heads=tuple(heads),
-        calibration=_write_record(directory, CALIBRATION, calibration),
-        cost=_write_record(directory, COST, cost),
+        calibration=write_record(directory, CALIBRATION, calibration),
+        cost=write_record(directory, COST, cost),
         provenance=_provenance(saved, "int8" if int8 else "float32"),
     )
-    _write_record(directory, MANIFEST, manifest)
+    write_record(directory, MANIFEST, manifest)
     bundle = load_bundle(directory)
     logits = logits_with_progress(runner, test.images.numpy(), "testing")
     data = manifest.provenance.data
@@ -172,7 +172,7 @@ def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Pro
     )
 
 
-def _write_record(directory: Path, file: str, record: Record) -> File:
+def write_record(directory: Path, file: str, record: Record) -> File:
     content = (record.model_dump_json(indent=1) + "\n").encode()
     (directory / file).write_bytes(content)
     return File(file=file, sha256=sha256(content))
