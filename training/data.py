@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.bundle.errors import UserError
 from models.bundle.image import fit_image
+from models.bundle.manifest import Input
 from training.config import TrainConfig
 
 SplitName = Literal["train", "test"]
@@ -87,9 +88,11 @@ def _pixels(
     first = rows[0][column]
     width, height = (image_size, image_size) if image_size else first.size
     channels = 1 if first.mode == "L" else 3
+    size = {"height": height, "width": width, "channels": channels}
+    target = Input.model_validate(size | {"resize": "crop"})
     pixels = np.empty((len(index), height, width, channels), dtype=np.uint8)
     for row, example in enumerate(rows.select(index)):
-        pixels[row] = fit_image(example[column], height, width, channels)
+        pixels[row] = fit_image(example[column], target)
     return pixels
 
 

@@ -122,7 +122,9 @@ def _write(
         schema_version=SCHEMA_VERSION,
         name=name,
         version=version,
-        input=Input.model_validate({"height": height, "width": width, "channels": channels}),
+        input=Input.model_validate(
+            {"height": height, "width": width, "channels": channels, "resize": "crop"}
+        ),
         labels=tuple(saved.labels),
         segments=tuple(segments),
         exit_heads=tuple(heads),

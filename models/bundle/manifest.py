@@ -9,7 +9,15 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    model_validator,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
@@ -21,6 +29,15 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+"""Red, green and blue."""
+
+Resize = Literal["squash", "crop", "pad"]
+ResizeInManifest = Annotated[
+    Resize, BeforeValidator(lambda rule: "squash" if rule == "bilinear" else rule)
+]
+"""Bundles written before there were three rules call squashing "bilinear"."""
 
 
 class Record(BaseModel):
@@ -55,14 +72,31 @@ class Graph(File):
 
 
 class Input(Record):
-    """What segment 1 takes: uint8 images, (-1, height, width, channels)."""
+    """What segment 1 takes: uint8 images, (-1, height, width, channels).
+
+    Images of other sizes are fitted by `resize`: `squash` to the size, `crop` the centre after the
+    short side was scaled, or `pad` with the ground. `short_side` is the size of the scaled short
+    side before cropping, where it is not the target's own: 256 where published networks take
+    224. `ground` is the colour under transparency.
+    """
 
     kind: Literal["image"] = "image"
     layout: Literal["NHWC"] = "NHWC"
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3]
-    resize: Literal["bilinear"] = "bilinear"
+    resize: ResizeInManifest = "squash"
+    short_side: PositiveInt | None = None
+    ground: Colour = (255, 255, 255)
+
+    @model_validator(mode="after")
+    def _crop_is_within(self) -> Self:
+        if self.short_side is not None:
+            if self.resize != "crop":
+                raise ValueError(f"{self.resize} has no short_side")
+            if self.short_side < max(self.height, self.width):
+                raise ValueError("short_side must be at least the height and the width")
+        return self
 
 
 class Provenance(Record):
