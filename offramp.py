@@ -27,14 +27,17 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help='"digits", a directory of parquet files or image folders, or a hub name.'
+            help='"digits", a directory of image folders or parquet files, or a hub name.'
         ),
     ],
     net: Annotated[
-        str, typer.Option(help="A preset, or your own network as FILE.py:FUNCTION.")
+        str, typer.Option(help="A preset, FILE.py:FUNCTION, or transformers:DIRECTORY.")
     ] = "msdnet-7",
     recipe: Annotated[
-        str, typer.Option(help="paper (300 epochs), short (two CPU cores, two hours) or digits.")
+        str,
+        typer.Option(
+            help="paper (300 epochs), paper-imagenet, short (two CPU cores, two hours), digits."
+        ),
     ] = "paper",
     set: Annotated[
         list[str] | None,
@@ -74,9 +77,12 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Also write report.json, report.md and curves.png here.")
     ] = None,
+    skip_undecodable: Annotated[
+        bool, typer.Option("--skip-undecodable", help="Leave out images that cannot be decoded.")
+    ] = False,
 ) -> None:
     """Print what a bundle's exits and operating points give on a test split."""
-    room("training").evaluate(bundle, data, out)
+    room("training").evaluate(bundle, data, out, skip_undecodable=skip_undecodable)
 
 
 @app.command()
@@ -175,6 +181,11 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a path that is a file, no rights
+        if error.filename is None and error.errno is None:
+            raise  # of a library that says nothing about the user's files
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {place}{error.strerror}")
 
 
 if __name__ == "__main__":

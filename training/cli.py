@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from models.bundle.bundle import load_bundle
 from models.bundle.errors import UserError
 from models.bundle.profile import hardware
-from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
 from training import comparison, loop, overhead, report
 from training import evaluate as evaluation
 from training import export as exporting
 from training.config import RECIPES, TrainConfig
-from training.data import DataError, load_images
+from training.data import ImageSource
+from training.data.layout import open_rows
 from training.distributed import leave
 from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.reproduce import reproduce as run_experiment
@@ -40,7 +41,7 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
         name = "".join(f"{part}: " for part in first["loc"])
         raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
     with network_errors():
-        best = loop.train(config, run)
+        best = loop.train(config, run, is_rehearsed=True)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
     leave()
 
@@ -96,19 +97,15 @@ def export(
     print(f"wrote {path}")
 
 
-def evaluate(path: Path, data: str, out: Path | None) -> None:
+def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool = False) -> None:
     bundle = load_bundle(path)
-    manifest, expected = bundle.manifest, bundle.manifest.input
-    test = load_images(data, "test", expected.height)
-    if test.names != manifest.labels:
-        raise DataError(f"the labels of {data} are not those of {path}")
-    if test.images.shape[1:] != (expected.height, expected.width, expected.channels):
-        raise DataError(f"{data} has images of another shape than {path} takes")
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    logits = exporting.logits_with_progress(runner, test.images.numpy(), "evaluating")
-    results = evaluation.evaluate(
-        bundle, logits, test.labels.numpy(), data=Path(data).name, split="test"
-    )
+    manifest = bundle.manifest
+    rows = open_rows(data, "test", manifest.labels)
+    source = ImageSource(rows, manifest.input, "skip" if skip_undecodable else "refuse")
+    graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
+    tested = np.arange(len(rows.labels))
+    logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")
+    results = evaluation.evaluate(bundle, logits, labels, data=Path(data).name, split="test")
     print(report.markdown(results))
     if out is not None:
         report.write(results, out)
