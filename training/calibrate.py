@@ -132,7 +132,7 @@ def split_view(
 
 
 def agreement_temperatures(logits: Sequence[Floats], tuning: Rows) -> list[float]:
-    """Calibration temperatures by the last exit's answers; its own probabilities stay as they are."""
+    """By the last exit's answers; its own probabilities stay as they are."""
     answers = logits[-1][tuning].argmax(axis=1)
     return [*(fit_temperature(z[tuning], answers) for z in logits[:-1]), 1.0]
 
@@ -143,7 +143,7 @@ def agreement_view(
     segments: Sequence[Graph],
     heads: Sequence[Graph],
 ) -> SplitView:
-    """The split with the last exit's answers for labels: they are known, so nothing is estimated."""
+    """The split with the last exit's answers for labels: known, so that nothing is estimated."""
     split = split_view(logits, temperatures, logits[-1].argmax(axis=1), segments, heads)
     return replace(split, chances=split.is_right.astype(np.float64))
 

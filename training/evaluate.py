@@ -1,6 +1,6 @@
 """What a bundle's exported segments give on labelled images, through the served stop rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ class ConfidenceResult(Record):
 class ExitResult(Record):
     """One exit alone, and the mean of the probabilities of all exits so far.
 
-    `agreement` is the share of answers that are the last exit's; `budget_exit` answers in the paper's budget mode where the budget is this exit's MACs.
+    `agreement` is the share of answers that are the last exit's. `budget_exit` answers in the
+    paper's budget mode where the budget is this exit's MACs.
     """
 
     exit: PositiveInt
@@ -75,7 +76,7 @@ class Report(Record):
     num_rows: int
     judged_by: JudgedBy
     points_judged_by: JudgedBy
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     exits: list[ExitResult]
     falls: list[FallShare]
     operating_points: dict[str, PolicyResult]
@@ -88,14 +89,24 @@ def all_logits(
     runner: SegmentRunner, images: NDArray[np.uint8], progress: Callable[[int], object]
 ) -> list[Floats]:
     """Logits of every exit, (rows, classes) each; `progress` is told of rows as they finish."""
-    chunks: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
-    for start in range(0, len(images), CHUNK):
-        features: Arrays = [images[start : start + CHUNK]]
+    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+    return logits_of_batches(runner, chunks, progress)
+
+
+def logits_of_batches(
+    runner: SegmentRunner,
+    batches: Iterable[NDArray[np.uint8]],
+    progress: Callable[[int], object],
+) -> list[Floats]:
+    """The same for batches of images that come one at a time."""
+    logits: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
+    for images in batches:
+        features: Arrays = [images]
         for exit in range(1, runner.num_exits + 1):
             features = runner.run_segment(exit, features)
-            chunks[exit - 1].append(runner.run_head(exit, features))
-        progress(len(features[0]))
-    return [np.concatenate(logits) for logits in chunks]
+            logits[exit - 1].append(runner.run_head(exit, features))
+        progress(len(images))
+    return [np.concatenate(each) for each in logits]
 
 
 def evaluate(

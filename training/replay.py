@@ -13,7 +13,7 @@ FREE = Spend(0.0, 0.0)
 
 
 class PolicyResult(Record):
-    """A policy over the whole split; `agreement` is the share of answers that are the last exit's."""
+    """A policy over the whole split; `agreement` is the share of the last exit's answers."""
 
     accuracy: float
     agreement: float

@@ -39,8 +39,8 @@ def judgement(report: Report) -> list[str]:
     if (report.judged_by, report.points_judged_by) == ("labels", "labels"):
         return []
     return [
-        f"An answer counts as right {RIGHT[report.judged_by]}. The operating points were chosen and "
-        f"certified on other rows, where an answer counted as right "
+        f"An answer counts as right {RIGHT[report.judged_by]}. The operating points were chosen "
+        "and certified on other rows, where an answer counted as right "
         f"{RIGHT[report.points_judged_by]}."
     ]
 

@@ -39,8 +39,8 @@ def attach(order: Order) -> Path:
     choice = choice_of(order, trial)
     if choice.saving < WORTH_IT and not order.is_forced:
         raise AttachError(
-            f"exits would save {100 * max(choice.saving, 0):.0f} % of the network's time: not worth "
-            "it; --exits K attaches K all the same"
+            f"exits would save {100 * max(choice.saving, 0):.0f} % of the network's time: not "
+            "worth it; --exits K attaches K all the same"
         )
     graphs = chosen_graphs(cut_up, trial, choice, end)
     images = parts.calibration.decode(np.arange(MIN_CALIBRATION))
@@ -62,18 +62,13 @@ def cuts_of(order: Order, cut_up: Program) -> tuple[list[Place], Place]:
 
 
 def input_of(preprocessing: Preprocessing) -> Input:
-    return Input.model_validate(
-        {
-            "height": preprocessing.height,
-            "width": preprocessing.width,
-            "channels": preprocessing.channels,
-            "resize": preprocessing.resize,
-        }
-    )
+    size = {"height": preprocessing.height, "width": preprocessing.width}
+    look = {"channels": preprocessing.channels, "resize": preprocessing.resize}
+    return Input.model_validate(size | look)
 
 
 def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) -> tuple[str, ...]:
-    """The network's labels: --labels, else its metadata, else the data's class names, else numbers."""
+    """From --labels, else the network's metadata, else the data's class names, else numbers."""
     names = parts.photos.names
     if order.labels is not None:
         labels = parsed_labels(order.labels.read_text())
@@ -94,7 +89,9 @@ def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) ->
 def labelled(order: Order, parts: Parts, labels: tuple[str, ...]) -> Parts:
     """The parts with labels that the network knows; those of the test split are reported on."""
     photos, test = matched(parts.photos, labels), matched(parts.test, labels)
-    return replace(parts, photos=photos if order.uses_labels else photos.without_labels(), test=test)
+    return replace(
+        parts, photos=photos if order.uses_labels else photos.without_labels(), test=test
+    )
 
 
 def choice_of(order: Order, trial: Trial) -> Choice:
@@ -111,6 +108,6 @@ def in_words(network: Network, trial: Trial, choice: Choice) -> Sequence[str]:
         f"{len(where)} exits were attached, after {shares} of the work, to a network that was "
         f"trained already ({network.preprocessing}); the last exit is the network itself.",
         f"Uncut, the network takes {1e3 * trial.whole_s:.2f} ms an image on one core; with these "
-        f"exits a request at `balanced` was expected to save {100 * choice.saving:.0f} % of that, "
+        f"exits a request at `balanced` was expected to take {1e3 * choice.expected_s:.2f} ms, "
         "the price of cuts and heads counted in.",
     ]

@@ -86,7 +86,7 @@ def write(
     results = evaluate(
         bundle, tested, parts.test.labels, data=manifest.provenance.data, split="test"
     )
-    results = results.model_copy(update={"notes": [*notes, *costs_in_words(calibration, cost)]})
+    results = results.model_copy(update={"notes": (*notes, *costs_in_words(calibration, cost))})
     report.write(results, directory)
 
 

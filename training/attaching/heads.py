@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from models.bundle.confidence import Floats
 from training.attaching.features import Features, fingerprint
 from training.attaching.pooling import Layer
 from training.losses import UNLABELLED, annealed, distillation_loss, mean_confidence
+from training.progress import Progress
 
 HIDDEN = 256
 """Width of a two-layer head: 1 % of the MACs of a small network for phones."""
@@ -40,7 +40,9 @@ class Recipe:
 class PooledHead(nn.Module):
     """Standardised features through one or two linear layers."""
 
-    def __init__(self, mean: Tensor, std: Tensor, kind: str, num_classes: int, dropout: float):
+    def __init__(
+        self, mean: Tensor, std: Tensor, kind: str, num_classes: int, dropout: float
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -131,7 +133,7 @@ def train_heads(
     temperature = torch.tensor(1.0, dtype=torch.float64)
     truth = np.full(num_rows, UNLABELLED) if labels is None else labels[features.images]
     truth = np.where(truth < 0, UNLABELLED, truth)
-    with tqdm(total=epochs, desc="training heads", unit="epoch") as bar:
+    with Progress(epochs, "training heads", "epoch") as bar:
         for _ in range(epochs):
             order = torch.randperm(num_rows).numpy()
             for start in range(0, steps_per_epoch * batch_size, batch_size):
@@ -149,7 +151,7 @@ def train_heads(
                 confidence = mean_confidence(teacher, temperature)
                 temperature = annealed(temperature, confidence, recipe.distillation_confidence)
             bar.update()
-            bar.set_postfix_str(f"distillation temperature {temperature.item():.2f}")
+            bar.describe(f"distillation temperature {temperature.item():.2f}")
 
 
 def standard(features: Features) -> tuple[Tensor, Tensor]:

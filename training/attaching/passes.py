@@ -6,11 +6,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.bundle.confidence import Floats
 from models.bundle.runner import Arrays, SegmentRunner
-from training.attaching.photos import Photos, Rows
+from training.attaching.photos import Photos
+from training.data.rows import Index
+from training.progress import Progress
 
 CHUNK = 16
 """Images that one thread decodes and holds at a time."""
@@ -30,18 +31,18 @@ def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> Outputs:
 
 
 def passes(
-    runner: SegmentRunner, photos: Photos, rows: Rows, view: View, title: str
-) -> Iterator[tuple[Rows, Outputs]]:
+    runner: SegmentRunner, photos: Photos, rows: Index, view: View, title: str
+) -> Iterator[tuple[Index, Outputs]]:
     """Chunks of `rows` and what every head says of them, under a progress bar."""
 
-    def work(chunk: Rows) -> tuple[Rows, Outputs]:
+    def work(chunk: Index) -> tuple[Index, Outputs]:
         return chunk, run_all(runner, np.ascontiguousarray(view(photos.decode(chunk))))
 
     num_threads = len(os.sched_getaffinity(0))
     chunks = iter(np.split(rows, range(CHUNK, len(rows), CHUNK)) if len(rows) else [])
     pool = ThreadPoolExecutor(num_threads)
-    running: set[Future[tuple[Rows, Outputs]]] = set()
-    with tqdm(total=len(rows), desc=title, unit="image") as bar:
+    running: set[Future[tuple[Index, Outputs]]] = set()
+    with Progress(len(rows), title, "image") as bar:
         try:
             while True:
                 while len(running) < 2 * num_threads and (chunk := next(chunks, None)) is not None:

@@ -1,19 +1,23 @@
 """Images to attach with: decoded when they are needed, with or without labels."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Image
 from numpy.typing import NDArray
 
 from models.bundle.image import fit_image
 from models.bundle.manifest import Input
 from training.attaching.errors import AttachError
-from training.data import DataError, SplitName, open_images, open_rows
+from training.data import DataError
+from training.data.folders import FolderRows, sorted_images, split_folder
+from training.data.layout import open_rows
+from training.data.rows import Index, Labels, Rows, SplitName
+from training.data.survey import ERRORS, complaint
+from training.data.tables import parquet_files
 
-Rows = NDArray[np.int64]
-NO_LABEL = -1
 CALIBRATION_SHARE = 0.2
 """Of the training rows; where there is no test split, as many again are kept for the report."""
 MIN_CALIBRATION = 32
@@ -21,26 +25,25 @@ MIN_CALIBRATION = 32
 
 @dataclass(frozen=True)
 class Photos:
-    """Rows of one split; `labels`, (rows,), and their `names` are None where there are none."""
+    """Images of one split; `labels`, (rows,), and their `names` are None where there are none."""
 
     num_rows: int
-    decode: Callable[[Rows], NDArray[np.uint8]]
+    decode: Callable[[Index], NDArray[np.uint8]]
     fingerprint: str
-    labels: Rows | None = None
+    labels: Labels | None = None
     names: tuple[str, ...] | None = None
 
-    def take(self, rows: Rows) -> "Photos":
+    def take(self, rows: Index) -> "Photos":
         """Some of the rows."""
-        return Photos(
-            len(rows),
-            lambda index: self.decode(rows[index]),
-            self.fingerprint,
-            None if self.labels is None else self.labels[rows],
-            self.names,
+        return replace(
+            self,
+            num_rows=len(rows),
+            decode=lambda index: self.decode(rows[index]),
+            labels=None if self.labels is None else self.labels[rows],
         )
 
     def without_labels(self) -> "Photos":
-        return Photos(self.num_rows, self.decode, self.fingerprint)
+        return replace(self, labels=None, names=None)
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class Parts:
     """
 
     photos: Photos
-    learning: Rows
-    calibrating: Rows
+    learning: Index
+    calibrating: Index
     test: Photos
 
     @property
@@ -78,36 +81,35 @@ def open_parts(source: str, target: Input, seed: int) -> Parts:
 
 
 def open_photos(source: str, split: SplitName, target: Input) -> Photos:
-    """One split of "digits", of a directory of parquet files or images, or of a hub name."""
-    if source == "digits":
-        digits = open_images(source, split)
-        return Photos(
-            len(digits.labels),
-            digits.decode,
-            f"{source}-{split}",
-            digits.labels.numpy(),
-            digits.names,
-        )
-    rows = open_rows(source, split)
-    images = next((name for name, kind in rows.features.items() if isinstance(kind, Image)), None)
-    if images is None:
-        raise AttachError(f"{source} has no images among {', '.join(rows.column_names)}")
-    label = next((n for n, kind in rows.features.items() if isinstance(kind, ClassLabel)), None)
-    column = rows.select_columns([images])
+    """One split of a data set; a directory without splits is a training split without labels."""
+    directory = Path(source).expanduser()
+    if split == "train" and directory.is_dir() and not has_splits(directory):
+        files = sorted_images(directory)
+        rows = FolderRows(directory, ("",), np.zeros(len(files), dtype=np.int64), files)
+        return photos_of(rows, target).without_labels()
+    return photos_of(open_rows(source, split), target)
 
-    def decode(index: Rows) -> NDArray[np.uint8]:
-        try:
-            return np.stack([fit_image(row[images], target) for row in column.select(index)])
-        except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
-            raise DataError(f"an image of {source!r} cannot be decoded: {error}") from error
 
-    return Photos(
-        len(rows),
-        decode,
-        f"{rows._fingerprint}",
-        None if label is None else np.array(rows[label][:], dtype=np.int64),
-        None if label is None else tuple(rows.features[label].names),
-    )
+def has_splits(directory: Path) -> bool:
+    return bool(split_folder(directory, "train") or parquet_files(directory, "train"))
+
+
+def photos_of(rows: Rows, target: Input) -> Photos:
+    """Rows fitted to what segment 1 takes."""
+
+    def decode(index: Index) -> NDArray[np.uint8]:
+        images = []
+        for row in index.tolist():
+            try:
+                with rows.open(row) as image:
+                    images.append(fit_image(image, target))
+            except ERRORS as error:
+                raise DataError(complaint(rows, row, error)) from error
+        return np.stack(images)
+
+    content = sha256(np.ascontiguousarray(rows.identities()).tobytes())
+    content.update(rows.title.encode())
+    return Photos(len(rows.labels), decode, content.hexdigest(), rows.labels, rows.names)
 
 
 def matched(photos: Photos, labels: tuple[str, ...]) -> Photos:
@@ -120,10 +122,4 @@ def matched(photos: Photos, labels: tuple[str, ...]) -> Photos:
     if not set(photos.names) <= set(labels):
         return photos.without_labels()
     numbers = np.array([labels.index(name) for name in photos.names], dtype=np.int64)
-    return Photos(
-        photos.num_rows,
-        photos.decode,
-        photos.fingerprint,
-        np.where(photos.labels >= 0, numbers[photos.labels], NO_LABEL),
-        labels,
-    )
+    return replace(photos, labels=numbers[photos.labels], names=labels)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from models.bundle.manifest import Resize
 from training.attaching.errors import AttachError
 
 IMAGES = "images"
@@ -27,7 +28,7 @@ class Preprocessing:
     width: int
     channels: int
     channels_first: bool
-    resize: str
+    resize: Resize
     mean: tuple[float, ...]
     std: tuple[float, ...]
     is_raw: bool = False
@@ -55,10 +56,9 @@ class Preprocessing:
             shift, scale = 255 * np.array(self.mean), 1 / (255 * np.array(self.std))
             steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
             for op, name, values in (("Sub", "shift", shift), ("Mul", "scale", scale)):
-                name = f"images/{name}"
-                values = values.astype(np.float32).reshape(shape)
-                constants.append(numpy_helper.from_array(values, name))
-                steps.append((op, [name], {}))
+                array = values.astype(np.float32).reshape(shape)
+                constants.append(numpy_helper.from_array(array, f"images/{name}"))
+                steps.append((op, [f"images/{name}"], {}))
         names = [IMAGES, *(f"images/{i}" for i in range(1, len(steps))), output]
         nodes = [
             helper.make_node(op, [source, *extra], [made], **attributes)

@@ -1,7 +1,6 @@
 """Any ONNX image classifier as one that takes uint8 images and gives float32 logits."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import onnx
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from models.bundle.manifest import Resize
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import (
     DEFAULT_SIZE,
@@ -31,7 +31,7 @@ class Options:
     """What a person says of a network; None where its file or the usual will do."""
 
     size: int | None = None
-    resize: str = "squash"
+    resize: Resize = "squash"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels_first: bool | None = None
@@ -219,7 +219,7 @@ def take_images(
 
 
 def half_to_float(model: ModelProto) -> bool:
-    """Turns float16 into float32, which loses nothing and is faster on a CPU; says if there was any."""
+    """Turns float16 into float32: nothing is lost, and CPUs are faster. Says if there was any."""
     graph = model.graph
     changed = False
     tensors = [*graph.initializer]

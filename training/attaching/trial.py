@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 from models.bundle.confidence import Floats
 from models.bundle.manifest import CostProfile
@@ -25,6 +24,7 @@ from training.attaching.pooling import head_graph, pool_graph
 from training.attaching.program import Program
 from training.calibrate import halves
 from training.graphs import ExportedGraph
+from training.progress import Progress
 
 VIEWS = ("plain", "mirrored")
 """How training images are looked at; calibration images are looked at as they are."""
@@ -118,5 +118,5 @@ def runner_of(segments: Sequence[ExportedGraph], heads: Sequence[ExportedGraph])
 
 def measured(runner: SegmentRunner, title: str) -> CostProfile:
     """What each piece costs for one image."""
-    with tqdm(total=RUNS, desc=title, unit="round") as bar:
+    with Progress(RUNS, title, "round") as bar:
         return measure(runner, batch_sizes=(1,), progress=partial(bar.update, 1))
