@@ -1,6 +1,5 @@
 """From a trained ONNX classifier and images to a bundle with exits."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from models.bundle.runner import SegmentRunner
 from training.attaching.answers import check_last_exit
 from training.attaching.choose import WORTH_IT, Choice, choose
 from training.attaching.cut import Place, candidates, classifier, named, places
+from training.attaching.eight_bits import in_eight_bits
 from training.attaching.errors import AttachError
-from training.attaching.finish import chosen_graphs, write
+from training.attaching.finish import Precision, chosen_graphs, write
 from training.attaching.order import Order
 from training.attaching.passes import run_all
 from training.attaching.photos import MIN_CALIBRATION, Parts, matched, open_parts
@@ -45,8 +45,13 @@ def attach(order: Order) -> Path:
     graphs = chosen_graphs(cut_up, trial, choice, end)
     images = parts.calibration.decode(np.arange(MIN_CALIBRATION))
     check_last_exit(network, run_all(SegmentRunner(*graphs), images)[-1], images)
+    notes = in_words(network, trial, choice)
+    precision: Precision = "float32"
+    if order.int8:
+        graphs, is_smaller, note = in_eight_bits(graphs, parts.calibration)
+        precision, notes = "int8" if is_smaller else "float32", [*notes, note]
     with built_aside(place) as directory:
-        write(directory, order, graphs, target, labels, parts, in_words(network, trial, choice))
+        write(directory, order, graphs, precision, target, labels, parts, notes)
     return place
 
 
@@ -101,7 +106,7 @@ def choice_of(order: Order, trial: Trial) -> Choice:
     return choose(trial.logits, trial.cost, trial.whole_s, tuning, num_exits)
 
 
-def in_words(network: Network, trial: Trial, choice: Choice) -> Sequence[str]:
+def in_words(network: Network, trial: Trial, choice: Choice) -> list[str]:
     where = [trial.cuts[index] for index in choice.exits]
     shares = ", ".join(f"{100 * place.share:.0f} %" for place in where)
     return [

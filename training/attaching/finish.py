@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -35,6 +36,8 @@ from training.export import PACKAGES, profile_with_progress, write_record
 from training.quantize import Graphs
 from training.run import git_commit
 
+Precision = Literal["float32", "int8"]
+
 
 def chosen_graphs(cut_up: Program, trial: Trial, choice: Choice, end: Place) -> Graphs:
     """The network cut at the chosen places, with the heads that were trained there."""
@@ -53,6 +56,7 @@ def write(
     directory: Path,
     order: Order,
     graphs: Graphs,
+    precision: Precision,
     target: Input,
     labels: tuple[str, ...],
     parts: Parts,
@@ -78,7 +82,7 @@ def write(
         exit_heads=tuple(heads),
         calibration=write_record(directory, CALIBRATION, calibration),
         cost=write_record(directory, COST, cost),
-        provenance=provenance(order, parts),
+        provenance=provenance(order, parts, precision),
     )
     write_record(directory, MANIFEST, manifest)
     bundle = load_bundle(directory)
@@ -90,7 +94,7 @@ def write(
     report.write(results, directory)
 
 
-def provenance(order: Order, parts: Parts) -> Provenance:
+def provenance(order: Order, parts: Parts, precision: Precision) -> Provenance:
     return Provenance(
         git_commit=git_commit(),
         data=Path(order.data).name,
@@ -104,6 +108,7 @@ def provenance(order: Order, parts: Parts) -> Provenance:
             "training_images": len(parts.learning),
         },
         packages={package: package_version(package) for package in PACKAGES},
+        precision=precision,
     )
 
 

@@ -81,7 +81,7 @@ def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, part
         heads=tuple(best),
         logits=[*logits, calibration.batch(np.arange(len(calibration)))[1]],
         cost=cost,
-        whole_s=whole_cost.segments[0].median_s[0] + whole_cost.exit_heads[0].median_s[0],
+        whole_s=full_s(whole_cost),
     )
 
 
@@ -120,3 +120,8 @@ def measured(runner: SegmentRunner, title: str) -> CostProfile:
     """What each piece costs for one image."""
     with Progress(RUNS, title, "round") as bar:
         return measure(runner, batch_sizes=(1,), progress=partial(bar.update, 1))
+
+
+def full_s(cost: CostProfile) -> float:
+    """Seconds of one image to the last exit, without the heads on the way."""
+    return sum(segment.median_s[0] for segment in cost.segments) + cost.exit_heads[-1].median_s[0]

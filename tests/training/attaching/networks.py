@@ -1,12 +1,18 @@
 """Small trained classifiers of digits as ONNX files, each in the manner of a family of networks."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from models.nets.multi_exit import MultiExitNet
+from models.nets.presets import build
 
 SIZE, CLASSES, WIDTH = 8, 10, 16
 
@@ -128,14 +134,14 @@ def transformer(path: Path) -> Path:
     net, tokens, width, heads = Net(), 17, WIDTH, 2
     patches = net.add("Conv", ["x", net.weight(width, 1, 2, 2)], strides=[2, 2])
     rows = net.add("Gather", [net.add("Shape", ["x"]), net.constant(np.array([0]))])
-    shape = net.add(
-        "Concat", [rows, net.constant(np.array([width, tokens - 1]))], axis=0
-    )
+    shape = net.add("Concat", [rows, net.constant(np.array([width, tokens - 1]))], axis=0)
     sequence = net.add("Transpose", [net.add("Reshape", [patches, shape])], perm=[0, 2, 1])
     one = net.add("Concat", [rows, net.constant(np.array([1, width]))], axis=0)
     token = net.add("Expand", [net.weight(1, 1, width), one])
     x = net.add("Concat", [token, sequence], axis=1)
-    split = net.add("Concat", [rows, net.constant(np.array([tokens, heads, width // heads]))], axis=0)
+    split = net.add(
+        "Concat", [rows, net.constant(np.array([tokens, heads, width // heads]))], axis=0
+    )
     joined = net.add("Concat", [rows, net.constant(np.array([tokens, width]))], axis=0)
     for _ in range(2):
         query, key, value = (
@@ -156,6 +162,35 @@ def transformer(path: Path) -> Path:
     return net.save(path, output, ["batch", 1, SIZE, SIZE])
 
 
+class LastExit(nn.Module):
+    """A multi-exit network as one that has a single output."""
+
+    def __init__(self, net: MultiExitNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images)[-1]  # type: ignore[no-any-return]
+
+
+def msdnet(path: Path) -> Path:
+    """Dense connections on three scales, as torch exports them."""
+    torch.manual_seed(0)
+    net = LastExit(build("msdnet-tiny", (SIZE, SIZE, 1), CLASSES)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecated calls
+        torch.onnx.export(
+            net,
+            (torch.zeros(2, 1, SIZE, SIZE),),
+            path,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    return path
+
+
 Maker = Callable[[Path], Path]
 NETWORKS: dict[str, Maker] = {
     made.__name__: made
@@ -168,5 +203,6 @@ NETWORKS: dict[str, Maker] = {
         half,
         channels_last,
         transformer,
+        msdnet,
     )
 }
