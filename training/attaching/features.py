@@ -24,20 +24,8 @@ def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[:, :, ::-1]
 
 
-def zoomed(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of each image at its whole size, nearest pixels: 7/8 of width and height."""
-    height, width = images.shape[1:3]
-    down, across = ((np.arange(n) + 0.5) * 7 / 8 + n / 16 for n in (height, width))
-    return images[:, down.astype(int)][:, :, across.astype(int)]
-
-
-VIEWS: dict[str, View] = {
-    "plain": as_it_is,
-    "mirrored": mirrored,
-    "zoomed": zoomed,
-    "mirrored and zoomed": lambda images: mirrored(zoomed(images)),
-}
-"""How training images are looked at; those that calibrate are only looked at as they are."""
+VIEWS: dict[str, View] = {"plain": as_it_is, "mirrored": mirrored}
+"""How training images are looked at; those that calibrate are only looked at plainly."""
 
 
 @dataclass(frozen=True)

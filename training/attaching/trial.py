@@ -12,6 +12,7 @@ from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
 from training.attaching.cut import Place, pieces
 from training.attaching.features import (
+    VIEWS,
     Features,
     cache_directory,
     cached_features,
@@ -26,8 +27,6 @@ from training.calibrate import halves
 from training.graphs import ExportedGraph
 from training.progress import Progress
 
-VIEWS = ("plain", "mirrored")
-"""How training images are looked at; calibration images are looked at as they are."""
 ENOUGH = 0.002
 """Agreement that a two-layer head must gain to be preferred to a linear one."""
 
@@ -61,7 +60,7 @@ def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, part
         [graph.entry.outputs[0].shape[1] for graph in pools],
         last_head.entry.outputs[0].shape[1],
         parts.photos,
-        VIEWS,
+        tuple(VIEWS),
         directory,
         "computing features",
     )
