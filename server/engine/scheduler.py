@@ -15,7 +15,7 @@ from server.engine.pace import Pace
 from server.engine.queues import Kind, Queue, Queues, Step
 
 HOLD_SHARE = 0.25
-"""The share of its latency budget that a request leaves to a batch which holds up the event loop."""
+"""The share of a latency budget that a batch may hold up the event loop."""
 MAX_DEBT_S = 0.1
 """Refusals are paid back by answers of less depth within about this time."""
 MARGIN = 1.1

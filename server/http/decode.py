@@ -71,7 +71,7 @@ def decode_image(content: bytes, target: Input, max_pixels: int) -> NDArray[np.u
                 raise ImageTooLarge(
                     f"{image.width} x {image.height} pixels; at most {max_pixels} are decoded"
                 )
-            return fit_image(image, target.height, target.width, target.channels)
+            return fit_image(image, target)
     except ImageTooLarge:
         raise
     except Image.DecompressionBombError as error:

@@ -10,7 +10,7 @@ from PIL import Image
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
 from training.data import load_images
-from training.run import SPLITS
+from training.run_data import SPLITS
 
 CLASSES = ("n01440764", "n01443537", "n02088364")
 NUM_TRAIN, NUM_TEST = 30, 4
@@ -39,7 +39,7 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
         "net": "msdnet-tiny",
         "image_size": 32,
         "images_per_class": 20,
-        "selection_per_class": 2,
+        "short_side": 36,
         "calibration_per_class": 3,
         "unlabelled_per_class": 10,
         "batch_size": 12,
@@ -49,6 +49,7 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
     recipe = {"data": str(folder), **RECIPES["paper-imagenet"], **changes}
     config = TrainConfig.model_validate(recipe)
     assert config.distillation_confidence == 0.1
+    assert config.random_resized_crop
     best = checkpoint.load(loop.train(config, tmp_path / "run", lambda _: None))
     assert best.labels == list(CLASSES)
     assert best.image_shape == [32, 32, 3]

@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from server.http.gate import Gate
 
 from models.bundle.bundle import Bundle
 from server.app import create_app
-from server.http.gate import Gate
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog, ServedModel
