@@ -109,7 +109,8 @@ def main(
     cache: Annotated[Path | None, typer.Option(help="Where features are kept.")] = None,
 ) -> None:
     """Prints Markdown: a row for each seed and kind of heads."""
-    options = Options(mean=mean and (mean,), std=std and (std,))
+    means, stds = (None if value is None else (value,) for value in (mean, std))
+    options = Options(mean=means, std=stds)
     print(f"{date.today()}, {git_commit()}, {hardware()}\n")
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as place:

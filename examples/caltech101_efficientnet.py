@@ -66,12 +66,13 @@ def trained_classifier(x: Tensor, labels: Tensor, num_classes: int) -> nn.Linear
         for rows in torch.randperm(len(x))[: steps * BATCH].view(steps, BATCH):
             logits = layer((x[rows] - mean) / std)
             optimizer.zero_grad()
-            F.cross_entropy(logits, labels[rows], label_smoothing=0.1).backward()
+            loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.1)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     with torch.no_grad():  # the standardisation goes into the layer
-        layer.weight /= std
-        layer.bias -= layer.weight @ mean
+        layer.weight.div_(std)
+        layer.bias.sub_(layer.weight @ mean)
     return layer
 
 
@@ -85,7 +86,7 @@ def with_classifier(backbone: Path, layer: nn.Linear, labels: tuple[str, ...]) -
     inputs = [graph.output[0].name, "classifier.weight", "classifier.bias"]
     graph.node.append(helper.make_node("Gemm", inputs, ["logits"], transB=1))
     del graph.output[:]
-    shape = ["batch", len(labels)]
+    shape: list[str | int | None] = ["batch", len(labels)]
     graph.output.append(helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape))
     helper.set_model_props(model, {"labels": "\n".join(labels)})
     return model

@@ -105,7 +105,8 @@ def pieces(
 ) -> tuple[list[ExportedGraph], ExportedGraph]:
     """A segment up to each cut, one up to `end`, and the last exit's head, the network's own."""
     segments = []
-    start, inputs = 0, (IMAGES,)
+    start = 0
+    inputs: tuple[str, ...] = (IMAGES,)
     for exit, place in enumerate([*cuts, end], start=1):
         segments.append(
             fragment(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -94,7 +95,7 @@ def cached_features(
 
 def opened(
     path: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.float32
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     """An array on disk, made if it is not there."""
     if path.exists():
         return open_memmap(path, mode="r+")

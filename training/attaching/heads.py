@@ -101,7 +101,7 @@ def trained_heads(
 def new_heads(features: Features, recipe: Recipe) -> Heads:
     num_classes = features.logits.shape[1]
     mean, std = standard(features)
-    statistics = list(zip(mean.split(features.widths), std.split(features.widths), strict=True))
+    statistics = list(zip(by_place(mean, features), by_place(std, features), strict=True))
     return {
         kind: [
             PooledHead(*standards, kind, num_classes, recipe.dropout) for standards in statistics
@@ -139,7 +139,7 @@ def train_heads(
             for start in range(0, steps_per_epoch * batch_size, batch_size):
                 rows = np.sort(order[start : start + batch_size])
                 pooled, teacher = map(torch.from_numpy, features.batch(rows))
-                parts = pooled.split(features.widths, dim=1)
+                parts = by_place(pooled, features)
                 logits = [h(x) for kind in KINDS for h, x in zip(heads[kind], parts, strict=True)]
                 loss = distillation_loss(
                     [*logits, teacher], torch.from_numpy(truth[rows]), temperature.float()
@@ -154,12 +154,17 @@ def train_heads(
             bar.describe(f"distillation temperature {temperature.item():.2f}")
 
 
+def by_place(columns: Tensor, features: Features) -> tuple[Tensor, ...]:
+    """The last axis in parts, those of one place each."""
+    return torch.split(columns, list(features.widths), dim=-1)
+
+
 def standard(features: Features) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each column, which is at least a thousandth of its place's largest."""
     rows = np.random.default_rng(0).permutation(len(features))[:STATISTICS_ROWS]
     pooled = torch.from_numpy(features.batch(np.sort(rows))[0]).double()
     mean, std = pooled.mean(dim=0), pooled.std(dim=0)
-    parts = std.split(features.widths)
+    parts = by_place(std, features)
     floors = [part.max().mul(1e-3).clamp(min=1e-6).expand_as(part) for part in parts]
     return mean.float(), torch.maximum(std, torch.cat(floors)).float()
 
@@ -168,5 +173,5 @@ def answers(heads: Sequence[PooledHead], features: Features) -> list[Floats]:
     """Logits of one head for each place: (rows, classes) each."""
     pooled = torch.from_numpy(features.batch(np.arange(len(features)))[0])
     with torch.no_grad():
-        parts = pooled.split(features.widths, dim=1)
+        parts = by_place(pooled, features)
         return [head(part).numpy() for head, part in zip(heads, parts, strict=True)]

@@ -1,6 +1,7 @@
 """What happens to an image before the network sees it, and the nodes that do it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -47,7 +48,7 @@ class Preprocessing:
         Whole planes are normalised, after the transposition: onnxruntime is several times as fast
         that way.
         """
-        steps: list[tuple[str, list[str], dict[str, object]]] = []
+        steps: list[tuple[str, list[str], dict[str, Any]]] = []
         constants = []
         if self.channels_first:
             steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))

@@ -57,9 +57,8 @@ def program(network: Network) -> Program:
     constants = {weight.name: weight for weight in model.graph.initializer}
     preprocessing = network.preprocessing
     size = preprocessing.height, preprocessing.width, preprocessing.channels
-    shapes: dict[str, tuple[int, ...]] = {IMAGES: (1, *size)} | {
-        name: array.shape for name, array in seen[0].items()
-    }
+    shapes: dict[str, Shape] = {IMAGES: (1, *size)}
+    shapes |= {name: array.shape for name, array in seen[0].items()}
     follows = batch_values(model, constants, seen)
     nodes = tuple(needed(model.graph.node, {*constants, *follows}))
     features = frozenset(
