@@ -19,8 +19,8 @@ class TrainConfig(BaseModel):
     "transformers:" and a pretrained model's directory or hub name.
 
     Images become squares of `image_size`; without it all must have one size. `resize` says how, as
-    the bundle's manifest does, `short_side` and `ground` too. Images that cannot be decoded are
-    refused or skipped.
+    the bundle's manifest does, `ground` too; `crop_share` is how much of the scaled short side
+    `crop` keeps, all if None. Images that cannot be decoded are refused or skipped.
 
     `teachers` are the exits that every exit learns to imitate. `distillation_temperature` is
     constant where given; else it is annealed from 1, rising while the last exit's softened
@@ -55,7 +55,7 @@ class TrainConfig(BaseModel):
     net: str
     image_size: PositiveInt | None = None
     resize: Resize = "crop"
-    short_side: PositiveInt | None = None
+    crop_share: Share | None = None
     ground: Colour = (255, 255, 255)
     undecodable: Literal["refuse", "skip"] = "refuse"
 
@@ -108,6 +108,8 @@ class TrainConfig(BaseModel):
             raise ValueError("random_resized_crop takes the place of crop_padding: set it to 0")
         if self.images_per_class is not None and self.images_share is not None:
             raise ValueError("images_per_class and images_share exclude each other")
+        if self.crop_share is not None and self.resize != "crop":
+            raise ValueError(f"crop_share is for resize=crop, not {self.resize}: set it to null")
         if self.freeze and self.backbone_learning_rate is not None:
             raise ValueError("a frozen backbone has no learning rate")
         return self
@@ -126,7 +128,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
     "paper-imagenet": {
         "image_size": 224,
-        "short_side": 256,
+        "crop_share": 0.875,
         "random_resized_crop": True,
         "crop_padding": 0,
         "selection_share": 0.1,

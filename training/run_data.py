@@ -83,7 +83,7 @@ def earlier_splits(run: Path, found: Fingerprint) -> Splits:
 
 def input_of(config: TrainConfig, train: Rows, seen: Survey) -> Input:
     return choose_input(
-        seen, train.title, config.image_size, config.resize, config.short_side, config.ground
+        seen, train.title, config.image_size, config.resize, config.crop_share, config.ground
     )
 
 

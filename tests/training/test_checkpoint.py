@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(saved: Checkpoint, tmp_pat
         "except checkpoint.CheckpointError as error: print(error)\n"
     )
     checkpoint.save(large, tmp_path / "large.pt")
-    command = [sys.executable, "-c", script, tmp_path / "large.pt", tmp_path / "last.pt"]
+    command = [sys.executable, "-c", script, str(tmp_path / "large.pt"), str(tmp_path / "last.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"cannot save {tmp_path / 'last.pt'}: "), done.stderr
     assert done.stdout.endswith("; what was saved there before is kept\n")

@@ -78,7 +78,7 @@ def test_the_same_data_elsewhere_are_the_same(run: Path) -> None:
 def test_a_run_says_what_becomes_of_its_images(tmp_path: Path) -> None:
     data = photos(tmp_path)
     Image.new("L", (50, 30)).save(data / "train" / "ant" / "0.png")
-    made = config_of(data, image_size=12, short_side=16)
+    made = config_of(data, image_size=12, crop_share=0.75)
     assert open_data(made, tmp_path, is_new=True).notes == [
         f"data: {data}/train: 48 of 48 images looked at: in colour, 1 of them grey, "
         "from 16x16 to 50x30 pixels",

@@ -71,7 +71,7 @@ def choose_input(
     title: str,
     image_size: int | None,
     resize: Resize,
-    short_side: int | None,
+    crop_share: float | None,
     ground: Colour,
 ) -> Input:
     """What a network for these images takes: squares of `image_size`, or the size they all have."""
@@ -90,7 +90,7 @@ def choose_input(
                 "width": width,
                 "channels": seen.channels,
                 "resize": resize,
-                "short_side": short_side,
+                "short_side": crop_share and round(max(width, height) / crop_share),
                 "ground": ground,
             }
         )
