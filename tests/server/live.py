@@ -16,7 +16,8 @@ from server.app import create_app
 from server.http.listener import Listener
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, ServedModel
+from server.engine.model import ServedModel
+from server.zoo.catalog import Catalog
 from tests.images import encoded
 
 PNG = encoded(Image.new("L", (8, 8)))

@@ -7,15 +7,15 @@ import pytest
 
 from models.bundle.energy import find_rapl
 from models.bundle.policy import StopReason
-from server.engine.job import Answer, Budget, Outcome
+from server.engine.job import Answer, Budget, Outcome, Run
 from server.telemetry.metrics import Metrics, is_depth_limited
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 from tests.models.bundle.test_energy import add_zone
 
 
 def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
     answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
-    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (0.9,), (answer,), 1.0)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (Run(0.005, 0.9),), (answer,), 1.0)
 
 
 @pytest.mark.parametrize(
