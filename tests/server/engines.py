@@ -16,9 +16,9 @@ from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.model import ServedModel
 from server.service import Result, Results
 from server.telemetry.metrics import Metrics
-from server.engine.model import ServedModel
 from tests.server.conftest import made_profile, served
 from training.data import load_images
 

@@ -12,6 +12,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+from server.engine.model import ServedModel
 from server.errors import Unauthenticated
 from server.gate import Gate
 from server.http import problems
@@ -20,7 +21,6 @@ from server.http.decode import Images
 from server.service import Service
 from server.settings import Settings, SettingsError, load_settings
 from server.telemetry.logs import JsonLines
-from server.engine.model import ServedModel
 from tests.server.live import PNG, live, samples
 
 KEY, OTHER = "a-long-random-key", "another-long-random-key"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from models.bundle.bundle import Bundle
+from server.engine.model import ServedModel
 from server.http.decode import Images
 from server.v2.infer import decode
-from server.engine.model import ServedModel
 from tests.e2e import v2
 from tests.server.conftest import made_profile, served
 from tests.server.live import PNG, Gated, connect, live, request, samples, until

@@ -13,10 +13,10 @@ from PIL import Image
 from models.bundle.bundle import Bundle
 from server.app import create_app
 from server.engine.breaker import MAX_FAILURES
+from server.engine.model import ServedModel
 from server.settings import load_settings
 from server.telemetry.logs import JsonLines
 from server.telemetry.metrics import Metrics
-from server.engine.model import ServedModel
 from server.zoo.catalog import Catalog
 from server.zoo.repository import Repository
 from tests.e2e.v2 import request

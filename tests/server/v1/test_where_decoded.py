@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from server.http.decode import Images
 from server.engine.model import ServedModel
+from server.http.decode import Images
 from tests.images import encoded
 from tests.server.live import live
 

@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from models.bundle.bundle import Bundle
 from server.app import create_app
-from server.settings import Settings
-from server.telemetry.metrics import Metrics
 from server.engine.model import ServedModel
 from server.gate import Gate
+from server.settings import Settings
+from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 from tests.e2e.v2 import request as tensors
 from tests.e2e.v2.conftest import refused
