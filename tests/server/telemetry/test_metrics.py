@@ -39,7 +39,7 @@ def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> No
     metrics = Metrics()
     metrics.model_loaded(model)
     for reason in (StopReason.DEADLINE, StopReason.FINAL):
-        metrics.answered(model, Budget(), outcome(2, reason, 0.0), total_s=1.0)
+        metrics.served(model, Budget(), [outcome(2, reason, 0.0)], num_failed=0, total_s=1.0)
     labels = {"model": "digits"}
     assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
     assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0

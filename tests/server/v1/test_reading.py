@@ -30,7 +30,7 @@ def test_an_image_is_taken_under_every_common_name(model: ServedModel) -> None:
 def test_another_name_is_told_the_right_one(model: ServedModel) -> None:
     with live(model) as url:
         for given in ({"files": {"photo": PNG}}, {"data": {"top_k": "1"}, "files": {"x": b""}}):
-            said = httpx.post(f"{url}/v1/classify", **given)  # type: ignore[arg-type]
+            said = httpx.post(f"{url}/v1/classify", **given)
             assert said.status_code == 422
             assert "called image" in said.json()["detail"]
 
