@@ -15,10 +15,10 @@ from models.bundle.errors import UserError
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
 from server.engine.job import Budget, Demand
+from server.engine.model import ServedModel
 from server.engine.queues import Step
 from server.engine.scheduler import Scheduler
 from server.planning.simulation import Fate, Python, Request, Simulation
-from server.zoo.catalog import ServedModel
 
 BURST_S, BURST_RATE = 0.5, 3.0
 """Length of a burst, and how many times the mean rate it has."""

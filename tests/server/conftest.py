@@ -6,7 +6,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.runner import SegmentRunner
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 
 BATCH_SIZES = (1, 2, 4)
 

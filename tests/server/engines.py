@@ -1,4 +1,4 @@
-"""Real engines on real threads, over a real model that a test may tamper with."""
+"""Real engines on real event loops, over a real model that a test may tamper with."""
 
 import asyncio
 import time
@@ -16,11 +16,9 @@ from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Job, Outcome
-from server.engine.scheduler import Scheduler
-from server.engine.shadow import Shadows
+from server.engine.model import ServedModel
 from server.service import Result, Results
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel
 from tests.server.conftest import made_profile, served
 from training.data import load_images
 
@@ -91,15 +89,13 @@ def numberless(bundle: Bundle, *exits: int) -> ServedModel:
 
 @asynccontextmanager
 async def running(
-    num_workers: int = 1,
+    num_lanes: int = 1,
     metrics: Metrics | None = None,
     stall_s: float = 10.0,
     shadow_share: float = 0.0,
 ) -> AsyncIterator[Engine]:
     """An engine, stopped in the end."""
-    metrics = metrics or Metrics()
-    shadows = Shadows(shadow_share, metrics)
-    engine = Engine(Scheduler(64, num_workers), metrics, shadows, stall_s)
+    engine = Engine(num_lanes, 64, stall_s, shadow_share, metrics or Metrics())
     yield engine
     engine.stop()
 
@@ -113,11 +109,13 @@ async def results_of(
 ) -> list[Result]:
     """What the engine makes of the first test images."""
     demand, results = Demand(model, policy, budget, time.monotonic()), Results(rows)
+    slots = engine.admit(demand, rows)
     engine.submit(
+        slots,
         [
             Job(demand, image, partial(results.settle, number))
             for number, image in enumerate(IMAGES[:rows])
-        ]
+        ],
     )
     return await results.all
 
@@ -132,7 +130,7 @@ def outcomes(
     """What a fresh engine makes of the first test images."""
 
     async def run() -> list[Outcome | Exception]:
-        async with running(num_workers=2, metrics=metrics) as engine:
+        async with running(num_lanes=2, metrics=metrics) as engine:
             return await results_of(engine, model, policy, budget, rows)
 
     return asyncio.run(run())
