@@ -235,12 +235,8 @@ class Engine:
                 self._scheduler.wait(shadow, now)
 
     def _expire(self, now: float) -> None:
-        """Answers for the jobs that have waited too long for a better answer.
-
-        Their outcome is of when it was due: a turn that comes late is part of the delivery.
-        """
-        late = self._scheduler.expire(now)
-        self._end((job, job.outcome(StopReason.DEADLINE, min(now, job.due))) for job in late)
+        """Answers for the jobs that have waited too long for a better answer."""
+        self._end((job, job.overdue(now)) for job in self._scheduler.expire(now))
         self._lanes.stop_idle_runs()
 
     def _end(self, results: Iterable[Result]) -> None:
