@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,14 +27,17 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help='"digits", a directory of parquet files or image folders, or a hub name.'
+            help='"digits", a directory of image folders or parquet files, or a hub name.'
         ),
     ],
     net: Annotated[
-        str, typer.Option(help="A preset, or your own network as FILE.py:FUNCTION.")
+        str, typer.Option(help="A preset, FILE.py:FUNCTION, or transformers:DIRECTORY.")
     ] = "msdnet-7",
     recipe: Annotated[
-        str, typer.Option(help="paper (300 epochs), short (two CPU cores, two hours) or digits.")
+        str,
+        typer.Option(
+            help="paper (300 epochs), paper-imagenet, short (two CPU cores, two hours), digits."
+        ),
     ] = "paper",
     set: Annotated[
         list[str] | None,
@@ -68,15 +71,94 @@ def export(
 
 
 @app.command()
+def attach(
+    model: Annotated[Path, typer.Argument(help="A trained image classifier as an ONNX file.")],
+    data: Annotated[
+        str, typer.Option(help="Images as for train; labels and a test split are not needed.")
+    ],
+    name: Annotated[str, typer.Option(help="The model's name.")],
+    version: Annotated[int, typer.Option(help="Its version, a positive integer.", min=1)] = 1,
+    zoo: Annotated[Path, typer.Option(help="Where bundles live.")] = Path("models/zoo"),
+    exits: Annotated[
+        int | None,
+        typer.Option(help="How many exits, the last included; as many as pay by default.", min=2),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Where to cut instead: names of tensors, comma-separated.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="File of the network's labels, one a line or JSON, in its order."),
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Learn and calibrate without the data's labels.")
+    ] = False,
+    size: Annotated[
+        int | None, typer.Option(help="Pixels, where the file does not say; else 224.", min=1)
+    ] = None,
+    resize: Annotated[
+        Literal["squash", "crop", "pad"], typer.Option(help="How other sizes are fitted.")
+    ] = "squash",
+    mean: Annotated[
+        str | None,
+        typer.Option(help="R,G,B of pixels in [0, 1]; ImageNet's, or 0.5 with channels last."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation, likewise.")] = None,
+    channels_first: Annotated[
+        bool | None, typer.Option(help="Where the file does not say.")
+    ] = None,
+    max_disagreement: Annotated[
+        float,
+        typer.Option(
+            help="Share of answers that may differ at `certified`, with probability 0.9.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.05,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit graphs, if they are faster and answer alike.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features are kept for the next run.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and the heads.", min=0)] = 0,
+) -> None:
+    """Put exits on a network that is trained already; the same call goes on after a stop."""
+    room("training").attach(
+        model,
+        data,
+        name,
+        version,
+        zoo,
+        num_exits=exits,
+        at=at,
+        labels=labels,
+        uses_labels=not unlabelled,
+        size=size,
+        resize=resize,
+        mean=mean,
+        std=std,
+        channels_first=channels_first,
+        max_disagreement=max_disagreement,
+        int8=int8,
+        cache=cache,
+        seed=seed,
+    )
+
+
+@app.command()
 def evaluate(
     bundle: BundlePath,
     data: Annotated[str, typer.Option(help="As for train; its test split is used.")],
     out: Annotated[
         Path | None, typer.Option(help="Also write report.json, report.md and curves.png here.")
     ] = None,
+    skip_undecodable: Annotated[
+        bool, typer.Option("--skip-undecodable", help="Leave out images that cannot be decoded.")
+    ] = False,
 ) -> None:
     """Print what a bundle's exits and operating points give on a test split."""
-    room("training").evaluate(bundle, data, out)
+    room("training").evaluate(bundle, data, out, skip_undecodable=skip_undecodable)
 
 
 @app.command()
@@ -175,6 +257,11 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a path that is a file, no rights
+        if error.filename is None and error.errno is None:
+            raise  # of a library that says nothing about the user's files
+        place = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {place}{error.strerror}")
 
 
 if __name__ == "__main__":

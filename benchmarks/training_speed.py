@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle.profile import hardware
 from training.config import RECIPES, TrainConfig
 from training.distributed import World
+from training.feed import Held
 from training.losses import distillation_loss
 from training.overhead import time_steps
 from training.run import Run, draw_order
@@ -96,10 +97,11 @@ def plain_steps(run: Run, num_steps: int) -> float:
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    times = []
+    feed, times = run.feed, []
+    assert isinstance(feed, Held)
     for i in range(WARM_UP + num_steps):
         start = perf_counter()
-        images, labels = run.batch(run.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE])
+        images, labels = feed.batch(run.order[i * BATCH_SIZE : (i + 1) * BATCH_SIZE])
         loss = distillation_loss(net(images.contiguous()), labels, 1.0)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

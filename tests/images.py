@@ -19,3 +19,8 @@ def encoded(
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def reopened(content: bytes) -> Image.Image:
+    """The file as an image that is not decoded yet."""
+    return Image.open(io.BytesIO(content))

@@ -71,6 +71,17 @@ def test_mistakes_get_one_sentence(tmp_path: Path, arguments: list[str], sentenc
     assert sentence in last
 
 
+def test_places_that_cannot_be_written_get_one_sentence(digits_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("notes")
+    said = offramp("train", str(file), "--data", "digits", code=1)
+    assert said.splitlines()[-1] == f"error: {file} is a file, not a run's directory"
+    said = offramp("train", str(file / "run"), "--data", "digits", code=1)
+    assert said.splitlines()[-1] == f"error: {file / 'run'}: Not a directory"
+    said = offramp("export", str(digits_run), "--name", "x", "--zoo", str(file), code=1)
+    assert said.splitlines()[-1] == f"error: {file / 'x'}: Not a directory"
+
+
 def test_damaged_checkpoint_gets_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(b"rubbish")
     said = offramp("export", str(tmp_path), "--name", "x", code=1)

@@ -4,7 +4,8 @@ Everything here is fitted on the calibration split alone: one half of its rows t
 certifies what was tuned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from models.bundle.manifest import (
     Certificate,
     ExitCalibration,
     Graph,
+    JudgedBy,
     OperatingPoint,
 )
 from training.certificates import certified_index, upper_bound
@@ -40,6 +42,12 @@ Rows = NDArray[np.int64]
 ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.005, "accurate": 0.0}
 """What each operating point may lose against the last exit, estimated on the rows that tune."""
 
+DISAGREEMENTS = {"fast": 0.05, "balanced": 0.02, "accurate": 0.005}
+"""Shares of answers that may differ from the last exit's, where there are no labels.
+
+Of those that differ some are right where the last exit is wrong, and some are wrong both times: the
+accuracy lost is a part of the share."""
+
 CERTIFIED = "certified"
 MAX_ACCURACY_DROP = 0.02
 """What the operating point `certified` may lose. On 1,250 rows, half of what calibrates CIFAR-100,
@@ -49,7 +57,7 @@ DELTA = 0.1  # one calibration split in ten may certify too much, as in Jazbec e
 
 def calibrate(
     logits: Sequence[Floats],
-    labels: Labels,
+    labels: Labels | None,
     segments: Sequence[Graph],
     heads: Sequence[Graph],
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
@@ -57,19 +65,32 @@ def calibrate(
     """Fits everything the stop rule needs; `logits` has one (rows, classes) array per exit.
 
     `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
+    Without labels the last exit's answers take their place: `max_accuracy_drop` is then the share
+    of answers that may differ, and accuracy is agreement.
     """
-    tuning, certifying = halves(len(labels))
-    temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
-    split = split_view(logits, temperatures, labels, segments, heads)
+    last_answers: Labels = logits[-1].argmax(axis=1)
+    tuning, certifying = halves(len(last_answers))
+    judged_by: JudgedBy = "last_exit" if labels is None else "labels"
+    if labels is None:
+        temperatures = agreement_temperatures(logits, tuning)
+        split = agreement = agreement_view(logits, temperatures, segments, heads)
+        labels, drops = last_answers, DISAGREEMENTS
+    else:
+        temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
+        split = split_view(logits, temperatures, labels, segments, heads)
+        agreement, drops = agreement_view(logits, temperatures, segments, heads), ACCURACY_DROPS
     return Calibration(
         schema_version=SCHEMA_VERSION,
+        judged_by=judged_by,
         confidence="max_probability",
         num_rows=len(labels),
         exits=tuple(
             exit_calibration(exit, z, t, labels)
             for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
         ),
-        operating_points=operating_points(split, tuning, certifying, max_accuracy_drop),
+        operating_points=operating_points(
+            split, agreement, tuning, certifying, max_accuracy_drop, drops
+        ),
         rows=CalibrationRows.of(split.confidences, split.is_right),
     )
 
@@ -110,6 +131,23 @@ def split_view(
     )
 
 
+def agreement_temperatures(logits: Sequence[Floats], tuning: Rows) -> list[float]:
+    """By the last exit's answers; its own probabilities stay as they are."""
+    answers = logits[-1][tuning].argmax(axis=1)
+    return [*(fit_temperature(z[tuning], answers) for z in logits[:-1]), 1.0]
+
+
+def agreement_view(
+    logits: Sequence[Floats],
+    temperatures: Sequence[float],
+    segments: Sequence[Graph],
+    heads: Sequence[Graph],
+) -> SplitView:
+    """The split with the last exit's answers for labels: known, so that nothing is estimated."""
+    split = split_view(logits, temperatures, logits[-1].argmax(axis=1), segments, heads)
+    return replace(split, chances=split.is_right.astype(np.float64))
+
+
 def exit_calibration(
     exit: int, logits: Floats, calibration_temperature: float, labels: Labels
 ) -> ExitCalibration:
@@ -129,26 +167,37 @@ def exit_calibration(
 
 
 def operating_points(
-    split: SplitView, tuning: Rows, certifying: Rows, max_accuracy_drop: float
+    split: SplitView,
+    agreement: SplitView,
+    tuning: Rows,
+    certifying: Rows,
+    max_accuracy_drop: float,
+    accuracy_drops: Mapping[str, float] = ACCURACY_DROPS,
 ) -> dict[str, OperatingPoint]:
     """Operating points chosen on the rows that tune, each with its certificate from the others.
 
-    What a point is said to give is an estimate from all rows.
+    What a point is said to give is an estimate from all rows. `agreement` is the same split judged
+    by the last exit.
     """
     tune, certify = split.take(tuning), split.take(certifying)
     front = tuned_candidates(tune)
     candidates = [*common_candidates(tune), *front]
     last = float(tune.chances[:, -1].mean())
     chosen = {
-        name: cheapest(candidates, last - drop).thresholds for name, drop in ACCURACY_DROPS.items()
+        name: cheapest(candidates, last - drop).thresholds for name, drop in accuracy_drops.items()
     }
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
+    disagreements = drops
+    if agreement is not split:
+        certify = agreement.take(certifying)
+        disagreements = {name: drop_bound(certify, point) for name, point in chosen.items()}
     return {
         name: split.point(
             thresholds,
             Certificate(
                 max_accuracy_drop=drops[name],
+                max_disagreement=disagreements[name],
                 holds_with_probability=1 - DELTA,
                 num_rows=certify.num_rows,
             ),

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from models.bundle.errors import UserError
+from models.bundle.manifest import Input
 from training.config import TrainConfig
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class CheckpointError(UserError):
@@ -23,8 +24,8 @@ class Checkpoint:
 
     `order` holds the rows of that epoch's batches, `loss_sum` and `num_correct` what its steps
     gave. `average` is the weights' moving average. `mean` and `std` are the training split's, per
-    channel; `best_score` is the highest mean over exits of selection accuracy so far; `git_commit`
-    is where the run started.
+    channel; `best_score` is the highest mean over exits of selection accuracy so far; `input`
+    is what images are fitted to; `git_commit` is where the run started.
     """
 
     config: TrainConfig
@@ -40,10 +41,14 @@ class Checkpoint:
     optimizer: dict[str, Any]
     random_state: dict[str, torch.Tensor]
     labels: list[str]
-    image_shape: list[int]
+    input: Input
     mean: list[float]
     std: list[float]
     git_commit: str
+
+    @property
+    def image_shape(self) -> list[int]:
+        return [self.input.height, self.input.width, self.input.channels]
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -56,10 +61,17 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Writes aside and renames: a reader, or a kill, sees the old file or the new one."""
-    fields = vars(checkpoint) | {"config": checkpoint.config.model_dump(), "schema": SCHEMA}
+    records = {"config": checkpoint.config.model_dump(), "input": checkpoint.input.model_dump()}
     aside = path.with_suffix(".tmp")
-    torch.save(fields, aside)
-    os.replace(aside, path)
+    try:
+        torch.save(vars(checkpoint) | records | {"schema": SCHEMA}, aside)
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter when the disk is full
+        aside.unlink(missing_ok=True)
+        reason = f"{error}".partition("\n")[0]
+        raise CheckpointError(
+            f"cannot save {path}: {reason}; what was saved there before is kept"
+        ) from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -70,7 +82,10 @@ def load(path: Path) -> Checkpoint:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         if fields.pop("schema") != SCHEMA:
             raise CheckpointError(f"{path} was written by another version of Offramp")
-        return Checkpoint(**fields | {"config": TrainConfig(**fields["config"])})
+        return Checkpoint(
+            **fields
+            | {"config": TrainConfig(**fields["config"]), "input": Input(**fields["input"])}
+        )
     except CheckpointError:
         raise
     except Exception as error:  # torch.load raises errors of no common base

@@ -1,4 +1,4 @@
-"""`offramp train`, `export` and `evaluate`."""
+"""`offramp train`, `export`, `attach` and `evaluate`."""
 
 import json
 import os
@@ -6,20 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 
 from models.bundle.bundle import load_bundle
 from models.bundle.errors import UserError
+from models.bundle.manifest import Resize
 from models.bundle.profile import hardware
-from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
 from training import comparison, loop, overhead, report
 from training import evaluate as evaluation
 from training import export as exporting
+from training.attaching.attach import attach as attach_exits
+from training.attaching.order import Order
+from training.attaching.read import Options
 from training.config import RECIPES, TrainConfig
-from training.data import DataError, load_images
+from training.data import ImageSource
+from training.data.layout import open_rows
 from training.distributed import leave
 from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.reproduce import reproduce as run_experiment
@@ -40,7 +45,7 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
         name = "".join(f"{part}: " for part in first["loc"])
         raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
     with network_errors():
-        best = loop.train(config, run)
+        best = loop.train(config, run, is_rehearsed=True)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
     leave()
 
@@ -96,19 +101,72 @@ def export(
     print(f"wrote {path}")
 
 
-def evaluate(path: Path, data: str, out: Path | None) -> None:
-    bundle = load_bundle(path)
-    manifest, expected = bundle.manifest, bundle.manifest.input
-    test = load_images(data, "test", expected.height)
-    if test.names != manifest.labels:
-        raise DataError(f"the labels of {data} are not those of {path}")
-    if test.images.shape[1:] != (expected.height, expected.width, expected.channels):
-        raise DataError(f"{data} has images of another shape than {path} takes")
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    logits = exporting.logits_with_progress(runner, test.images.numpy(), "evaluating")
-    results = evaluation.evaluate(
-        bundle, logits, test.labels.numpy(), data=Path(data).name, split="test"
+def attach(
+    model: Path,
+    data: str,
+    name: str,
+    version: int,
+    zoo: Path,
+    *,
+    num_exits: int | None,
+    at: str | None,
+    labels: Path | None,
+    uses_labels: bool,
+    size: int | None,
+    resize: Resize,
+    mean: str | None,
+    std: str | None,
+    channels_first: bool | None,
+    max_disagreement: float,
+    int8: bool,
+    cache: Path | None,
+    seed: int,
+) -> None:
+    """Attaches exits and prints the report."""
+    means, stds = numbers("--mean", mean), numbers("--std", std)
+    order = Order(
+        model=model,
+        data=data,
+        name=name,
+        version=version,
+        zoo=zoo,
+        options=Options(size, resize, means, stds, channels_first),
+        num_exits=num_exits,
+        tensors=tuple(at.split(",")) if at else (),
+        labels=labels,
+        uses_labels=uses_labels,
+        max_disagreement=max_disagreement,
+        int8=int8,
+        cache=cache,
+        seed=seed,
     )
+    try:
+        path = attach_exits(order)
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on") from None
+    print((path / "report.md").read_text())
+    print(f"wrote {path}; next: offramp serve --zoo {zoo}")
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise UserError(f"{option} takes numbers, one or one a channel, not {text!r}") from error
+
+
+def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool = False) -> None:
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    rows = open_rows(data, "test", manifest.labels)
+    source = ImageSource(rows, manifest.input, "skip" if skip_undecodable else "refuse")
+    graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
+    tested = np.arange(len(rows.labels))
+    logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")
+    results = evaluation.evaluate(bundle, logits, labels, data=Path(data).name, split="test")
     print(report.markdown(results))
     if out is not None:
         report.write(results, out)

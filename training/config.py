@@ -1,18 +1,26 @@
 """Everything that decides a training run, as one frozen record that travels with its checkpoint."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from models.bundle.manifest import Colour, Resize
+
 LossName = Literal["distillation", "exit-wise"]
 Teachers = Literal["last", "all-later"]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
     """A training run. Two runs with equal configs on one machine give equal weights.
 
-    `data` is "digits", a directory of parquet files or of image folders, or a hub name. `net` is a
-    preset or the function of a user's own network, "file.py:function".
+    `data` is "digits", a parquet file, a directory of parquet files or of image folders, or a hub
+    name. `net` is a preset, the function of a user's own network, "file.py:function", or
+    "transformers:" and a pretrained model's directory or hub name.
+
+    Images become squares of `image_size`; without it all must have one size. `resize` says how, as
+    the bundle's manifest does, `ground` too; `crop_share` is how much of the scaled short side
+    `crop` keeps, all if None. Images that cannot be decoded are refused or skipped.
 
     `teachers` are the exits that every exit learns to imitate. `distillation_temperature` is
     constant where given; else it is annealed from 1, rising while the last exit's softened
@@ -22,7 +30,9 @@ class TrainConfig(BaseModel):
     Of every class, `images_per_class` rows are used, all if None; they include
     `selection_per_class` rows that choose the best epoch. Apart from them, `calibration_per_class`
     rows are kept for export, and up to `unlabelled_per_class` more are learned from without their
-    labels: half of each batch, if there are any.
+    labels: half of each batch, if there are any. Where a share is given it takes the place of the
+    number: `images_share` and `calibration_share` are of the class's rows, `selection_share` is of
+    the images it is part of.
 
     `start_from` is an earlier run, on the same data, whose best weights the first step starts from;
     what is kept apart now must have been kept apart there.
@@ -31,6 +41,12 @@ class TrainConfig(BaseModel):
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
     `decay_epochs` are where the "step" schedule divides the learning rate by ten.
+
+    `freeze` leaves the segments as they are and trains the exit heads alone;
+    `backbone_learning_rate` is the segments' own.
+
+    `random_resized_crop` trains on parts of the images, of at least 8 % of their area, as networks
+    for ImageNet are; `crop_padding` shifts them by a few pixels instead, as for CIFAR.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +54,10 @@ class TrainConfig(BaseModel):
     data: str
     net: str
     image_size: PositiveInt | None = None
+    resize: Resize = "crop"
+    crop_share: Share | None = None
+    ground: Colour = (255, 255, 255)
+    undecodable: Literal["refuse", "skip"] = "refuse"
 
     loss: LossName = "distillation"
     teachers: Teachers = "last"
@@ -48,6 +68,9 @@ class TrainConfig(BaseModel):
     selection_per_class: NonNegativeInt = 50
     calibration_per_class: NonNegativeInt = 25
     unlabelled_per_class: NonNegativeInt = 0
+    images_share: Share | None = None
+    selection_share: Share | None = None
+    calibration_share: Share | None = None
     seed: NonNegativeInt = 0
 
     start_from: str | None = None
@@ -58,6 +81,8 @@ class TrainConfig(BaseModel):
     decay_epochs: tuple[int, ...] = (150, 225)
     warmup_epochs: float = Field(0, ge=0)
     learning_rate: float = Field(0.1, gt=0)
+    backbone_learning_rate: float | None = Field(None, gt=0)
+    freeze: Literal["backbone"] | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -65,6 +90,7 @@ class TrainConfig(BaseModel):
 
     flip: bool = True
     crop_padding: NonNegativeInt = 4
+    random_resized_crop: bool = False
 
     bf16: bool = False
     compile: bool = False
@@ -74,6 +100,18 @@ class TrainConfig(BaseModel):
         parts = self.micro_batches * (2 if self.unlabelled_per_class else 1)
         if self.batch_size % parts:
             raise ValueError(f"a batch of {self.batch_size} cannot be cut into {parts} equal parts")
+        return self
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.random_resized_crop and self.crop_padding:
+            raise ValueError("random_resized_crop takes the place of crop_padding: set it to 0")
+        if self.images_per_class is not None and self.images_share is not None:
+            raise ValueError("images_per_class and images_share exclude each other")
+        if self.crop_share is not None and self.resize != "crop":
+            raise ValueError(f"crop_share is for resize=crop, not {self.resize}: set it to null")
+        if self.freeze and self.backbone_learning_rate is not None:
+            raise ValueError("a frozen backbone has no learning rate")
         return self
 
     @model_validator(mode="after")
@@ -90,6 +128,10 @@ RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
     "paper-imagenet": {
         "image_size": 224,
+        "crop_share": 0.875,
+        "random_resized_crop": True,
+        "crop_padding": 0,
+        "selection_share": 0.1,
         "distillation_confidence": 0.1,
         "epochs": 90,
         "batch_size": 256,

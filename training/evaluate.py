@@ -1,6 +1,6 @@
 """What a bundle's exported segments give on labelled images, through the served stop rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import Certificate, Record
+from models.bundle.manifest import Certificate, JudgedBy, Record
 from models.bundle.policy import policy_at, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from training.measures import (
@@ -38,7 +38,8 @@ class ConfidenceResult(Record):
 class ExitResult(Record):
     """One exit alone, and the mean of the probabilities of all exits so far.
 
-    `budget_exit` answers in the paper's budget mode where the budget is this exit's MACs.
+    `agreement` is the share of answers that are the last exit's. `budget_exit` answers in the
+    paper's budget mode where the budget is this exit's MACs.
     """
 
     exit: PositiveInt
@@ -46,6 +47,7 @@ class ExitResult(Record):
     macs_all_heads: int
     top1: float
     top5: float
+    agreement: float
     budget_exit: PositiveInt
     ensemble_top1: float
     ensemble_top5: float
@@ -61,13 +63,20 @@ class FallShare(Record):
 
 
 class Report(Record):
-    """Results on one split; `curve` has one policy per threshold of `curve_thresholds`."""
+    """Results on one split; `curve` has one policy per threshold of `curve_thresholds`.
+
+    Answers are right, here and where the operating points were chosen, where they equal what
+    `judged_by` and `points_judged_by` name: the label, or the last exit's answer.
+    """
 
     model: str
     version: int
     data: str
     split: str
     num_rows: int
+    judged_by: JudgedBy
+    points_judged_by: JudgedBy
+    notes: tuple[str, ...] = ()
     exits: list[ExitResult]
     falls: list[FallShare]
     operating_points: dict[str, PolicyResult]
@@ -80,26 +89,43 @@ def all_logits(
     runner: SegmentRunner, images: NDArray[np.uint8], progress: Callable[[int], object]
 ) -> list[Floats]:
     """Logits of every exit, (rows, classes) each; `progress` is told of rows as they finish."""
-    chunks: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
-    for start in range(0, len(images), CHUNK):
-        features: Arrays = [images[start : start + CHUNK]]
+    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+    return logits_of_batches(runner, chunks, progress)
+
+
+def logits_of_batches(
+    runner: SegmentRunner,
+    batches: Iterable[NDArray[np.uint8]],
+    progress: Callable[[int], object],
+) -> list[Floats]:
+    """The same for batches of images that come one at a time."""
+    logits: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
+    for images in batches:
+        features: Arrays = [images]
         for exit in range(1, runner.num_exits + 1):
             features = runner.run_segment(exit, features)
-            chunks[exit - 1].append(runner.run_head(exit, features))
-        progress(len(features[0]))
-    return [np.concatenate(logits) for logits in chunks]
+            logits[exit - 1].append(runner.run_head(exit, features))
+        progress(len(images))
+    return [np.concatenate(each) for each in logits]
 
 
 def evaluate(
-    bundle: Bundle, logits: list[Floats], labels: Labels, *, data: str, split: str
+    bundle: Bundle, logits: list[Floats], labels: Labels | None, *, data: str, split: str
 ) -> Report:
-    """The report of a bundle from the logits its segments gave."""
+    """The report of a bundle from the logits its segments gave.
+
+    Without labels the last exit's answers take their place.
+    """
+    judged_by: JudgedBy = "last_exit" if labels is None else "labels"
+    last_answers: Labels = logits[-1].argmax(axis=1)
+    labels = last_answers if labels is None else labels
     temperatures = [e.calibration_temperature for e in bundle.calibration.exits]
     probabilities = [
         calibrated_probabilities(z, t) for z, t in zip(logits, temperatures, strict=True)
     ]
     confidences = np.stack([confidence(p) for p in probabilities], axis=1)
-    is_right = np.stack([z.argmax(axis=1) == labels for z in logits], axis=1)
+    answers = np.stack([z.argmax(axis=1) for z in logits], axis=1)
+    is_right, agrees = answers == labels[:, None], answers == last_answers[:, None]
     points = bundle.calibration.operating_points
     return Report(
         model=bundle.manifest.name,
@@ -107,16 +133,18 @@ def evaluate(
         data=data,
         split=split,
         num_rows=len(labels),
+        judged_by=judged_by,
+        points_judged_by=bundle.calibration.judged_by,
         exits=exit_results(bundle, logits, probabilities, labels),
         falls=fall_shares(probabilities, labels),
         operating_points={
-            name: run_policy(bundle, policy_at(point), confidences, is_right)
+            name: run_policy(bundle, policy_at(point), confidences, is_right, agrees)
             for name, point in points.items()
         },
         certificates={name: p.certificate for name, p in points.items() if p.certificate},
         curve_thresholds=THRESHOLDS,
         curve=[
-            run_policy(bundle, policy_of_threshold(t, len(logits)), confidences, is_right)
+            run_policy(bundle, policy_of_threshold(t, len(logits)), confidences, is_right, agrees)
             for t in THRESHOLDS
         ],
     )
@@ -141,6 +169,7 @@ def exit_results(
                 macs_all_heads=segments[i] + sum(heads[: i + 1]),
                 top1=top_k_accuracy(p, labels, 1),
                 top5=top_k_accuracy(p, labels, 5),
+                agreement=float((z.argmax(axis=1) == logits[-1].argmax(axis=1)).mean()),
                 budget_exit=in_budget[i],
                 ensemble_top1=top_k_accuracy(total, labels, 1),
                 ensemble_top5=top_k_accuracy(total, labels, 5),

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from models.bundle.bundle import load_bundle, sha256
 from models.bundle.confidence import Floats
@@ -27,7 +26,6 @@ from models.bundle.manifest import (
     Calibration,
     CostProfile,
     File,
-    Input,
     Manifest,
     Provenance,
     Record,
@@ -39,11 +37,14 @@ from training import checkpoint, report
 from training.augment import normalised
 from training.calibrate import MAX_ACCURACY_DROP, calibrate
 from training.checkpoint import Checkpoint
-from training.data import LabelledImages, load_images, open_images
-from training.evaluate import all_logits, evaluate
-from training.graphs import ExportError, check_parity, export_graphs
+from training.data import ImageSource
+from training.data.rows import Index, Labels
+from training.evaluate import all_logits, evaluate, logits_of_batches
+from training.graphs import ExportError, check_independence, check_parity, export_graphs
+from training.progress import Progress
 from training.quantize import Graphs, check_accuracy, quantized
-from training.run import BEST, SPLITS
+from training.run import BEST
+from training.run_data import RunData, open_data
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
@@ -72,19 +73,15 @@ def export(
     if target.exists():
         raise ExportError(f"{target} exists; bundles are immutable, choose another version")
     saved = checkpoint.load(run / BEST)
-    train = open_images(saved.config.data, "train", saved.config.image_size)
-    test = load_images(saved.config.data, "test", saved.config.image_size)
-    if not (run / SPLITS).is_file():
-        raise ExportError(f"{run / SPLITS} is missing: which rows calibrate is not known")
-    rows = np.load(run / SPLITS)["calibration"]
-    if len(rows) < PARITY_ROWS:
-        raise ExportError(f"{run} kept {len(rows)} rows for calibration; {PARITY_ROWS} are needed")
-    calibration = train.take(rows)
+    data = open_data(saved.config, run, is_new=False)
+    num_rows = len(data.splits.calibration)
+    if num_rows < PARITY_ROWS:
+        raise ExportError(f"{run} kept {num_rows} rows for calibration; {PARITY_ROWS} are needed")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
     try:
         fit = partial(calibrate, max_accuracy_drop=max_accuracy_drop)
-        _write(aside, saved, name, version, calibration, test, fit, int8=int8)
+        _write(aside, saved, name, version, data, fit, int8=int8)
         aside.chmod(0o755)
         os.rename(aside, target)
     except BaseException:
@@ -98,43 +95,45 @@ def _write(
     saved: Checkpoint,
     name: str,
     version: int,
-    calibration_data: LabelledImages,
-    test: LabelledImages,
+    data: RunData,
     fit: Callable[..., Calibration],
     *,
     int8: bool,
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
-    graphs = checked_graphs(saved, calibration_data.images[:PARITY_ROWS])
-    logits = logits_of(graphs, calibration_data, "calibrating")
+    rows = data.splits.calibration
+    some = data.train.take(rows[:RANGE_ROWS]).images
+    graphs = checked_graphs(saved, some[:PARITY_ROWS])
+    logits, labels = logits_of(graphs, data.train, rows, "calibrating")
     if int8:
-        graphs = quantized(*graphs, calibration_data.images[:RANGE_ROWS].numpy())
-        float_logits, logits = logits, logits_of(graphs, calibration_data, "calibrating int8")
-        check_accuracy(float_logits, logits, calibration_data.labels.numpy())
+        graphs = quantized(*graphs, some.numpy())
+        float_logits = logits
+        logits, labels = logits_of(graphs, data.train, rows, "calibrating int8")
+        check_accuracy(float_logits, logits, labels)
     segments, heads, content = graphs
     runner = SegmentRunner(segments, heads, content)
-    calibration = fit(logits, calibration_data.labels.numpy(), segments, heads)
+    calibration = fit(logits, labels, segments, heads)
     cost = profile_with_progress(runner)
     for file, graph in content.items():
         (directory / file).write_bytes(graph)
-    height, width, channels = saved.image_shape
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         version=version,
-        input=Input.model_validate({"height": height, "width": width, "channels": channels}),
+        input=saved.input,
         labels=tuple(saved.labels),
         segments=tuple(segments),
         exit_heads=tuple(heads),
-        calibration=_write_record(directory, CALIBRATION, calibration),
-        cost=_write_record(directory, COST, cost),
+        calibration=write_record(directory, CALIBRATION, calibration),
+        cost=write_record(directory, COST, cost),
         provenance=_provenance(saved, "int8" if int8 else "float32"),
     )
-    _write_record(directory, MANIFEST, manifest)
+    write_record(directory, MANIFEST, manifest)
     bundle = load_bundle(directory)
-    logits = logits_with_progress(runner, test.images.numpy(), "testing")
-    data = manifest.provenance.data
-    report.write(evaluate(bundle, logits, test.labels.numpy(), data=data, split="test"), directory)
+    tested = np.arange(len(data.test.labels))
+    logits, labels = logits_of(graphs, data.test, tested, "testing")
+    source = manifest.provenance.data
+    report.write(evaluate(bundle, logits, labels, data=source, split="test"), directory)
 
 
 def checked_graphs(saved: Checkpoint, images: Tensor) -> Graphs:
@@ -150,12 +149,24 @@ def checked_graphs(saved: Checkpoint, images: Tensor) -> Graphs:
     with torch.no_grad():
         expected = net(normalised(images, mean, std))
     check_parity(expected, logits_with_progress(runner, images.numpy(), "checking parity"))
+    check_independence(runner, images.numpy())
     return segments, heads, content
 
 
-def logits_of(graphs: Graphs, data: LabelledImages, title: str) -> list[Floats]:
-    """Logits of every exit, (rows, classes) each, of graphs that are no bundle yet."""
-    return logits_with_progress(SegmentRunner(*graphs), data.images.numpy(), title)
+def logits_of(
+    graphs: Graphs, source: ImageSource, rows: Index, title: str
+) -> tuple[list[Floats], Labels]:
+    """Logits of every exit, (rows, classes) each, of graphs that may be no bundle yet; labels."""
+    runner, used = SegmentRunner(*graphs), [rows[:0]]
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for index, part in source.batches(rows):
+            used.append(index)
+            yield part.numpy()
+
+    with Progress(len(rows), title, "row") as bar:
+        logits = logits_of_batches(runner, images(), bar.update)
+    return logits, source.rows.labels[np.concatenate(used)]
 
 
 def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Provenance:
@@ -172,7 +183,7 @@ def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Pro
     )
 
 
-def _write_record(directory: Path, file: str, record: Record) -> File:
+def write_record(directory: Path, file: str, record: Record) -> File:
     content = (record.model_dump_json(indent=1) + "\n").encode()
     (directory / file).write_bytes(content)
     return File(file=file, sha256=sha256(content))
@@ -181,12 +192,12 @@ def _write_record(directory: Path, file: str, record: Record) -> File:
 def logits_with_progress(
     runner: SegmentRunner, images: NDArray[np.uint8], title: str
 ) -> list[Floats]:
-    """Logits of every exit, (rows, classes) each, under a progress bar."""
-    with tqdm(total=len(images), desc=title, unit="row") as bar:
+    """Logits of every exit, (rows, classes) each, and how far it is."""
+    with Progress(len(images), title, "row") as bar:
         return all_logits(runner, images, bar.update)
 
 
 def profile_with_progress(runner: SegmentRunner) -> CostProfile:
-    """This host's cost profile, under a progress bar."""
-    with tqdm(total=RUNS, desc="profiling", unit="round") as bar:
+    """This host's cost profile, and how far it is."""
+    with Progress(RUNS, "profiling", "round") as bar:
         return measure(runner, progress=bar.update)

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle.bundle import sha256
+from models.bundle.confidence import Floats
 from models.bundle.errors import UserError
 from models.bundle.manifest import Graph
 from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.multi_exit import Features, MultiExitNet
 
 DTYPES = {torch.uint8: "uint8", torch.float32: "float32"}
@@ -99,15 +102,20 @@ def _export(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecated calls
-        program = torch.onnx.export(
-            piece,
-            tuple(features),
-            input_names=list(input_names),
-            output_names=list(output_names),
-            dynamic_shapes={"features": tuple({0: torch.export.Dim("batch")} for _ in features)},
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                piece,
+                tuple(features),
+                input_names=list(input_names),
+                output_names=list(output_names),
+                dynamic_shapes={
+                    "features": tuple({0: torch.export.Dim("batch")} for _ in features)
+                },
+                dynamo=True,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter's errors have no common base
+            raise ExportError(f"{stem} cannot be exported: {reason(error)}") from error
     if program is None:
         raise ExportError(f"{stem} could not be exported")
     model = program.model_proto
@@ -128,6 +136,13 @@ def _export(
         parameters=sum(p.numel() for p in module.parameters()),
     )
     return ExportedGraph(entry, content)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what is at the bottom of it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error}".strip().partition("\n")[0] or type(error).__name__
 
 
 def _spec(name: str, tensor: Tensor) -> TensorSpec:
@@ -162,3 +177,34 @@ def check_parity(expected: Sequence[Tensor], actual: Sequence[np.ndarray]) -> fl
                 f"{PARITY_TOLERANCE} is allowed"
             )
     return max(differences)
+
+
+def check_independence(runner: SegmentRunner, images: NDArray[np.uint8]) -> float:
+    """The largest difference of a logit between an image alone, in company and in another order.
+
+    Raises ExportError above the tolerance: the server decides which images share a batch.
+    """
+    together = run_all(runner, images)
+    turned = [logits[::-1] for logits in run_all(runner, images[::-1])]
+    alone = [run_all(runner, image[None]) for image in images]
+    differences = []
+    for k, logits in enumerate(together):
+        single = np.concatenate([each[k] for each in alone])
+        differences.append(float(max(np.abs(logits - x).max() for x in (single, turned[k]))))
+        if not differences[-1] <= PARITY_TOLERANCE:
+            raise ExportError(
+                f"exit {k + 1} answers an image otherwise when others are in its batch: a logit "
+                f"differs by {differences[-1]:.2g}, {PARITY_TOLERANCE} is allowed; no layer may "
+                "mix the rows of a batch (batch normalisation needs its running statistics)"
+            )
+    return max(differences)
+
+
+def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[Floats]:
+    """Logits of every exit on one batch."""
+    features: Arrays = [np.ascontiguousarray(images)]
+    logits = []
+    for exit in range(1, runner.num_exits + 1):
+        features = runner.run_segment(exit, features)
+        logits.append(runner.run_head(exit, features))
+    return logits

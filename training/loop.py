@@ -5,32 +5,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.bundle.errors import UserError
 from training import checkpoint
 from training.config import TrainConfig
 from training.distributed import join
-from training.run import BEST, LAST, SPLITS, Run, percents
+from training.rehearsal import rehearse
+from training.run import BEST, LAST, Run, percents
 
 
-def train(config: TrainConfig, directory: Path, log: Callable[[str], None] = tqdm.write) -> Path:
+def train(
+    config: TrainConfig,
+    directory: Path,
+    log: Callable[[str], None] = tqdm.write,
+    *,
+    is_rehearsed: bool = False,
+) -> Path:
     """Trains, or goes on training, the run in `directory`; returns the best checkpoint's path.
 
     Killed at any moment, the same call resumes after the last checkpoint and, on the CPU, ends
     with the same weights. SIGINT or SIGTERM leaves a checkpoint and raises Stopped. The best epoch
     is the one with the highest mean over exits of selection accuracy; without a selection split,
-    the last. Started by `torchrun`, its processes share every batch.
+    the last. Started by `torchrun`, its processes share every batch. `is_rehearsed` tries, before
+    the first epoch, what export will do.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file, not a run's directory")
     directory.mkdir(parents=True, exist_ok=True)
     with join() as world:
-        run = Run(config, directory, world)
+        run = Run(config, directory, world, log)
+        if world.is_main:
+            for note in run.data.notes:
+                log(note)
         if (directory / LAST).exists():
             run.restore(checkpoint.load(directory / LAST))
             log(f"resuming {directory} after epoch {run.epoch}, step {run.step}")
+        elif is_rehearsed and world.is_main:
+            rehearse(run)
         if world.is_main:
-            np.savez(directory / SPLITS, **vars(run.splits))
+            run.data.keep(directory)
         with stopping_on_signals(run):
             while run.epoch < config.epochs:
                 run.train_epoch()

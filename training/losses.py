@@ -26,8 +26,10 @@ LOSS_SCALE = 10.0
 
 
 def exit_wise_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """The baseline: the sum over exits of their cross-entropy on the labelled rows."""
-    return torch.stack([F.cross_entropy(z, labels) for z in logits]).sum()
+    """The baseline: the sum over exits of their cross-entropy on labelled rows, 0 without any."""
+    num_labelled = (labels != UNLABELLED).sum().clamp(min=1)
+    sums = [F.cross_entropy(z, labels, reduction="sum") for z in logits]
+    return torch.stack(sums).sum() / num_labelled
 
 
 def distillation_loss(

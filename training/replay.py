@@ -13,9 +13,10 @@ FREE = Spend(0.0, 0.0)
 
 
 class PolicyResult(Record):
-    """A policy over the whole split."""
+    """A policy over the whole split; `agreement` is the share of the last exit's answers."""
 
     accuracy: float
+    agreement: float
     mean_macs: float
     exit_shares: list[float]
     stop_reasons: dict[str, int]
@@ -26,13 +27,17 @@ def run_policy(
     policy: Policy,
     confidences: NDArray[np.floating],
     is_right: NDArray[np.bool_],
+    agrees: NDArray[np.bool_],
 ) -> PolicyResult:
-    """Sends every row through the stop rule; `confidences`, `is_right`: (rows, exits)."""
+    """Sends every row through the stop rule; all arrays are (rows, exits).
+
+    `agrees` says whether an exit's answer is the last one's.
+    """
     segments = np.cumsum([graph.macs for graph in bundle.manifest.segments])
     heads = [graph.macs for graph in bundle.manifest.exit_heads]
     exits: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
-    macs = hits = 0
+    macs = hits = num_agreeing = 0
     for row, row_confidences in enumerate(confidences.tolist()):
         ran, reason = walk(policy, row_confidences)
         exit = ran[-1]
@@ -40,9 +45,11 @@ def run_policy(
         reasons[reason] += 1
         macs += int(segments[exit - 1]) + sum(heads[k - 1] for k in ran)
         hits += bool(is_right[row, exit - 1])
+        num_agreeing += bool(agrees[row, exit - 1])
     rows = len(confidences)
     return PolicyResult(
         accuracy=hits / rows,
+        agreement=num_agreeing / rows,
         mean_macs=macs / rows,
         exit_shares=[exits[k] / rows for k in range(1, policy.num_exits + 1)],
         stop_reasons=dict(reasons),

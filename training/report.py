@@ -18,12 +18,31 @@ def markdown(report: Report) -> str:
         f"# {report.model} version {report.version} on {report.data}, {report.split} split",
         f"{report.num_rows} rows, measured on the exported segments through the served stop rule; "
         "docs/evaluation.md says what each column means.",
+        *judgement(report),
+        *report.notes,
         exits_table(report),
         confidence_table(report),
         falls_table(report),
         points_table(report),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+RIGHT = {
+    "labels": "where it equals the label",
+    "last_exit": "where it equals the last exit's: there are no labels",
+}
+
+
+def judgement(report: Report) -> list[str]:
+    """What accuracy means here, where labels were not all there was to go by."""
+    if (report.judged_by, report.points_judged_by) == ("labels", "labels"):
+        return []
+    return [
+        f"An answer counts as right {RIGHT[report.judged_by]}. The operating points were chosen "
+        "and certified on other rows, where an answer counted as right "
+        f"{RIGHT[report.points_judged_by]}."
+    ]
 
 
 def exits_table(report: Report) -> str:
@@ -36,14 +55,14 @@ def exits_table(report: Report) -> str:
                 str(e.exit),
                 f"{e.macs / 1e6:.2f}",
                 f"{e.macs_all_heads / 1e6:.2f}",
-                *map(percent, (e.top1, e.top5)),
+                *map(percent, (e.top1, e.top5, e.agreement)),
                 str(e.budget_exit),
                 *map(percent, (chosen.top1, chosen.top5, e.ensemble_top1, e.ensemble_top5)),
             ]
         )
     return table(
-        "exit | M MACs | M MACs, all heads | top-1 % | top-5 % | budget mode: exit | top-1 % "
-        "| top-5 % | ensemble top-1 % | ensemble top-5 %",
+        "exit | M MACs | M MACs, all heads | top-1 % | top-5 % | agreement % "
+        "| budget mode: exit | top-1 % | top-5 % | ensemble top-1 % | ensemble top-5 %",
         rows,
     )
 
@@ -84,13 +103,16 @@ def points_table(report: Report) -> str:
                 percent(point.accuracy),
                 percent(last.top1 - point.accuracy),
                 percent(promise.max_accuracy_drop if promise else None),
+                percent(1 - point.agreement),
+                percent(promise.max_disagreement if promise else None),
                 f"{point.mean_macs / 1e6:.2f}",
                 f"{100 * point.mean_macs / last.macs:.0f}%",
                 " ".join(f"{100 * share:.1f}" for share in point.exit_shares),
             ]
         )
     return table(
-        "operating point | top-1 % | points lost | at most, certified | mean M MACs "
+        "operating point | top-1 % | points lost | at most, certified "
+        "| answers that differ % | at most, certified | mean M MACs "
         "| of the last exit's | share per exit %",
         rows,
     )

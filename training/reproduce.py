@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 from scipy.special import softmax
-from tqdm import tqdm
 
 from models.bundle.errors import UserError
 from models.bundle.manifest import Graph, Record
 from models.bundle.runner import SegmentRunner
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
-from training.data import LabelledImages, load_images, open_images
+from training.data import LabelledImages
 from training.evaluate import all_logits
 from training.export import checked_graphs
 from training.measures import top_k_accuracy
-from training.run import SPLITS, Stopped
+from training.progress import Progress
+from training.run import Stopped
+from training.run_data import open_data
 
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
 NUM_PARITY_ROWS = 32
@@ -130,8 +131,11 @@ def reproduce(
     pool = ThreadPoolExecutor(num_jobs)
     try:
         futures = [pool.submit(run, *pair) for pair in pairs]
-        done = tqdm(as_completed(futures), "runs", total=len(futures), unit="run")
-        results = [future.result() for future in done]
+        results = []
+        with Progress(len(futures), "runs", "run") as bar:
+            for future in as_completed(futures):
+                results.append(future.result())
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
     return sorted(results, key=lambda r: (experiment.methods.index(r.method), r.seed))
@@ -184,9 +188,9 @@ def run_plan(directory: Path) -> None:
     plan = Plan.model_validate_json((directory / PLAN).read_bytes())
     config = plan.config
     best = checkpoint.load(loop.train(config, directory, print))
-    source = open_images(config.data, "train", config.image_size)
-    selection = source.take(np.load(directory / SPLITS)["selection"])
-    test = load_images(config.data, "test", config.image_size)
+    data = open_data(config, directory, is_new=False)
+    selection = data.train.take(data.splits.selection)
+    test = data.test.take(np.arange(len(data.test.labels)))
     segments, heads, content = checked_graphs(best, selection.images[:NUM_PARITY_ROWS])
     runner = SegmentRunner(segments, heads, content)
     result = RunResult(

@@ -1,10 +1,11 @@
 """A training run: all its state, one step of it, and what a checkpoint keeps of it."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,55 +17,69 @@ from models.bundle.errors import UserError
 from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
-from training.augment import channel_statistics, flipped, normalised, shifted
+from training.augment import normalised
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
-from training.data import DataError, Splits, open_images, split_rows
+from training.data import DataError, LabelledImages
 from training.distributed import World
+from training.feed import HELD_BYTES, feed_of
 from training.losses import (
-    UNLABELLED,
     annealed,
     distillation_loss,
     exit_wise_loss,
     mean_confidence,
 )
+from training.progress import Progress
+from training.run_data import RunData, earlier_splits, open_data
 from training.schedule import learning_rate
 
-LAST, BEST, SPLITS = "last.pt", "best.pt", "splits.npz"
+LAST, BEST = "last.pt", "best.pt"
 SAVE_INTERVAL_S = 600.0
+SELECTION_BATCH = 250
 
 
 class Stopped(UserError):
     """The run was asked to stop and has left a checkpoint; the message says how to go on."""
 
 
+class Diverged(UserError):
+    """The loss is no finite number any more; the message says what is kept."""
+
+
 class Run:
     """One training run in `directory`: its network, optimiser, data and progress."""
 
-    def __init__(self, config: TrainConfig, directory: Path, world: World) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: Path,
+        world: World,
+        log: Callable[[str], None] = tqdm.write,
+    ) -> None:
         self.config, self.directory, self.world = config, directory, world
         if config.micro_batches % world.size:
             raise UserError(
                 f"{config.micro_batches} micro-batches cannot be shared by {world.size} processes; "
                 f"try --set micro_batches={world.size}"
             )
-        source = open_images(config.data, "train", config.image_size)
-        self.splits = split_rows(source.labels, config)
-        train = source.take(np.append(self.splits.train, self.splits.unlabelled))
-        train.labels[len(self.splits.train) :] = UNLABELLED
-        self.train, self.selection = train, source.take(self.splits.selection)
+        is_new = not (directory / LAST).exists()
+        self.data = open_data(config, directory, is_new=is_new)
+        self.splits, self.image_shape = self.data.splits, self.data.image_shape
+        self.feed = feed_of(self.data, config, world, log)
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"{len(self.splits.train)} training images do not fill one batch of "
+                f"{self.feed.num_labelled} training images do not fill one batch of "
                 f"{config.batch_size}"
             )
+        self.selection = self.held_selection()
         torch.manual_seed(config.seed)
         device = world.device
-        self.image_shape = list(train.images.shape[1:])
-        net = build(config.net, self.image_shape, len(train.names)).to(device)
+        net = build(config.net, self.image_shape, len(self.data.train.names)).to(device)
         if config.start_from is not None:
-            net.load_state_dict(earlier_weights(Path(config.start_from), config.net, self.splits))
+            net.load_state_dict(earlier_weights(Path(config.start_from), config.net, self.data))
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.freeze == "backbone":
+            self.net.segments.requires_grad_(requires_grad=False)
         self.replica = world.wrap(self.net)
         self.forward: Callable[[Tensor], list[Tensor]] = self.replica
         if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
@@ -72,7 +87,9 @@ class Run:
             self.forward = torch.compile(self.replica, mode=mode)
         self.average = None if config.ema_decay is None else averaged(self.net, config.ema_decay)
         self.optimizer = sgd(self.net, config)
-        self.mean, self.std = (x.to(device) for x in channel_statistics(train.images))
+        if net.normalisation is not None:
+            self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
+        self.mean, self.std = self.feed.mean.to(device), self.feed.std.to(device)
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
         )
@@ -84,12 +101,12 @@ class Run:
 
     @property
     def labelled_per_batch(self) -> int:
-        return self.config.batch_size // (2 if len(self.splits.unlabelled) else 1)
+        return self.config.batch_size // (2 if self.feed.num_unlabelled else 1)
 
     @property
     def steps_per_epoch(self) -> int:
         """Every labelled row is seen once; the last, incomplete batch is dropped."""
-        return len(self.splits.train) // self.labelled_per_batch
+        return self.feed.num_labelled // self.labelled_per_batch
 
     def restore(self, saved: Checkpoint) -> None:
         """Takes over everything a checkpoint holds."""
@@ -120,8 +137,8 @@ class Run:
             average=self.average.state_dict() if self.average is not None else None,
             optimizer=self.optimizer.state_dict(),
             random_state=checkpoint.random_state(),
-            labels=list(self.train.names),
-            image_shape=self.image_shape,
+            labels=list(self.data.train.names),
+            input=self.data.train.target,
             mean=self.mean.tolist(),
             std=self.std.tolist(),
             git_commit=self.git_commit,
@@ -132,26 +149,18 @@ class Run:
             for name in names:
                 checkpoint.save(self.snapshot(), self.directory / name)
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """These rows augmented, and their labels. Every process draws alike for all of them."""
-        device = self.world.device
-        images = self.train.images[rows].to(device, non_blocking=True)
-        images = normalised(images, self.mean, self.std)
-        if self.config.flip:
-            images = flipped(images)
-        if self.config.crop_padding:
-            images = shifted(images, self.config.crop_padding)
-        return images, self.train.labels[rows].to(device, non_blocking=True)
+    @property
+    def state(self) -> list[Tensor]:
+        """What is finite unless the run diverged."""
+        return [self.loss_sum, *self.net.parameters(), *self.net.buffers()]
 
     def train_step(self) -> None:
         """One optimiser step on the next batch of the epoch, this process's parts of it."""
         config, world = self.config, self.world
         rate = learning_rate(config, self.epoch + self.step / self.steps_per_epoch)
-        self.optimizer.param_groups[0]["lr"] = rate
-        start = self.step * config.batch_size
-        batch = self.batch(self.order[start : start + config.batch_size])
-        parts = list(zip(*(x.chunk(config.micro_batches) for x in batch), strict=True))
-        parts = parts[world.rank :: world.size]
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        parts = self.feed.parts(self.order, self.epoch, self.step)
         self.optimizer.zero_grad()
         confidence = torch.zeros((), device=world.device)
         for i, (images, labels) in enumerate(parts, start=1):
@@ -189,37 +198,53 @@ class Run:
 
         Begins where the epoch was left, if it was. Raises Stopped after a step, once asked to.
         """
-        self.net.train()
+        self.set_training()
         if self.step == 0:
-            self.order = draw_order(len(self.splits.train), len(self.splits.unlabelled))
+            self.order = draw_order(self.feed.num_labelled, self.feed.num_unlabelled)
             self.loss_sum.zero_()
             self.num_correct.zero_()
         saved_at = monotonic()
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        with tqdm(
-            total=self.steps_per_epoch,
-            initial=self.step,
-            desc=title,
-            unit="batch",
-            mininterval=1,
-            disable=None if self.world.is_main else True,  # no bar where no terminal is
+        with Progress(
+            self.steps_per_epoch, title, "step", initial=self.step, is_shown=self.world.is_main
         ) as bar:
             while self.step < self.steps_per_epoch:
                 self.train_step()
                 bar.update()
                 if self.is_asked_to_stop:
+                    self.refuse_divergence(*self.state)
                     self.save(LAST)
                     raise Stopped(
                         f"stopped in epoch {self.epoch + 1}; "
                         f"the same command goes on from {self.directory / LAST}"
                     )
                 if monotonic() - saved_at > SAVE_INTERVAL_S:
-                    self.save(LAST)
+                    if are_finite(
+                        *self.state
+                    ):  # the processes' clocks differ: no one else is asked
+                        self.save(LAST)
                     saved_at = monotonic()
                 if self.step % 10 == 0:
                     loss, shares = self.epoch_means()
-                    bar.set_postfix_str(f"loss {loss:.3f} {percents(shares)}")
+                    self.refuse_divergence(self.loss_sum)
+                    bar.describe(f"loss {loss:.3f}, right {percents(shares)} %")
         return self.epoch_means()
+
+    def refuse_divergence(self, *state: Tensor) -> None:
+        """Raises Diverged where one of these is no finite number, in any process."""
+        if self.world.any(not are_finite(*state)):
+            kept = " and ".join(name for name in (LAST, BEST) if (self.directory / name).exists())
+            raise Diverged(
+                f"training diverged in epoch {self.epoch + 1}: its loss is no finite number; "
+                f"{self.directory} keeps {kept or 'nothing'} of the epochs before; "
+                f"try a lower learning rate than {self.config.learning_rate} in a new run"
+            )
+
+    def set_training(self) -> None:
+        """A frozen backbone keeps its normalisation statistics too."""
+        self.net.train()
+        if self.config.freeze == "backbone":
+            self.net.segments.eval()
 
     def epoch_means(self) -> tuple[float, list[float]]:
         """Mean loss, and training accuracy per exit, of this process's rows of the epoch so far."""
@@ -232,15 +257,33 @@ class Run:
         net.eval()
         device = self.world.device
         correct = torch.zeros(self.net.num_exits, dtype=torch.int64)
+        num_rows = 0
         with torch.no_grad():
-            for start in range(0, len(self.selection), 250):
-                rows = slice(start, start + 250)
-                images = normalised(self.selection.images[rows].to(device), self.mean, self.std)
+            for images, labels in self.selection_batches():
+                num_rows += len(labels)
+                ready = normalised(images.to(device), self.mean, self.std)
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
-                    logits = net(images)
-                labels = self.selection.labels[rows]
+                    logits = net(ready)
                 correct += torch.stack([(z.argmax(1).cpu() == labels).sum() for z in logits])
-        return (correct / len(self.selection)).tolist()
+        return (correct / num_rows).tolist()
+
+    def held_selection(self) -> LabelledImages | None:
+        """The selection rows decoded, if they fit in memory."""
+        rows = self.splits.selection
+        if len(rows) * self.data.train.row_bytes > HELD_BYTES:
+            return None
+        return self.data.train.take(rows)
+
+    def selection_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 images and labels of the selection rows."""
+        if self.selection is not None:
+            for start in range(0, len(self.selection), SELECTION_BATCH):
+                rows = slice(start, start + SELECTION_BATCH)
+                yield self.selection.images[rows], self.selection.labels[rows]
+            return
+        source = self.data.train
+        for index, images in source.batches(self.splits.selection, SELECTION_BATCH):
+            yield images, source.labels[torch.from_numpy(index)]
 
     def finish_epoch(self) -> dict[str, float]:
         """Counts the epoch, judges it if its turn has come, and saves; returns what to record.
@@ -250,6 +293,7 @@ class Run:
         for seen in (self.loss_sum, self.num_correct, *self.net.buffers()):
             if seen.is_floating_point():
                 self.world.mean(seen)
+        self.refuse_divergence(*self.state)
         loss, accuracy = self.epoch_means()
         self.epoch, self.step = self.epoch + 1, 0
         if not self.world.is_main:
@@ -258,7 +302,7 @@ class Run:
         scalars |= by_exit("train", accuracy)
         is_last = self.epoch == self.config.epochs
         names: tuple[str, ...] = (LAST,)
-        if len(self.selection) == 0:
+        if len(self.splits.selection) == 0:
             names = (BEST, LAST)
         elif is_last or self.epoch % self.config.selection_interval == 0:
             accuracy = self.selection_accuracy()
@@ -271,22 +315,38 @@ class Run:
         return scalars
 
 
-def earlier_weights(directory: Path, net: str, splits: Splits) -> dict[str, Tensor]:
+def are_finite(*tensors: Tensor) -> bool:
+    """Whether every value is a finite number."""
+    largest = torch.stack([x.detach().float().abs().max() for x in tensors if x.numel()])
+    return bool(largest.isfinite().all())
+
+
+def earlier_weights(directory: Path, net: str, data: RunData) -> dict[str, Tensor]:
     """The best weights of a run, which has learned nothing of what is to select or calibrate."""
     saved = checkpoint.load(directory / BEST)
     if saved.config.net != net:
         raise CheckpointError(f"{directory} holds a {saved.config.net}, not a {net}")
-    with np.load(directory / SPLITS) as earlier:
-        learned = np.append(earlier["train"], earlier["unlabelled"])
-    if np.isin(np.append(splits.selection, splits.calibration), learned).any():
+    earlier = earlier_splits(directory, data.fingerprint)
+    learned = np.append(earlier.train, earlier.unlabelled)
+    apart = np.append(data.splits.selection, data.splits.calibration)
+    if np.isin(apart, learned).any():
         raise CheckpointError(f"{directory} has learned from rows that are to be kept apart")
     return saved.weights
 
 
 def sgd(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:
-    """The optimiser, fused into one kernel."""
+    """The optimiser, fused into one kernel. `share` is each group's, of the learning rate."""
+    groups: list[dict[str, Any]] = [{"params": list(net.parameters()), "share": 1.0}]
+    if config.freeze == "backbone":
+        groups = [{"params": list(net.heads.parameters()), "share": 1.0}]
+    elif config.backbone_learning_rate is not None:
+        share = config.backbone_learning_rate / config.learning_rate
+        groups = [
+            {"params": list(net.segments.parameters()), "share": share},
+            {"params": list(net.heads.parameters()), "share": 1.0},
+        ]
     return torch.optim.SGD(
-        net.parameters(),
+        groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,

@@ -27,7 +27,7 @@ class Network(Protocol):
 def decode(body: bytes, target: Input) -> Pixels:
     """An encoded image as the server decodes it, without its checks of strangers' images."""
     image = Image.open(io.BytesIO(body))
-    return fit_image(image, target.height, target.width, target.channels)
+    return fit_image(image, target)
 
 
 def session(graph: str | bytes) -> ort.InferenceSession:

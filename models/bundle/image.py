@@ -1,28 +1,91 @@
-"""The resize rule: from a Pillow image to the uint8 array that segment 1 takes."""
+"""The resize rule: from a Pillow image to the uint8 array that segment 1 takes.
+
+Training, evaluation and the server all call `fit_image`.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from models.bundle.manifest import Colour, Input
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for each number of channels
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 """Where Pillow looks for an orientation."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom edge, in pixels."""
 
-def fit_image(image: Image.Image, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Converts and resizes to (height, width, channels).
 
-    Turned upright by its EXIF orientation; 16-bit grey keeps its high byte, transparency is
-    dropped; resized bilinearly, aspect ratio not kept.
+def fit_image(image: Image.Image, target: Input) -> NDArray[np.uint8]:
+    """Converts and resizes to (height, width, channels) of `target`, by its `resize` rule.
+
+    A JPEG of at least twice the size is decoded at a half, a quarter or an eighth. The image is
+    turned upright by its EXIF orientation. 16 bits keep their high byte. What is transparent shows
+    the ground. Resizing is bilinear: `squash` gives up the aspect ratio; `crop` scales the short
+    side and cuts the centre; `pad` scales the long side and fills up with the ground.
     """
+    side = max(target.height, target.width)
+    if target.short_side is not None:
+        side = max(side, target.short_side)
+    image = upright(image, target, side)
+    size = target.width, target.height
+    if image.size == size and target.short_side is None:
+        pass
+    elif target.resize == "squash":
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    elif target.resize == "crop":
+        image = image.resize(size, Image.Resampling.BILINEAR, box=centre(image, target))
+    else:
+        image = padded(image, target)
+    return pixels(image)
+
+
+def upright(image: Image.Image, target: Input, side: int) -> Image.Image:
+    """Decodes to the target's channels, upright, with neither side below `side` if it can be."""
+    image.draft(None, (side, side))  # does nothing to other formats, nor to small images
     image.load()
     if not ORIENTED.isdisjoint(image.info):
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode != MODES[channels]:
-        image = image.convert(MODES[channels])
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width, channels)
+    if image.has_transparency_data:
+        image = on_ground(image, target.ground)
+    mode = MODES[target.channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def on_ground(image: Image.Image, ground: Colour) -> Image.Image:
+    """The image as it looks on a ground of one colour."""
+    image = image.convert("RGBA")
+    whole = Image.new("RGB", image.size, ground)
+    whole.paste(image, mask=image.getchannel("A"))
+    return whole
+
+
+def centre(image: Image.Image, target: Input) -> Box:
+    """The part of the image that `crop` keeps."""
+    scale = max(target.width / image.width, target.height / image.height)
+    if target.short_side is not None:
+        scale *= target.short_side / min(target.width, target.height)
+    width = min(image.width, target.width / scale)
+    height = min(image.height, target.height / scale)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return left, top, left + width, top + height
+
+
+def padded(image: Image.Image, target: Input) -> Image.Image:
+    """The whole image amid the ground."""
+    scale = min(target.width / image.width, target.height / image.height)
+    size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+    whole = Image.new("RGB", (target.width, target.height), target.ground).convert(image.mode)
+    place = (target.width - size[0]) // 2, (target.height - size[1]) // 2
+    whole.paste(image.resize(size, Image.Resampling.BILINEAR), place)
+    return whole
+
+
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(height, width, channels) of an image of 8 bits a channel."""
+    shape = image.height, image.width, len(image.getbands())
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)

@@ -9,7 +9,15 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    model_validator,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
@@ -23,6 +31,19 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+\.(onnx|json)$")]
 ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+"""Red, green and blue."""
+
+Resize = Literal["squash", "crop", "pad"]
+ResizeInManifest = Annotated[
+    Resize, BeforeValidator(lambda rule: "squash" if rule == "bilinear" else rule)
+]
+"""Bundles written before there were three rules call squashing "bilinear"."""
+
+
+JudgedBy = Literal["labels", "last_exit"]
+"""What says that an answer is right."""
 
 
 class Record(BaseModel):
@@ -57,14 +78,31 @@ class Graph(File):
 
 
 class Input(Record):
-    """What segment 1 takes: uint8 images, (-1, height, width, channels)."""
+    """What segment 1 takes: uint8 images, (-1, height, width, channels).
+
+    Images of other sizes are fitted by `resize`: `squash` to the size, `crop` the centre after the
+    short side was scaled, or `pad` with the ground. `short_side` is the size of the scaled short
+    side before cropping, where it is not the target's own: 256 where published networks take
+    224. `ground` is the colour under transparency.
+    """
 
     kind: Literal["image"] = "image"
     layout: Literal["NHWC"] = "NHWC"
     height: PositiveInt
     width: PositiveInt
     channels: Literal[1, 3]
-    resize: Literal["bilinear"] = "bilinear"
+    resize: ResizeInManifest = "squash"
+    short_side: PositiveInt | None = None
+    ground: Colour = (255, 255, 255)
+
+    @model_validator(mode="after")
+    def _crop_is_within(self) -> Self:
+        if self.short_side is not None:
+            if self.resize != "crop":
+                raise ValueError(f"{self.resize} has no short_side")
+            if self.short_side < max(self.height, self.width):
+                raise ValueError("short_side must be at least the height and the width")
+        return self
 
 
 class Provenance(Record):
@@ -140,11 +178,13 @@ class Certificate(Record):
     """What stopping early costs at most, promised by rows that had no part in the choice.
 
     With `holds_with_probability`, over the draw of those `num_rows` rows, the expected accuracy is
-    within `max_accuracy_drop` of the last exit's. Requests that a deadline, an energy budget or an
-    exit limit stops are outside the promise.
+    within `max_accuracy_drop` of the last exit's; with that probability, too, at most the share
+    `max_disagreement` of the answers differ from the last exit's, None where that was not measured.
+    Requests that a deadline, an energy budget or an exit limit stops are outside the promise.
     """
 
     max_accuracy_drop: Probability
+    max_disagreement: Probability | None = None
     holds_with_probability: Probability
     num_rows: PositiveInt
 
@@ -192,10 +232,13 @@ class CalibrationRows(Record):
 class Calibration(Record):
     """Everything fitted on the calibration split.
 
-    `rows` is None in bundles exported before there were simulations.
+    An answer is right where it equals what `judged_by` names: the row's label, or without labels
+    the last exit's answer. In that case every `accuracy` is agreement with the last exit. `rows` is
+    None in bundles exported before there were simulations.
     """
 
     schema_version: Literal[1]
+    judged_by: JudgedBy = "labels"
     confidence: Literal["max_probability"]
     num_rows: PositiveInt
     exits: tuple[ExitCalibration, ...]

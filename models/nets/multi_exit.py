@@ -18,8 +18,12 @@ class MultiExitNet(nn.Module):
     every later segment takes the features of the one before it. Head k takes the features of
     segment k and returns logits, (batch, classes).
 
-    A new architecture is one file with a function that returns one of these.
+    A new architecture is one file with a function that returns one of these. `normalisation` is the
+    mean and the deviation per channel that its weights were trained with, of pixels in [0, 1]; None
+    takes the training data's.
     """
+
+    normalisation: tuple[list[float], list[float]] | None = None
 
     def __init__(self, segments: Sequence[nn.Module], heads: Sequence[nn.Module]) -> None:
         super().__init__()

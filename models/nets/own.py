@@ -1,7 +1,8 @@
 """Functions in a user's own files and modules, by name."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -12,6 +13,18 @@ from models.nets.multi_exit import NetError
 
 FUNCTION_NAME = r".+\.py:\w+|\w+(\.\w+)*:\w+"
 """The form of a name that `load_function` takes."""
+
+
+@contextmanager
+def introduced(name: str) -> Iterator[None]:
+    """Says whose code it was, before an exception of the user's own network goes on."""
+    try:
+        yield
+    except NetError:
+        raise
+    except Exception:
+        print(f"{name} failed; the traceback is of that code:", file=sys.stderr)
+        raise
 
 
 def load_function(name: str) -> Callable[..., Any]:

@@ -6,7 +6,8 @@ from functools import partial
 
 from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNET_IMAGENET, MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet, NetError
-from models.nets.own import FUNCTION_NAME, load_function
+from models.nets.own import FUNCTION_NAME, introduced, load_function
+from models.nets.pretrained import PREFIX, pretrained
 from models.nets.resnet import RESNET_18, RESNET_18_IMAGENET, resnet
 from models.nets.vit import VIT_TINY, vit
 
@@ -51,7 +52,9 @@ def build(name: str, image_shape: Sequence[int], num_classes: int) -> MultiExitN
 
     Raises NetError where `name` gives none.
     """
-    net = find(name)(image_shape, num_classes)
+    builder = find(name)
+    with introduced(name):
+        net = builder(image_shape, num_classes)
     if not isinstance(net, MultiExitNet):
         raise NetError(f"{name} returned a {type(net).__name__}, not a MultiExitNet")
     return net
@@ -60,13 +63,17 @@ def build(name: str, image_shape: Sequence[int], num_classes: int) -> MultiExitN
 def find(name: str) -> Builder:
     """What builds the network of that name; raises NetError where there is nothing.
 
-    A name is a preset's, or "FILE.py:FUNCTION" or "MODULE:FUNCTION": the user's own function, which
-    takes image shape and number of classes as well.
+    A name is a preset's; or "FILE.py:FUNCTION" or "MODULE:FUNCTION", the user's own function, which
+    takes image shape and number of classes as well; or "transformers:" and a model's directory or
+    hub name.
     """
     if name in PRESETS:
         return PRESETS[name]
+    if name.startswith(PREFIX):
+        return partial(pretrained, name.removeprefix(PREFIX))
     if not re.fullmatch(FUNCTION_NAME, name):
         raise NetError(
-            f"no network {name!r}; there are {', '.join(PRESETS)}, or your own as FILE.py:FUNCTION"
+            f"no network {name!r}; there are {', '.join(PRESETS)}, your own as FILE.py:FUNCTION, "
+            f"or a pretrained one as {PREFIX}DIRECTORY"
         )
     return load_function(name)

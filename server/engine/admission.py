@@ -87,15 +87,16 @@ class Admission:
             raise Overloaded(f"{taken} of {self.max_in_flight} slots are taken")
 
     def _slots(self, demand: Demand, num_rows: int, now: float) -> Slots:
-        costs, delivery_s = demand.model.costs, self.scheduler.pace.delivery_s
+        costs, pace = demand.model.costs, self.scheduler.pace
+        kept_s = pace.delivery_s + pace.unseen_s
         own_s = now - demand.arrival - demand.lag_s  # the client took it to send the request
         due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s())
         needed_s = own_s + DELIVERY_S + costs.idle_s(num_rows, self.scheduler.num_lanes)
         budget_s = demand.budget.latency_s
         if budget_s is not None and budget_s >= needed_s:
             due_s = min(budget_s, due_s)
-        due = demand.arrival + due_s - delivery_s
-        return Slots(demand, num_rows, demand.deadline - delivery_s, due)
+        due = demand.arrival + due_s - kept_s
+        return Slots(demand, num_rows, demand.deadline - kept_s, due)
 
     def _check_feasible(self, demand: Demand, num_rows: int, now: float) -> None:
         """Raises Infeasible where exit 1 alone is expected to cost more than what is left."""
@@ -120,11 +121,13 @@ class Admission:
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
         own_s = slots.num_rows * self._first_s(model)
         if start + max(model.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
+            scheduler.lack(own_s)
             raise Overloaded("the first answer would come too late")
         end = start + own_s
         for due, seconds in scheduler.first_after(slots.due, NUM_BEHIND):
             end += seconds
             if end - own_s <= due < end:
+                scheduler.lack(own_s)
                 raise Overloaded("the first answer of another would come too late")
 
     def _first_s(self, model: ServedModel) -> float:

@@ -82,6 +82,7 @@ class Engine:
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
         """Slots for a request's rows, before they are decoded; raises what admission raises."""
+        self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
     def submit(self, slots: Slots, jobs: list[Job]) -> None:
@@ -141,7 +142,7 @@ class Engine:
         self._is_turning = False
         previous, self._turned_at = self._turned_at, time.monotonic()
         if self._inline_s:
-            self._scheduler.pace.turned(self._turned_at - previous, self._inline_s)
+            self.pace.turned(self._turned_at - previous, self._inline_s)
         self._inline_s = 0.0
         now = self._turned_at
         self._expire(now)
@@ -234,12 +235,8 @@ class Engine:
                 self._scheduler.wait(shadow, now)
 
     def _expire(self, now: float) -> None:
-        """Answers for the jobs that have waited too long for a better answer.
-
-        Their outcome is of when it was due: a turn that comes late is part of the delivery.
-        """
-        late = self._scheduler.expire(now)
-        self._end((job, job.outcome(StopReason.DEADLINE, min(now, job.due))) for job in late)
+        """Answers for the jobs that have waited too long for a better answer."""
+        self._end((job, job.overdue(now)) for job in self._scheduler.expire(now))
         self._lanes.stop_idle_runs()
 
     def _end(self, results: Iterable[Result]) -> None:
@@ -260,7 +257,8 @@ class Engine:
         """Plans a turn as soon as the loop has read what has come."""
         if not self._is_turning:
             self._is_turning = True
-            self._loop.call_soon(self._turn)
+            # one turn of the loop later: requests that are read by then join the batch
+            self._loop.call_soon(self._loop.call_soon, self._turn)
 
     def _plan_alarm(self) -> None:
         """Comes back for jobs whose time for a better answer is over before a lane is free."""

@@ -9,6 +9,11 @@ DELIVERY_FALL = 0.005
 capacity of two cores."""
 DECAY = 0.9
 """Of the weight of a turn per turn after it."""
+UNSEEN = 1.0
+"""What a budget keeps for what the server does not see, in multiples of what requests wait for the
+loop: where that is busy, network stack, proxies and clients wait for cores as well."""
+UP, DOWN = 0.2, 0.02
+"""How fast the wait for the loop follows a longer one, and a shorter one."""
 
 
 class Pace:
@@ -20,7 +25,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._delivery = Expectation(DELIVERY_S, DELIVERY_FALL)
-        self._elapsed_s = self._batch_s = 0.0
+        self._elapsed_s = self._batch_s = self._lag_s = 0.0
 
     @property
     def delivery_s(self) -> float:
@@ -30,6 +35,11 @@ class Pace:
     def stretch(self) -> float:
         return max(1.0, self._elapsed_s / self._batch_s) if self._batch_s > 0 else 1.0
 
+    @property
+    def unseen_s(self) -> float:
+        """What a budget keeps for the way between client and server; nothing on an idle server."""
+        return UNSEEN * self._lag_s
+
     def delivered(self, seconds: float) -> None:
         """A response left so long after its last outcome was due or known."""
         self._delivery.observe(seconds)
@@ -38,3 +48,8 @@ class Pace:
         """From one inline batch to the next it took `elapsed_s`, of which the batch `batch_s`."""
         self._elapsed_s = DECAY * self._elapsed_s + elapsed_s
         self._batch_s = DECAY * self._batch_s + batch_s
+
+    def waited(self, lag_s: float) -> None:
+        """A request had waited so long for the loop."""
+        gap_s = lag_s - self._lag_s
+        self._lag_s += (UP if gap_s > 0 else DOWN) * gap_s

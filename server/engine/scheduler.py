@@ -14,6 +14,10 @@ from server.engine.job import Job
 from server.engine.pace import Pace
 from server.engine.queues import Kind, Queue, Queues, Step
 
+HOLD_SHARE = 0.25
+"""The share of a latency budget that a batch may hold up the event loop."""
+MAX_DEBT_S = 0.1
+"""Refusals are paid back by answers of less depth within about this time."""
 MARGIN = 1.1
 """Steps are expected to take this much longer where first answers depend on it. A queue filled to
 the brink has to run small batches to meet its deadlines, falls behind, and then meets none."""
@@ -25,7 +29,7 @@ class Batch:
 
     `wait_s` is how long the first answers that wait will take after it. At `expires_at` the first
     of its jobs answers with what it has, whether the batch has ended or not. An inline batch runs
-    on the event loop.
+    on the event loop. The jobs of a pressed one answer here: newcomers lack the time.
     """
 
     step: Step
@@ -35,14 +39,19 @@ class Batch:
     wait_s: float = 0.0
     expires_at: float = inf
     is_inline: bool = False
+    is_pressed: bool = False
 
 
 @dataclass(slots=True)
 class Scheduler:
-    """Jobs between segments, and the batches that run. `num_lanes` is how many may run at once."""
+    """Jobs between segments, and the batches that run. `num_lanes` is how many may run at once.
+
+    `debt_s` is the time that newcomers lacked: jobs with an answer give it back by going no deeper.
+    """
 
     num_lanes: int
     pace: Pace = field(default_factory=Pace)
+    debt_s: float = 0.0
     _queues: Queues = field(default_factory=Queues)
     _running: set[Batch] = field(default_factory=set)
 
@@ -85,7 +94,7 @@ class Scheduler:
         step = queue.step
         if not step.inline_rows:
             candidates = candidates[: -(-len(candidates) // num_idle)]  # idle lanes share
-        rows = best_rows(step, [job.due - now for job in candidates])
+        rows = best_rows(step, [self._slack(step, job, now) for job in candidates])
         jobs = candidates[:rows]
         for job in jobs:
             self._queues.remove(job)
@@ -93,8 +102,21 @@ class Scheduler:
         batch.expires_at = min((job.due for job in jobs if job.answers), default=inf)
         if any(job.deadline < inf and not job.answers for job in jobs):
             batch.wait_s = self.first_s()
+        if self.debt_s > 0 and queue.kind is not Kind.BACKGROUND and not step.is_head:
+            batch.is_pressed = True
+            self._repay(rows * step.row_s())
         self._running.add(batch)
         return batch
+
+    def _slack(self, step: Step, job: Job, now: float) -> float:
+        """How long a batch with the job may take: on the event loop a share of its budget at most.
+
+        Requests with as much to spend wait unread meanwhile.
+        """
+        budget_s = job.demand.budget.latency_s
+        if budget_s is None or not step.inline_rows:
+            return job.due - now
+        return min(job.due - now, HOLD_SHARE * budget_s)
 
     def _choose(self, waiting: Sequence[Queue], now: float) -> tuple[Queue | None, bool]:
         """The queue to serve, and whether first answers would be late without it."""
@@ -169,14 +191,26 @@ class Scheduler:
         """The batch has ended, or its lane is lost."""
         self._running.discard(batch)
 
+    def lack(self, seconds: float) -> None:
+        """A newcomer was refused for want of so much time."""
+        self.debt_s = min(self.debt_s + seconds, MAX_DEBT_S)
+
+    def _repay(self, seconds: float) -> None:
+        self.debt_s = max(0.0, self.debt_s - seconds)
+
     def expire(self, now: float) -> list[Job]:
         """The jobs that have waited too long for a better answer, to answer now.
 
-        Those without any answer go on to the exit head of the segment they have run.
+        Those without any answer go on to the exit head of the segment they have run. While
+        newcomers lack time, every job that waits for a better answer has waited too long.
         """
         answering = [job for batch in self._running for job in _take_expired(batch, now)]
         for queue, better_s in self._waiting_for_better():
-            for job in self._queues.take(queue, queue.num_due_by(now, better_s)):
+            num_over = queue.num_due_by(now, better_s)
+            if self.debt_s > 0 and queue.kind is Kind.BETTER:
+                num_over = len(queue)
+                self._repay(num_over * queue.step.row_s())
+            for job in self._queues.take(queue, num_over):
                 if job.answers:
                     answering.append(job)
                 else:

@@ -81,6 +81,8 @@ def outlook(batch: Batch, now: float) -> Callable[[Job, float], StopReason | Non
         if batch.step.is_head and not job.is_degraded:
             return StopReason.DEADLINE
         reason = job.limit(exit, next_cost, now if job.answers else now + batch.wait_s)
-        return StopReason.DEGRADED if reason is None and is_next_out else reason
+        if reason is None and is_next_out:
+            return StopReason.DEGRADED
+        return StopReason.DEADLINE if reason is None and batch.is_pressed else reason
 
     return limit_of

@@ -88,7 +88,7 @@ def opened(content: bytes, target: Input, max_pixels: int) -> NDArray[np.uint8]:
             raise ImageTooLarge(
                 f"{image.width} x {image.height} pixels; at most {max_pixels} are decoded"
             )
-        return fit_image(image, target.height, target.width, target.channels)
+        return fit_image(image, target)
 
 
 def without_end(content: bytes, target: Input, max_pixels: int) -> NDArray[np.uint8] | None:

@@ -1,4 +1,4 @@
-"""Real engines on real event loops, over a real model that a test may tamper with."""
+"""Real engines with real lanes, over a real model that a test may tamper with."""
 
 import asyncio
 import time
@@ -26,6 +26,8 @@ IMAGES = load_images("digits", "test").images.numpy()
 NEVER = policy_of_threshold(1.0, 3)
 UNCONSULTED = Policy((None, None, None), min_exit=1, max_exit=3)
 ANY = Budget()
+LONG_S = 0.003
+"""Seconds per row and graph of a model whose batches run on threads, in `tampered`."""
 
 
 class Tampered(SegmentRunner):
@@ -57,14 +59,14 @@ def tampered(
     return replace(model, runner=Tampered(bundle, before))
 
 
-def failing(bundle: Bundle, *broken: tuple[int, bool]) -> ServedModel:
+def failing(bundle: Bundle, *broken: tuple[int, bool], per_row_s: float = 0.0) -> ServedModel:
     """A model of which some graphs raise, given as exit and whether it is the head."""
 
     def fail(exit: int, is_head: bool) -> None:
         if (exit, is_head) in broken:
             raise RuntimeError("made to fail")
 
-    return tampered(bundle, fail)
+    return tampered(bundle, fail, per_row_s)
 
 
 class Numberless(SegmentRunner):
@@ -96,8 +98,15 @@ async def running(
 ) -> AsyncIterator[Engine]:
     """An engine, stopped in the end."""
     engine = Engine(num_lanes, 64, stall_s, shadow_share, metrics or Metrics())
-    yield engine
-    engine.stop()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def submit(engine: Engine, *jobs: Job) -> None:
+    """Admits the jobs of one request, and submits them."""
+    engine.submit(engine.admit(jobs[0].demand, len(jobs)), list(jobs))
 
 
 async def results_of(
@@ -109,14 +118,11 @@ async def results_of(
 ) -> list[Result]:
     """What the engine makes of the first test images."""
     demand, results = Demand(model, policy, budget, time.monotonic()), Results(rows)
-    slots = engine.admit(demand, rows)
-    engine.submit(
-        slots,
-        [
-            Job(demand, image, partial(results.settle, number))
-            for number, image in enumerate(IMAGES[:rows])
-        ],
-    )
+    jobs = [
+        Job(demand, image, partial(results.settle, number))
+        for number, image in enumerate(IMAGES[:rows])
+    ]
+    submit(engine, *jobs)
     return await results.all
 
 

@@ -1,11 +1,14 @@
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.bundle.manifest import Input
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
@@ -37,7 +40,7 @@ def saved() -> Checkpoint:
         optimizer={"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
         random_state=checkpoint.random_state(),
         labels=["ant", "bee"],
-        image_shape=[8, 8, 1],
+        input=Input(height=8, width=8, channels=1, resize="crop"),
         mean=[0.3],
         std=[0.4],
         git_commit="abc",
@@ -80,19 +83,26 @@ def test_nothing_is_left_aside(saved: Checkpoint, tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "last.pt").epoch == 3
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    saved: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(saved: Checkpoint, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk's."""
     checkpoint.save(saved, tmp_path / "last.pt")
-
-    def half_written(fields: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", half_written)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(replace(saved, epoch=3), tmp_path / "last.pt")
+    large = replace(saved, epoch=3, net={"weight": torch.ones(100_000)})
+    script = (
+        "import resource, signal, sys, torch; from pathlib import Path\n"
+        "from training import checkpoint\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "loaded = checkpoint.load(Path(sys.argv[1]))\n"
+        "try: checkpoint.save(loaded, Path(sys.argv[2]))\n"
+        "except checkpoint.CheckpointError as error: print(error)\n"
+    )
+    checkpoint.save(large, tmp_path / "large.pt")
+    command = [sys.executable, "-c", script, str(tmp_path / "large.pt"), str(tmp_path / "last.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"cannot save {tmp_path / 'last.pt'}: "), done.stderr
+    assert done.stdout.endswith("; what was saved there before is kept\n")
     assert checkpoint.load(tmp_path / "last.pt").epoch == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "large.pt"}
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from models.bundle.bundle import Bundle
 from models.bundle.errors import UserError
+from tests.training.data.files import write_images
 from training import cli, loop
 from training import export as exporting
 from training.config import RECIPES, TrainConfig
-from training.data import DataError, LabelledImages, load_images
+from training.data import DataError
 from training.run import BEST
 
 
@@ -49,7 +51,8 @@ def test_a_bad_option_is_named(
 def test_settings_change_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TrainConfig] = []
 
-    def train(config: TrainConfig, directory: Path) -> Path:
+    def train(config: TrainConfig, directory: Path, *, is_rehearsed: bool) -> Path:
+        assert is_rehearsed
         seen.append(config)
         return directory / BEST
 
@@ -67,20 +70,22 @@ def test_every_recipe_is_a_valid_configuration(recipe: str) -> None:
     assert made.epochs > made.warmup_epochs
 
 
-def test_data_with_other_labels_or_shapes_is_no_test_of_a_bundle(
-    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+def test_data_with_other_labels_are_no_test_of_a_bundle(
+    digits_bundle: Bundle, tmp_path: Path
 ) -> None:
-    digits = load_images("digits", "test")
+    write_images(tmp_path / "test" / "eleven", [1])
+    with pytest.raises(DataError, match=r"not among the labels: eleven$"):
+        cli.evaluate(digits_bundle.path, str(tmp_path), None)
 
-    def load(images: LabelledImages) -> None:
-        monkeypatch.setattr(cli, "load_images", lambda *_: images)
 
-    load(LabelledImages(digits.images, digits.labels, tuple("abcdefghij")))
-    with pytest.raises(DataError, match=r"^the labels of digits are not those of "):
-        cli.evaluate(digits_bundle.path, "digits", None)
-    load(LabelledImages(digits.images.expand(-1, -1, -1, 3), digits.labels, digits.names))
-    with pytest.raises(DataError, match=r"^digits has images of another shape than "):
-        cli.evaluate(digits_bundle.path, "digits", None)
+def test_images_of_any_shape_are_fitted_as_the_bundle_says(
+    digits_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("0", (20, 8)), ("1", (5, 9))):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", size).save(tmp_path / "test" / name / "a.png")
+    cli.evaluate(digits_bundle.path, str(tmp_path), None)
+    assert "2 rows" in capsys.readouterr().out
 
 
 def test_a_run_that_never_was_cannot_be_exported(tmp_path: Path) -> None:

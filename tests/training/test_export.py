@@ -13,10 +13,12 @@ from models.bundle.manifest import CALIBRATION, COST, MANIFEST
 from training import checkpoint, cli
 from training import export as exporting
 from training.calibrate import ACCURACY_DROPS
+from training.checkpoint import CheckpointError
 from training.data import load_images
 from training.export import export
 from training.graphs import ExportedGraph, ExportError
-from training.run import BEST, SPLITS
+from training.run import BEST
+from training.run_data import SPLITS
 
 Exported = tuple[list[ExportedGraph], list[ExportedGraph]]
 
@@ -93,7 +95,7 @@ def test_a_name_that_is_no_models_is_refused_before_any_work(
 
 def test_a_run_without_its_splits_is_refused(digits_run: Path, tmp_path: Path) -> None:
     (tmp_path / BEST).write_bytes((digits_run / BEST).read_bytes())
-    with pytest.raises(ExportError, match=r"splits.npz is missing"):
+    with pytest.raises(CheckpointError, match=r"has no splits.npz and data.json"):
         export(tmp_path, "digits", 1, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 

@@ -19,7 +19,7 @@ from training import checkpoint
 from training.augment import normalised
 from training.data import load_images
 from training.evaluate import all_logits
-from training.graphs import PARITY_TOLERANCE, ExportError, check_parity
+from training.graphs import PARITY_TOLERANCE, ExportError, check_independence, check_parity
 from training.run import BEST
 
 
@@ -129,3 +129,23 @@ def test_parity_allows_rounding_and_nothing_more() -> None:
     far[1, 2] = np.nan
     with pytest.raises(ExportError, match=r"^exit 2 differs from torch by nan in a logit"):
         check_parity(expected, [near[0], far])
+
+
+def test_images_are_compared_alone_in_company_and_in_another_order(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = digits_bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs)
+    images = load_images("digits", "test").images[:8].numpy()
+    assert check_independence(runner, images) < PARITY_TOLERANCE
+    run_head = runner.run_head
+
+    def first_row_differs(exit: int, features: list[np.ndarray]) -> np.ndarray:
+        logits = run_head(exit, features)
+        if exit == 2 and len(logits) > 1:
+            logits[0] += 0.5
+        return logits
+
+    monkeypatch.setattr(runner, "run_head", first_row_differs)
+    with pytest.raises(ExportError, match=r"^exit 2 answers an image otherwise when others are"):
+        check_independence(runner, images)

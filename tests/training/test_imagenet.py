@@ -10,7 +10,7 @@ from PIL import Image
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
 from training.data import load_images
-from training.run import SPLITS
+from training.run_data import SPLITS
 
 CLASSES = ("n01440764", "n01443537", "n02088364")
 NUM_TRAIN, NUM_TEST = 30, 4
@@ -39,7 +39,6 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
         "net": "msdnet-tiny",
         "image_size": 32,
         "images_per_class": 20,
-        "selection_per_class": 2,
         "calibration_per_class": 3,
         "unlabelled_per_class": 10,
         "batch_size": 12,
@@ -49,9 +48,12 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
     recipe = {"data": str(folder), **RECIPES["paper-imagenet"], **changes}
     config = TrainConfig.model_validate(recipe)
     assert config.distillation_confidence == 0.1
+    assert config.random_resized_crop
+    assert config.crop_share == 224 / 256
     best = checkpoint.load(loop.train(config, tmp_path / "run", lambda _: None))
     assert best.labels == list(CLASSES)
     assert best.image_shape == [32, 32, 3]
+    assert (best.input.resize, best.input.short_side) == ("crop", 37)
     assert best.best_score > 0.6  # a third by chance; colours are easy
     labels = load_images(str(folder), "train", 8).labels
     splits = np.load(tmp_path / "run" / SPLITS)

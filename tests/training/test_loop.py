@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.bundle.errors import UserError
 from training import checkpoint
 from training import run as run_module
 from training.augment import normalised
@@ -19,9 +20,11 @@ from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, load_images, split_rows
 from training.distributed import World
+from training.feed import Held
 from training.loop import train
 from training.losses import UNLABELLED, annealed
-from training.run import BEST, LAST, SPLITS, Run, Stopped, draw_order
+from training.run import BEST, LAST, Diverged, Run, Stopped, draw_order
+from training.run_data import SPLITS
 
 CONFIG = TrainConfig(
     data="digits",
@@ -54,6 +57,11 @@ def silent(_: str) -> None:
 def run_of(directory: Path, **changes: object) -> Run:
     directory.mkdir(exist_ok=True)
     return Run(CONFIG.model_copy(update=changes), directory, CPU)
+
+
+def held(run: Run) -> Held:
+    assert isinstance(run.feed, Held)
+    return run.feed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,7 +161,7 @@ def test_a_killed_process_leaves_a_run_that_another_ends_with_the_same_bits(
     assert checkpoint.load(tmp_path / LAST).epoch == 2
     lines: list[str] = []
     train(CONFIG, tmp_path, lines.append)
-    assert lines[0] == f"resuming {tmp_path} after epoch 2, step 0"
+    assert f"resuming {tmp_path} after epoch 2, step 0" in lines
     assert_same_end(tmp_path, uninterrupted)
 
 
@@ -209,7 +217,7 @@ def test_the_best_epoch_has_the_highest_mean_over_exits(
     last = checkpoint.load(tmp_path / LAST)
     assert last.epoch == 4
     assert last.best_score == pytest.approx(0.7)
-    assert lines[1] == "epoch 2: selection accuracy 90.0 50.0"
+    assert "epoch 2: selection accuracy 90.0 50.0" in lines
 
 
 def test_without_a_selection_split_the_last_epoch_is_the_best(tmp_path: Path) -> None:
@@ -223,6 +231,7 @@ def test_selection_accuracy_is_of_the_selection_split(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     run.train_epoch()
     found = run.selection_accuracy()
+    assert run.selection is not None
     images = normalised(run.selection.images, run.mean, run.std)
     with torch.no_grad():
         logits = run.net.eval()(images)
@@ -234,13 +243,14 @@ def test_an_epoch_visits_rows_once_and_drops_the_incomplete_batch(tmp_path: Path
     run = run_of(tmp_path, flip=False, crop_padding=0)
     order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
     assert run.steps_per_epoch == 4
-    batches = [run.batch(order[start : start + 32]) for start in range(0, 128, 32)]
+    feed = held(run)
+    batches = [feed.batch(order[start : start + 32]) for start in range(0, 128, 32)]
     assert [tuple(images.shape) for images, _ in batches] == [(32, 1, 8, 8)] * 4
-    known = normalised(run.train.images, run.mean, run.std).flatten(1)
+    known = normalised(feed.images.images, run.mean, run.std).flatten(1)
     seen = torch.cat([images.flatten(1) for images, _ in batches])
     rows = torch.cdist(seen, known).argmin(dim=1)
     assert len(set(rows.tolist())) == 128
-    assert torch.equal(run.train.labels[rows], torch.cat([labels for _, labels in batches]))
+    assert torch.equal(feed.images.labels[rows], torch.cat([labels for _, labels in batches]))
 
 
 def test_a_training_split_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
@@ -324,7 +334,7 @@ def test_every_second_row_of_a_batch_is_unlabelled(tmp_path: Path) -> None:
     counts = order[1::2].bincount(minlength=num_labelled + num_unlabelled)[num_labelled:]
     assert counts.sum() == num_labelled
     assert set(counts.tolist()) == {2, 3}  # 130 draws from 60 rows, all before any comes again
-    _, labels = run.batch(order[:32])
+    _, labels = held(run).batch(order[:32])
     assert labels[1::2].eq(UNLABELLED).all()
     assert labels[0::2].ge(0).all()
     run.train_epoch()
@@ -364,7 +374,8 @@ def test_a_resumed_average_ends_with_the_same_bits(
 def test_only_every_nth_epoch_and_the_last_are_judged(tmp_path: Path) -> None:
     lines: list[str] = []
     train(CONFIG.model_copy(update={"selection_interval": 2}), tmp_path, lines.append)
-    assert [line.split(":")[0] for line in lines] == ["epoch 2", "epoch 3"]
+    epochs = [line.split(":")[0] for line in lines if line.startswith("epoch")]
+    assert epochs == ["epoch 2", "epoch 3"]
 
 
 def test_a_run_can_start_from_an_earlier_ones_best_weights(
@@ -389,3 +400,68 @@ def test_what_an_earlier_run_learned_is_not_kept_apart_later(
 ) -> None:
     with pytest.raises(CheckpointError, match=complaint):
         run_of(tmp_path, start_from=str(uninterrupted), **change)
+
+
+def test_a_run_that_diverges_ends_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss is NaN from the second epoch on."""
+    original = Run.train_step
+
+    def train_step(run: Run) -> None:
+        original(run)
+        if (run.epoch, run.step) == (1, 2):
+            run.net.heads[0][0][0].weight.data.fill_(float("nan"))
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    with pytest.raises(Diverged) as ended:
+        train(CONFIG, tmp_path, silent)
+    assert str(ended.value) == (
+        "training diverged in epoch 2: its loss is no finite number; "
+        f"{tmp_path} keeps last.pt and best.pt of the epochs before; "
+        "try a lower learning rate than 0.1 in a new run"
+    )
+    for name in (LAST, BEST):
+        saved = checkpoint.load(tmp_path / name)
+        assert saved.epoch == 1
+        assert all(x.isfinite().all() for x in saved.net.values())
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Run.train_step
+
+    def train_step(run: Run) -> None:
+        original(run)
+        if (run.epoch, run.step) == (2, 4):
+            run.net.heads[0][0][0].weight.data[0] = float("inf")
+
+    monkeypatch.setattr(Run, "train_step", train_step)
+    with pytest.raises(Diverged):
+        train(CONFIG, tmp_path, silent)
+    assert checkpoint.load(tmp_path / LAST).epoch == 2
+
+
+def test_a_frozen_backbone_stays_as_it_is(tmp_path: Path) -> None:
+    run = run_of(tmp_path, freeze="backbone", warmup_epochs=0)
+    before = {name: value.clone() for name, value in run.net.state_dict().items()}
+    run.train_epoch()
+    changed = {n for n, value in run.net.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed
+    assert all(name.startswith("heads.") for name in changed)
+
+
+def test_the_backbone_can_have_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    run = run_of(tmp_path, backbone_learning_rate=0.002, learning_rate=0.1, schedule="step")
+    run.train_epoch()
+    segments, heads = run.optimizer.param_groups
+    assert (segments["lr"], heads["lr"]) == (pytest.approx(0.002), pytest.approx(0.1))
+    assert len(segments["params"]) == len(list(run.net.segments.parameters()))
+    assert len(heads["params"]) == len(list(run.net.heads.parameters()))
+
+
+def test_a_run_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("notes")
+    with pytest.raises(UserError, match=r"run is a file, not a run's directory$"):
+        train(CONFIG, tmp_path / "run", silent)

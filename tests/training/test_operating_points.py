@@ -49,7 +49,8 @@ def macs_of(bundle: Bundle) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def assert_served(bundle: Bundle, split: SplitView, candidate: Candidate) -> None:
     """The served stop rule gives what the candidate and its operating point promise."""
     point = split.point(candidate.thresholds, None)
-    served = run_policy(bundle, policy_at(point), split.confidences, split.is_right)
+    agrees = split.is_right == split.is_right[:, -1:]
+    served = run_policy(bundle, policy_at(point), split.confidences, split.is_right, agrees)
     assert served.accuracy == pytest.approx(candidate.chance)
     assert served.accuracy == pytest.approx(point.accuracy)
     assert served.mean_macs == pytest.approx(candidate.mean_macs)

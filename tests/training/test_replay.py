@@ -49,12 +49,14 @@ def costs() -> Bundle:
 def test_a_policy_counts_only_the_heads_that_ran(costs: Bundle) -> None:
     confidences = np.array([[0.9, 0.0, 0.0], [0.2, 0.8, 0.0], [0.2, 0.1, 0.3], [0.6, 0.0, 0.0]])
     correct = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 1, 1]], dtype=bool)
-    result = run_policy(costs, policy_of_threshold(0.5, 3), confidences, correct)
+    agrees = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1], [1, 1, 1]], dtype=bool)
+    result = run_policy(costs, policy_of_threshold(0.5, 3), confidences, correct, agrees)
     assert result.accuracy == 2 / 4
+    assert result.agreement == 3 / 4
     assert result.exit_shares == [0.5, 0.25, 0.25]
     assert result.mean_macs == (11 + 33 + 76 + 11) / 4
     assert result.stop_reasons == {"confident": 3, "final": 1}
     skips_exit_1 = Policy((None, 0.5, None), 1, 3)
-    result = run_policy(costs, skips_exit_1, confidences, correct)
+    result = run_policy(costs, skips_exit_1, confidences, correct, agrees)
     assert result.mean_macs == (75 + 32 + 75 + 75) / 4
     assert result.exit_shares == [0.0, 0.25, 0.75]

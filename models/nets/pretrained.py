@@ -1,0 +1,148 @@
+"""Image classifiers of the `transformers` library, cut into segments with exits between them."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.nets.layers import Chain, ConvHead, Head
+from models.nets.multi_exit import MultiExitNet, NetError
+from models.nets.vit import MeanTokenHead
+
+PREFIX = "transformers:"
+NUM_EXITS = 4
+HEAD_CHANNELS = 128
+Parts = tuple[list[list[nn.Module]], nn.Module]
+Normalisation = tuple[list[float], list[float]]
+SETTINGS_FILE = "preprocessor_config.json"
+
+
+class MeanPool(nn.Module):
+    """The mean over all positions of (batch, channels, height, width)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1))
+
+
+class ClassToken(nn.Module):
+    """The first token of (batch, tokens, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+def pretrained(source: str, image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
+    """Loads a model from a directory or the hub; its weights are where training starts.
+
+    The last exit is the model's own classifier, if it has as many classes. ResNet, ConvNeXt, ViT
+    and MobileNet (1 and 2) are known.
+    """
+    model, normalisation = load(source, num_classes)
+    refuse_other_images(model.config, source, image_shape)
+    base = getattr(model, model.base_model_prefix)
+    family = FAMILIES.get(model.config.model_type)
+    if family is None:
+        known = ", ".join(FAMILIES)
+        raise NetError(f"{source} is a {model.config.model_type}; known are {known}")
+    layers, last_head = family(base, model.classifier)
+    segments = [Chain(*part) for part in layers]
+    heads: list[nn.Module] = []
+    x = [torch.zeros(1, image_shape[-1], *image_shape[:-1])]
+    with torch.no_grad():
+        for segment in segments[:-1]:
+            x = segment.eval()(x)
+            heads.append(early_head(x[0], num_classes))
+    net = MultiExitNet(segments, [*heads, last_head])
+    net.normalisation = normalisation
+    return net
+
+
+def load(source: str, num_classes: int) -> tuple[Any, Normalisation | None]:
+    """The model, and the mean and deviation per channel that it was trained with."""
+    try:
+        from transformers import AutoModelForImageClassification  # noqa: PLC0415 (optional)
+        from transformers.utils.hub import cached_file  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise NetError(f"{error.name} is needed: pip install 'offramp[pretrained]'") from error
+    place = str(Path(source).expanduser())
+    try:
+        model = AutoModelForImageClassification.from_pretrained(
+            place, num_labels=num_classes, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+        file = cached_file(place, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError) as error:
+        reason = f"{error}".strip().partition("\n")[0]
+        raise NetError(f"{source} cannot be loaded: {reason}") from error
+    if file is None:
+        return model, None
+    settings = json.loads(Path(file).read_text())
+    if not {"image_mean", "image_std"} <= settings.keys():
+        return model, None
+    return model, (settings["image_mean"], settings["image_std"])
+
+
+def refuse_other_images(config: Any, source: str, image_shape: Sequence[int]) -> None:  # noqa: ANN401
+    height, width, channels = image_shape
+    if config.num_channels != channels:
+        raise NetError(f"{source} takes images of {config.num_channels} channels, not {channels}")
+    size = getattr(config, "image_size", None)
+    if config.model_type == "vit" and (height, width) != (size, size):
+        raise NetError(
+            f"{source} takes images of {size}x{size} pixels, not {width}x{height}: "
+            f"--set image_size={size}"
+        )
+
+
+def resnet_parts(base: Any, classifier: nn.Module) -> Parts:  # noqa: ANN401
+    first, *others = base.encoder.stages
+    return [[base.embedder, first], *([stage] for stage in others)], Head(MeanPool(), classifier)
+
+
+def convnext_parts(base: Any, classifier: nn.Module) -> Parts:  # noqa: ANN401
+    first, *others = base.encoder.stages
+    stages = [[base.embeddings, first], *([stage] for stage in others)]
+    return stages, Head(MeanPool(), base.layernorm, classifier)
+
+
+def vit_parts(base: Any, classifier: nn.Module) -> Parts:  # noqa: ANN401
+    head = Head(base.layernorm, ClassToken(), classifier)
+    return evenly([base.embeddings], list(base.layers), []), head
+
+
+def mobilenet_v1_parts(base: Any, classifier: nn.Module) -> Parts:  # noqa: ANN401
+    return evenly([base.conv_stem], list(base.layer), []), Head(MeanPool(), classifier)
+
+
+def mobilenet_v2_parts(base: Any, classifier: nn.Module) -> Parts:  # noqa: ANN401
+    last = [base.conv_1x1]
+    return evenly([base.conv_stem], list(base.layer), last), Head(MeanPool(), classifier)
+
+
+def evenly(
+    first: list[nn.Module], blocks: list[nn.Module], last: list[nn.Module]
+) -> list[list[nn.Module]]:
+    """The blocks in NUM_EXITS runs of about equal length, with what comes before and after."""
+    cuts = [len(blocks) * k // NUM_EXITS for k in range(NUM_EXITS + 1)]
+    runs = [blocks[start:end] for start, end in pairwise(cuts)]
+    return [[*first, *runs[0]], *runs[1:-1], [*runs[-1], *last]]
+
+
+def early_head(features: Tensor, num_classes: int) -> nn.Module:
+    """A head for a feature map, or for tokens."""
+    if features.dim() == 4:
+        return ConvHead(features.shape[1], HEAD_CHANNELS, num_classes, bias=False)
+    return MeanTokenHead(features.shape[-1], num_classes)
+
+
+FAMILIES: dict[str, Callable[[Any, nn.Module], Parts]] = {
+    "resnet": resnet_parts,
+    "convnext": convnext_parts,
+    "vit": vit_parts,
+    "mobilenet_v1": mobilenet_v1_parts,
+    "mobilenet_v2": mobilenet_v2_parts,
+}
+"""What each kind of model is made of: layers by segment, and the last exit's head."""

@@ -1,0 +1,77 @@
+"""Models of the transformers library with exits: tiny, with random weights, saved to a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from models.nets.multi_exit import NetError
+from models.nets.presets import build
+
+SIZE = 32
+CONFIGS: dict[str, dict[str, Any]] = {
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1]},
+    "ConvNext": {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1]},
+    "ViT": {
+        "hidden_size": 16,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": SIZE,
+        "patch_size": 8,
+    },
+    "MobileNetV1": {"depth_multiplier": 0.25, "image_size": SIZE},
+    "MobileNetV2": {"depth_multiplier": 0.25, "image_size": SIZE},
+}
+
+
+def saved(kind: str, directory: Path, num_labels: int = 5) -> Any:  # noqa: ANN401
+    """The model, written as the library writes its own."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(num_labels=num_labels, **CONFIGS[kind])
+    model = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    model.save_pretrained(directory)
+    return model
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_last_exit_is_the_model_itself(kind: str, tmp_path: Path) -> None:
+    model = saved(kind, tmp_path)
+    net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5).eval()
+    images = torch.randn(3, 3, SIZE, SIZE)
+    with torch.no_grad():
+        logits = net(images)
+        expected = model(images).logits
+    assert [tuple(z.shape) for z in logits] == [(3, 5)] * 4
+    assert torch.allclose(logits[-1], expected, atol=1e-5)
+
+
+def test_another_number_of_classes_begins_with_a_new_classifier(tmp_path: Path) -> None:
+    model = saved("ResNet", tmp_path)
+    net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 7).eval()
+    with torch.no_grad():
+        assert net(torch.randn(2, 3, SIZE, SIZE))[-1].shape == (2, 7)
+    stem = model.resnet.embedder.embedder.convolution.weight
+    assert torch.equal(next(net.segments.parameters()), stem)
+
+
+def test_images_are_normalised_as_the_model_was_trained(tmp_path: Path) -> None:
+    saved("ResNet", tmp_path)
+    assert build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5).normalisation is None
+    settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
+    assert net.normalisation == ([0.5, 0.4, 0.3], [0.2, 0.2, 0.1])
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NetError, match=r"nothing cannot be loaded: "):
+        build(f"transformers:{tmp_path}/nothing", (SIZE, SIZE, 3), 5)
+    saved("ViT", tmp_path)
+    with pytest.raises(NetError, match=r"images of 32x32 pixels, not 64x64: --set image_size=32$"):
+        build(f"transformers:{tmp_path}", (64, 64, 3), 5)
+    with pytest.raises(NetError, match=r"takes images of 3 channels, not 1$"):
+        build(f"transformers:{tmp_path}", (SIZE, SIZE, 1), 5)

@@ -1,0 +1,160 @@
+"""Networks of every family get exits, and their last exit stays what they were."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from models.bundle.bundle import load_bundle
+from models.bundle.confidence import Floats, calibrated_probabilities
+from models.bundle.runner import SegmentRunner
+from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, residual
+from training.attaching.attach import attach
+from training.attaching.errors import AttachError
+from training.attaching.heads import Recipe
+from training.attaching.order import Order
+from training.attaching.passes import run_all
+from training.attaching.read import Options
+from training.data import load_images
+
+QUICK = Recipe(epochs=1, min_steps=60)
+IMAGES = load_images("digits", "test").images.numpy()[:40]
+
+
+def order(model: Path, place: Path, **changes: object) -> Order:
+    given = {
+        "model": model,
+        "data": "digits",
+        "name": "tiny",
+        "version": 1,
+        "zoo": place / "zoo",
+        "cache": place / "cache",
+        "num_exits": 3,
+        "recipe": QUICK,
+        "max_disagreement": 0.9,
+    }
+    return Order(**(given | changes))  # type: ignore[arg-type]
+
+
+def last_exit(path: Path) -> Floats:
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    assert manifest.num_exits == 3
+    return run_all(SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs), IMAGES)[-1]
+
+
+def asked(path: Path) -> NDArray[np.floating]:
+    """What onnxruntime makes of the file as it is: images in [-1, 1], as by default."""
+    session = ort.InferenceSession(path)
+    (given,) = session.get_inputs()
+    pixels = (IMAGES / 255 - 0.5) / 0.5
+    if given.shape[1] == 1:
+        pixels = pixels.transpose(0, 3, 1, 2)
+    pixels = pixels.astype(np.float16 if "float16" in given.type else np.float32)
+    step = 1 if given.shape[0] == 1 else len(pixels)
+    outputs = [
+        session.run(None, {given.name: pixels[start : start + step]})[0]
+        for start in range(0, len(pixels), step)
+    ]
+    return np.concatenate(outputs).astype(np.float64)
+
+
+@pytest.mark.parametrize("family", sorted(NETWORKS))
+def test_the_last_exit_is_the_network(family: str, tmp_path: Path) -> None:
+    model = NETWORKS[family](tmp_path / "net.onnx")
+    logits = last_exit(attach(order(model, tmp_path)))
+    expected = asked(model)
+    gives_probabilities = family in ("softmax", "channels_last")
+    found = calibrated_probabilities(logits, 1.0) if gives_probabilities else logits
+    tolerance = 0.02 * np.abs(expected).max() if family == "half" else 1e-4
+    assert found == pytest.approx(expected, abs=tolerance)
+
+
+def test_exits_imitate_without_labels_and_the_report_says_so(tmp_path: Path) -> None:
+    model = residual(tmp_path / "net.onnx")
+    path = attach(order(model, tmp_path, uses_labels=False, recipe=Recipe(10, min_steps=400)))
+    bundle = load_bundle(path)
+    calibration = bundle.calibration
+    assert calibration.judged_by == "last_exit"
+    assert calibration.exits[-1].accuracy == 1
+    assert calibration.exits[-1].calibration_temperature == 1
+    assert calibration.exits[1].accuracy > 0.6  # of ten answers; chance is far below
+    for point in calibration.operating_points.values():
+        assert point.certificate is not None
+        assert point.certificate.max_disagreement == point.certificate.max_accuracy_drop
+    report = (path / "report.md").read_text()
+    assert "right where it equals the last exit's: there are no labels" in report
+    assert bundle.manifest.provenance.config["labels_seen"] is False
+    assert bundle.manifest.labels == tuple("0123456789")
+
+
+def test_with_labels_both_promises_are_certified(tmp_path: Path) -> None:
+    path = attach(order(residual(tmp_path / "net.onnx"), tmp_path))
+    calibration = load_bundle(path).calibration
+    assert calibration.judged_by == "labels"
+    point = calibration.operating_points["balanced"]
+    assert point.certificate is not None
+    assert point.certificate.max_disagreement is not None
+
+
+def test_a_second_run_computes_no_features_and_gives_the_same_exits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = residual(tmp_path / "net.onnx")
+    first = load_bundle(attach(order(model, tmp_path)))
+    monkeypatch.setattr("training.attaching.heads.train_heads", None)  # would fail if called
+    again = load_bundle(attach(order(model, tmp_path, version=2)))
+    assert again.manifest.segments[-1] == first.manifest.segments[-1]
+    assert set(again.graphs.values()) & set(first.graphs.values())
+
+
+def test_named_tensors_are_where_it_is_cut(tmp_path: Path) -> None:
+    model = residual(tmp_path / "net.onnx")
+    names = [n.output[0] for n in onnx.load(model).graph.node if n.op_type == "Relu"]
+    path = attach(order(model, tmp_path, num_exits=None, tensors=(names[2], names[4])))
+    segments = load_bundle(path).manifest.segments
+    assert [segment.outputs[0].name for segment in segments[:2]] == [names[2], names[4]]
+    with pytest.raises(AttachError, match="cannot be cut at 'nowhere'"):
+        attach(order(model, tmp_path, version=2, tensors=("nowhere",)))
+
+
+def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path) -> None:
+    """A network of microseconds: a head takes as long as what it saves."""
+    model = residual(tmp_path / "net.onnx")
+    with pytest.raises(AttachError, match=r"exits would save \d+ % .*: not worth it"):
+        attach(order(model, tmp_path, num_exits=None))
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "../x"}, "is no model name"),
+        ({"options": Options(size=9)}, "takes 8 x 8 pixels, not 9"),
+        ({"options": Options(mean=(0.1, 0.2))}, "--mean has 2 numbers; images have 1 channels"),
+        ({"options": Options(std=(0.0,))}, "--std must be above 0"),
+        ({"num_exits": 40}, "--exits 40 is not possible: this network takes 2 to"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(
+    changes: dict[str, object], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AttachError, match=complaint):
+        attach(order(residual(tmp_path / "net.onnx"), tmp_path, **changes))
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join("abc"))
+    with pytest.raises(AttachError, match=f"has {CLASSES} classes and needs as many"):
+        attach(order(residual(tmp_path / "net.onnx"), tmp_path, labels=labels))
+
+
+def test_the_input_has_the_size_of_the_file(tmp_path: Path) -> None:
+    path = attach(order(residual(tmp_path / "net.onnx"), tmp_path))
+    expected = load_bundle(path).manifest.input
+    assert (expected.height, expected.width, expected.channels) == (SIZE, SIZE, 1)

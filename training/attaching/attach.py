@@ -1,0 +1,118 @@
+"""From a trained ONNX classifier and images to a bundle with exits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from models.bundle.manifest import Input
+from models.bundle.runner import SegmentRunner
+from training.attaching.answers import check_last_exit
+from training.attaching.choose import WORTH_IT, Choice, choose
+from training.attaching.cut import Place, candidates, classifier, named, places
+from training.attaching.eight_bits import in_eight_bits
+from training.attaching.errors import AttachError
+from training.attaching.finish import Precision, chosen_graphs, write
+from training.attaching.order import Order
+from training.attaching.passes import run_all
+from training.attaching.photos import MIN_CALIBRATION, Parts, matched, open_parts
+from training.attaching.preprocessing import Preprocessing
+from training.attaching.program import Program, program
+from training.attaching.read import LOGITS, Network, parsed_labels, read
+from training.attaching.trial import Trial, tried
+from training.attaching.writing import built_aside, free_place
+from training.calibrate import halves
+
+
+def attach(order: Order) -> Path:
+    """Writes the bundle and returns its path; raises AttachError where none can be made."""
+    place = free_place(order.zoo, order.name, order.version)
+    network = read(order.model, order.options)
+    print(f"{order.model}: {network.preprocessing}")
+    cut_up = program(network)
+    cuts, end = cuts_of(order, cut_up)
+    target = input_of(network.preprocessing)
+    parts = open_parts(order.data, target, order.seed)
+    labels = labels_of(order, network, parts, cut_up.shapes[LOGITS][1])
+    parts = labelled(order, parts, labels)
+    trial = tried(order, cut_up, cuts, end, parts)
+    choice = choice_of(order, trial)
+    if choice.saving < WORTH_IT and not order.is_forced:
+        raise AttachError(
+            f"exits would save {100 * max(choice.saving, 0):.0f} % of the network's time: not "
+            "worth it; --exits K attaches K all the same"
+        )
+    graphs = chosen_graphs(cut_up, trial, choice, end)
+    images = parts.calibration.decode(np.arange(MIN_CALIBRATION))
+    check_last_exit(network, run_all(SegmentRunner(*graphs), images)[-1], images)
+    notes = in_words(network, trial, choice)
+    precision: Precision = "float32"
+    if order.int8:
+        graphs, is_smaller, note = in_eight_bits(graphs, parts.calibration)
+        precision, notes = "int8" if is_smaller else "float32", [*notes, note]
+    with built_aside(place) as directory:
+        write(directory, order, graphs, precision, target, labels, parts, notes)
+    return place
+
+
+def cuts_of(order: Order, cut_up: Program) -> tuple[list[Place], Place]:
+    """Where exits may go, in order, and where the last exit's head begins."""
+    found = places(cut_up)
+    end = classifier(found, cut_up)
+    cuts = named(found, order.tensors) if order.tensors else candidates(cut_up, found)
+    cuts = [place for place in cuts if place.index < end.index]
+    if not cuts:
+        raise AttachError("the network has no place where an exit could go")
+    return cuts, end
+
+
+def input_of(preprocessing: Preprocessing) -> Input:
+    size = {"height": preprocessing.height, "width": preprocessing.width}
+    look = {"channels": preprocessing.channels, "resize": preprocessing.resize}
+    return Input.model_validate(size | look)
+
+
+def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) -> tuple[str, ...]:
+    """From --labels, else the network's metadata, else the data's class names, else numbers."""
+    names = parts.photos.names
+    if order.labels is not None:
+        labels = parsed_labels(order.labels.read_text())
+    elif network.labels is not None:
+        labels = network.labels
+    elif names is not None and len(names) == num_classes:
+        labels = names
+    else:
+        labels = tuple(map(str, range(num_classes)))
+    if len(labels) != num_classes or len(set(labels)) != num_classes:
+        raise AttachError(
+            f"the network has {num_classes} classes and needs as many different labels, "
+            f"not {len(labels)}"
+        )
+    return labels
+
+
+def labelled(order: Order, parts: Parts, labels: tuple[str, ...]) -> Parts:
+    """The parts with labels that the network knows; those of the test split are reported on."""
+    photos, test = matched(parts.photos, labels), matched(parts.test, labels)
+    return replace(
+        parts, photos=photos if order.uses_labels else photos.without_labels(), test=test
+    )
+
+
+def choice_of(order: Order, trial: Trial) -> Choice:
+    """The exits that pay, as many as were asked for; where cuts were named, all of them."""
+    tuning, _ = halves(len(trial.logits[-1]))
+    num_exits = len(trial.cuts) + 1 if order.tensors else order.num_exits
+    return choose(trial.logits, trial.cost, trial.whole_s, tuning, num_exits)
+
+
+def in_words(network: Network, trial: Trial, choice: Choice) -> list[str]:
+    where = [trial.cuts[index] for index in choice.exits]
+    shares = ", ".join(f"{100 * place.share:.0f} %" for place in where)
+    return [
+        f"{len(where)} exits were attached, after {shares} of the work, to a network that was "
+        f"trained already ({network.preprocessing}); the last exit is the network itself.",
+        f"Uncut, the network takes {1e3 * trial.whole_s:.2f} ms an image on one core; with these "
+        f"exits a request at `balanced` was expected to take {1e3 * choice.expected_s:.2f} ms, "
+        "the price of cuts and heads counted in.",
+    ]

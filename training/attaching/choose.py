@@ -1,0 +1,109 @@
+"""Which exits pay: the choice of cuts by what a request is expected to cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.confidence import Floats, calibrated_probabilities, confidence
+from models.bundle.manifest import CostProfile
+from training.attaching.errors import AttachError
+from training.calibrate import DISAGREEMENTS, agreement_temperatures
+from training.operating_points import SplitView, cheapest, never_early
+
+MAX_EARLY = 5
+"""Exits before the last that are tried where their number is left open."""
+MAX_ROWS = 1000
+THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.02), 2)
+WORTH_AN_EXIT = 0.01
+"""Of the whole network's cost: what one exit more must save."""
+WORTH_IT = 0.05
+"""What all of them together must save."""
+MEASURED_BATCHES = (1,)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Candidates, by their position, that become exits, and the seconds a request should take.
+
+    `whole_s` is what the network takes uncut.
+    """
+
+    exits: tuple[int, ...]
+    expected_s: float
+    whole_s: float
+
+    @property
+    def saving(self) -> float:
+        return 1 - self.expected_s / self.whole_s
+
+
+def choose(
+    logits: Sequence[Floats],
+    cost: CostProfile,
+    whole_s: float,
+    rows: NDArray[np.int64],
+    num_exits: int | None,
+) -> Choice:
+    """The exits with which a request is expected to cost least, on rows that tune.
+
+    `logits` are those of every candidate's head and of the last exit; `cost` that of all pieces
+    between the candidates. Agreement with the last exit is what `balanced` asks. Where `num_exits`
+    is open, one exit more must save `WORTH_AN_EXIT`.
+    """
+    rows = rows[:MAX_ROWS]
+    temperatures = agreement_temperatures(logits, rows)
+    segments, heads = (
+        np.array([round(1e9 * graph.median_s[0]) for graph in graphs])
+        for graphs in (cost.segments, cost.exit_heads)
+    )
+    confidences = np.stack(
+        [
+            confidence(calibrated_probabilities(z[rows], t))
+            for z, t in zip(logits, temperatures, strict=True)
+        ],
+        axis=1,
+    )
+    agrees = np.stack([z[rows].argmax(1) == logits[-1][rows].argmax(1) for z in logits], axis=1)
+    num_candidates = len(logits) - 1
+    if num_exits is not None and not 1 < num_exits <= num_candidates + 1:
+        raise AttachError(
+            f"--exits {num_exits} is not possible: this network takes 2 to {num_candidates + 1}"
+        )
+    sizes = range(1, MAX_EARLY + 1) if num_exits is None else [num_exits - 1]
+    best: Choice | None = None
+    for size in sizes:
+        found = min(
+            (
+                Choice(exits, expected_s(confidences, agrees, segments, heads, exits), whole_s)
+                for exits in combinations(range(num_candidates), size)
+            ),
+            key=lambda choice: choice.expected_s,
+            default=None,
+        )
+        if found and (best is None or best.expected_s - found.expected_s > WORTH_AN_EXIT * whole_s):
+            best = found
+    if best is None:
+        raise AttachError("the network has no place where it could be cut")
+    return best
+
+
+def expected_s(
+    confidences: NDArray[np.floating],
+    agrees: NDArray[np.bool_],
+    segments: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    exits: tuple[int, ...],
+) -> float:
+    """Mean seconds of a request with these exits at the cheapest threshold that agrees enough."""
+    kept = [*exits, len(segments) - 1]
+    ends = np.cumsum(segments)[kept]
+    right = agrees[:, kept]
+    split = SplitView(
+        confidences[:, kept], right, right.astype(float), np.diff(ends, prepend=0), heads[kept]
+    )
+    tried = [split.candidate(never_early(len(kept)))]
+    tried += [split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS]
+    return cheapest(tried, 1 - DISAGREEMENTS["balanced"]).mean_macs / 1e9

@@ -1,0 +1,125 @@
+"""Images to attach with: decoded when they are needed, with or without labels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle.image import fit_image
+from models.bundle.manifest import Input
+from training.attaching.errors import AttachError
+from training.data import DataError
+from training.data.folders import FolderRows, sorted_images, split_folder
+from training.data.layout import open_rows
+from training.data.rows import Index, Labels, Rows, SplitName
+from training.data.survey import ERRORS, complaint
+from training.data.tables import parquet_files
+
+CALIBRATION_SHARE = 0.2
+"""Of the training rows; where there is no test split, as many again are kept for the report."""
+MIN_CALIBRATION = 32
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Images of one split; `labels`, (rows,), and their `names` are None where there are none."""
+
+    num_rows: int
+    decode: Callable[[Index], NDArray[np.uint8]]
+    fingerprint: str
+    labels: Labels | None = None
+    names: tuple[str, ...] | None = None
+
+    def take(self, rows: Index) -> "Photos":
+        """Some of the rows."""
+        return replace(
+            self,
+            num_rows=len(rows),
+            decode=lambda index: self.decode(rows[index]),
+            labels=None if self.labels is None else self.labels[rows],
+        )
+
+    def without_labels(self) -> "Photos":
+        return replace(self, labels=None, names=None)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The training split, the rows of it that heads learn from and that calibrate, and the test.
+
+    Features are kept for the whole split, so that other parts of it need no new ones.
+    """
+
+    photos: Photos
+    learning: Index
+    calibrating: Index
+    test: Photos
+
+    @property
+    def calibration(self) -> Photos:
+        return self.photos.take(self.calibrating)
+
+
+def open_parts(source: str, target: Input, seed: int) -> Parts:
+    """Opens a data set's images; the same seed gives the same parts."""
+    photos = open_photos(source, "train", target)
+    order = np.random.default_rng(seed).permutation(photos.num_rows)
+    num_held = round(CALIBRATION_SHARE * photos.num_rows)
+    if num_held < MIN_CALIBRATION:
+        raise AttachError(
+            f"{source} has {photos.num_rows} images to learn from; at least "
+            f"{round(MIN_CALIBRATION / CALIBRATION_SHARE)} are needed"
+        )
+    try:
+        test = open_photos(source, "test", target)
+    except DataError:
+        test, order = photos.take(np.sort(order[:num_held])), order[num_held:]
+    return Parts(photos, np.sort(order[num_held:]), np.sort(order[:num_held]), test)
+
+
+def open_photos(source: str, split: SplitName, target: Input) -> Photos:
+    """One split of a data set; a directory without splits is a training split without labels."""
+    directory = Path(source).expanduser()
+    if split == "train" and directory.is_dir() and not has_splits(directory):
+        files = sorted_images(directory)
+        rows = FolderRows(directory, ("",), np.zeros(len(files), dtype=np.int64), files)
+        return photos_of(rows, target).without_labels()
+    return photos_of(open_rows(source, split), target)
+
+
+def has_splits(directory: Path) -> bool:
+    return bool(split_folder(directory, "train") or parquet_files(directory, "train"))
+
+
+def photos_of(rows: Rows, target: Input) -> Photos:
+    """Rows fitted to what segment 1 takes."""
+
+    def decode(index: Index) -> NDArray[np.uint8]:
+        images = []
+        for row in index.tolist():
+            try:
+                with rows.open(row) as image:
+                    images.append(fit_image(image, target))
+            except ERRORS as error:
+                raise DataError(complaint(rows, row, error)) from error
+        return np.stack(images)
+
+    content = sha256(np.ascontiguousarray(rows.identities()).tobytes())
+    content.update(rows.title.encode())
+    return Photos(len(rows.labels), decode, content.hexdigest(), rows.labels, rows.names)
+
+
+def matched(photos: Photos, labels: tuple[str, ...]) -> Photos:
+    """The photos with their labels numbered as the network numbers them.
+
+    Labels that the network does not know make the photos unlabelled.
+    """
+    if photos.labels is None or photos.names is None:
+        return photos
+    if not set(photos.names) <= set(labels):
+        return photos.without_labels()
+    numbers = np.array([labels.index(name) for name in photos.names], dtype=np.int64)
+    return replace(photos, labels=numbers[photos.labels], names=labels)

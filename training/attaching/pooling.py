@@ -1,0 +1,115 @@
+"""Features made small enough to keep: what every exit head sees of them."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from models.bundle.manifest import Tensor as TensorSpec
+from training.attaching.cut import Place
+from training.attaching.fragments import described, exported, spec
+from training.attaching.program import Program
+from training.attaching.read import BATCH, LOGITS
+from training.graphs import ExportedGraph
+
+OPSETS = (helper.make_opsetid("", 17),)
+IR_VERSION = 8
+POOLED = "head/pooled"
+
+Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Weights, (in, out), and bias, (out,), of a linear layer."""
+
+
+def pool_nodes(program: Program, place: Place) -> tuple[list[NodeProto], list[TensorProto], int]:
+    """Nodes from the tensors at a place to `POOLED`, their constants, and its width.
+
+    Maps give their mean over all positions; sequences their mean and their first token, which may
+    be a class token; vectors themselves.
+    """
+    nodes: list[NodeProto] = []
+    parts: list[str] = []
+    width = 0
+    needs_zero = False
+    for index, name in enumerate(place.tensors):
+        shape = program.shapes[name]
+        channels = channel_axis(shape)
+        made = [f"head/mean_{index}"]
+        axes = [axis for axis in range(1, len(shape)) if axis != channels]
+        if not axes:
+            made = [name]
+        elif len(shape) == 4 and channels == 1:
+            nodes.append(helper.make_node("GlobalAveragePool", [name], [f"head/map_{index}"]))
+            nodes.append(helper.make_node("Flatten", [f"head/map_{index}"], made))
+        else:
+            nodes.append(helper.make_node("ReduceMean", [name], made, axes=axes, keepdims=0))
+        if len(shape) == 3:
+            made.append(f"head/first_{index}")
+            nodes.append(helper.make_node("Gather", [name, "head/zero"], made[1:], axis=1))
+            needs_zero = True
+        parts += made
+        width += len(made) * shape[channels]
+    nodes.append(helper.make_node("Concat", parts, [POOLED], axis=1))
+    zero = [numpy_helper.from_array(np.array(0), "head/zero")] if needs_zero else []
+    return nodes, zero, width
+
+
+def channel_axis(shape: tuple[int, ...]) -> int:
+    """Channels come first in maps, unless the next two axes are those that are equal; else last."""
+    is_map = len(shape) == 4
+    is_last = is_map and shape[1] == shape[2] != shape[3]
+    return 1 if is_map and not is_last else len(shape) - 1
+
+
+def pool_graph(program: Program, place: Place, exit: int) -> ExportedGraph:
+    """What the cache keeps of one place, as if it were an exit head."""
+    nodes, constants, width = pool_nodes(program, place)
+    output = TensorSpec(name=POOLED, dtype="float32", shape=(-1, width))
+    return graph(program, place, nodes, constants, output, exit, macs=0)
+
+
+def head_graph(program: Program, place: Place, layers: list[Layer], exit: int) -> ExportedGraph:
+    """An exit head: the pooled features through linear layers, with a ReLU between them."""
+    nodes, constants, _ = pool_nodes(program, place)
+    source = POOLED
+    for index, layer in enumerate(layers):
+        names = [f"head/weight_{index}", f"head/bias_{index}"]
+        constants += map(numpy_helper.from_array, layer, names)
+        is_last = index == len(layers) - 1
+        made = LOGITS if is_last else f"head/linear_{index}"
+        nodes.append(helper.make_node("Gemm", [source, *names], [made]))
+        if not is_last:
+            source = f"head/hidden_{index}"
+            nodes.append(helper.make_node("Relu", [made], [source]))
+    output = TensorSpec(name=LOGITS, dtype="float32", shape=(-1, layers[-1][0].shape[1]))
+    macs = sum(prod(weight.shape) for weight, _ in layers)
+    return graph(program, place, nodes, constants, output, exit, macs=macs)
+
+
+def graph(
+    program: Program,
+    place: Place,
+    nodes: list[NodeProto],
+    constants: list[TensorProto],
+    output: TensorSpec,
+    exit: int,
+    *,
+    macs: int,
+) -> ExportedGraph:
+    used = {name for node in nodes for name in node.input}
+    inputs = [name for name in place.tensors if name in used]
+    made = helper.make_graph(
+        nodes,
+        f"exit_{exit}",
+        [described(program, name) for name in inputs],
+        [helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [BATCH, *output.shape[1:]])],
+        constants,
+    )
+    return exported(
+        helper.make_model(made, opset_imports=OPSETS, ir_version=IR_VERSION),
+        file=f"exit_{exit}.onnx",
+        exit=exit,
+        inputs=[spec(program, name) for name in inputs],
+        outputs=[output],
+        macs=macs,
+    )

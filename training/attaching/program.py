@@ -1,0 +1,195 @@
+"""A network as nodes in order, with the shape of every tensor, for any batch."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from models.bundle.defaults import CPU
+from models.bundle.runner import ORT_ERRORS
+from training.attaching.errors import AttachError
+from training.attaching.preprocessing import IMAGES
+from training.attaching.read import BATCH, LOGITS, Network
+
+BATCHES = (1, 2, 3)
+"""Batches at which every tensor is looked at; the third checks what the first two say."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Integers that follow from the batch alone: `base` + `slope` x batch."""
+
+    base: NDArray[np.int64]
+    slope: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Nodes in topological order from `IMAGES` to `LOGITS`.
+
+    `shapes` are for a batch of one. `features` are the tensors that can be handed from segment to
+    segment: float32, (batch, ...). What `follows` from the batch is computed anew in each segment.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    constants: dict[str, TensorProto]
+    shapes: dict[str, Shape]
+    features: frozenset[str]
+    follows: dict[str, Follows]
+    opsets: tuple[onnx.OperatorSetIdProto, ...]
+    ir_version: int
+
+
+def program(network: Network) -> Program:
+    """Reads the network's shapes by running it; raises AttachError where a batch cannot run."""
+    if network.fixed_batch is not None:
+        free_batch(network.model, network.fixed_batch)
+    model = folded(network.model)
+    seen = [observed(model, batch) for batch in BATCHES]
+    constants = {weight.name: weight for weight in model.graph.initializer}
+    preprocessing = network.preprocessing
+    size = preprocessing.height, preprocessing.width, preprocessing.channels
+    shapes: dict[str, Shape] = {IMAGES: (1, *size)}
+    shapes |= {name: array.shape for name, array in seen[0].items()}
+    follows = batch_values(model, constants, seen)
+    nodes = tuple(needed(model.graph.node, {*constants, *follows}))
+    features = frozenset(
+        name
+        for name, shape in shapes.items()
+        if name != IMAGES
+        and seen[0][name].dtype == np.float32
+        and len(shape) > 1
+        and all(s[name].shape == (b, *shape[1:]) for s, b in zip(seen, BATCHES, strict=True))
+    )
+    if LOGITS not in features:
+        raise AttachError("the network's output has no row for every image")
+    used = {name for node in nodes for name in node.input}
+    return Program(
+        nodes=nodes,
+        constants={name: weight for name, weight in constants.items() if name in used},
+        shapes=shapes,
+        features=features,
+        follows={name: value for name, value in follows.items() if name in used},
+        opsets=tuple(model.opset_import),
+        ir_version=model.ir_version,
+    )
+
+
+def folded(model: ModelProto) -> ModelProto:
+    """The same network with its constants computed and batch normalisation folded away."""
+    options = session_options(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory) / "folded.onnx"
+        options.optimized_model_filepath = str(made)
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise AttachError(f"onnxruntime cannot run the network: {error}") from error
+        found = onnx.load(made)
+    del found.graph.value_info[:]
+    return found
+
+
+def session_options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = ORT_ERRORS
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return options
+
+
+def free_batch(model: ModelProto, batch: int) -> None:
+    """Takes a batch out of a network that was exported for it.
+
+    Where a reshape names the batch first, it is left to be worked out.
+    """
+    graph = model.graph
+    constants = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    for index, node in enumerate(graph.node):
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        shape = numpy_helper.to_array(constants[node.input[1]]).copy()
+        if len(shape) < 2 or shape[0] != batch:
+            continue
+        shape[0] = 0 if -1 in shape else -1
+        name = f"{node.input[1]}_{index}_any_batch"
+        graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
+    dim = graph.input[0].type.tensor_type.shape.dim[0]
+    dim.ClearField("dim_value")
+    dim.dim_param = BATCH
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+
+
+def observed(model: ModelProto, batch: int) -> dict[str, NDArray[np.generic]]:
+    """Every tensor that the network computes from random images."""
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    names = [name for node in model.graph.node for name in node.output if name]
+    del watched.graph.output[:]
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    options = session_options(ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    images = np.random.default_rng(0).integers(0, 256, (batch, *shape[1:]), dtype=np.uint8)
+    try:
+        session = ort.InferenceSession(watched.SerializeToString(), options, providers=[CPU])
+        arrays = session.run(names, {IMAGES: images})
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise AttachError(
+            f"the network cannot run a batch of {batch}; export it with a dynamic batch: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return dict(zip(names, arrays, strict=True))
+
+
+def batch_values(
+    model: ModelProto,
+    constants: dict[str, TensorProto],
+    seen: Sequence[dict[str, NDArray[np.generic]]],
+) -> dict[str, Follows]:
+    """What is computed from shapes alone: integers that follow from the batch.
+
+    Such a tensor that has the same value in every batch becomes a constant.
+    """
+    from_shapes: set[str] = set()
+    follows: dict[str, Follows] = {}
+    for node in model.graph.node:
+        inputs = [name for name in node.input if name]
+        is_known = bool(inputs) and all(n in constants or n in from_shapes for n in inputs)
+        if node.op_type not in ("Shape", "Size") and not is_known:
+            continue
+        from_shapes.update(node.output)
+        for name in node.output:
+            arrays = [values[name] for values in seen]
+            if len({array.shape for array in arrays}) > 1:
+                continue
+            if all(np.array_equal(array, arrays[0]) for array in arrays):
+                constants[name] = numpy_helper.from_array(arrays[0], name)
+            elif all(array.dtype == np.int64 for array in arrays):
+                first, second, third = (array.astype(np.int64) for array in arrays)
+                if np.array_equal(third - second, second - first):
+                    follows[name] = Follows(2 * first - second, second - first)
+    return follows
+
+
+def needed(nodes: Sequence[NodeProto], known: set[str]) -> Iterator[NodeProto]:
+    """The nodes that the logits are computed with, in order, where `known` tensors are given."""
+    wanted = {LOGITS}
+    kept = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output) - known:
+            kept.append(node)
+            wanted.update(node.input)
+    return reversed(kept)

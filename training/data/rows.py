@@ -1,0 +1,70 @@
+"""The rows of one split: labels in memory, images opened one at a time."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+SplitName = Literal["train", "test"]
+Labels = NDArray[np.int64]
+Index = NDArray[np.int64]
+
+DIGIT_SIZE = 8
+
+
+class Rows(Protocol):
+    """One split. `title` says where it was found; labels index `names`."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Labels: ...
+
+    def open(self, row: int) -> Image.Image:
+        """The image, opened but not decoded."""
+        ...
+
+    def describe(self, row: int) -> str:
+        """The row's file or number, as a person finds it."""
+        ...
+
+    def identities(self) -> NDArray[np.generic]:
+        """A value for each row that changes where its image is another."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Images that are decoded already: uint8 (rows, height, width, channels)."""
+
+    title: str
+    names: tuple[str, ...]
+    labels: Labels
+    pixels: NDArray[np.uint8]
+
+    def open(self, row: int) -> Image.Image:
+        return Image.fromarray(self.pixels[row].squeeze(axis=-1))
+
+    def describe(self, row: int) -> str:
+        return f"row {row} of {self.title}"
+
+    def identities(self) -> NDArray[np.generic]:
+        return np.array([sha256(image.tobytes()).digest()[:8] for image in self.pixels])
+
+
+def digits(split: SplitName) -> ArrayRows:
+    """scikit-learn's 8x8 grey digits, a fixed quarter of them for testing."""
+    data = load_digits()
+    pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
+    rows = train_test_split(
+        np.arange(len(pixels)), test_size=0.25, random_state=0, stratify=data.target
+    )[split == "test"]
+    labels = data.target[rows].astype(np.int64)
+    return ArrayRows(f"the {split} split of digits", tuple("0123456789"), labels, pixels[rows])

@@ -1,0 +1,166 @@
+"""Tables of images and labels: parquet files, and data sets of the Hugging Face hub."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import Image as ImageFeature
+from datasets.exceptions import DatasetsError
+from numpy.typing import NDArray
+from PIL import Image
+from pyarrow import ArrowException, ChunkedArray
+
+from training.data.errors import DataError, Undecodable, listed
+from training.data.folders import SPLIT_NAMES
+from training.data.rows import Index, Labels, SplitName
+
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "category")
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows `index` of a table whose column `images` holds encoded images."""
+
+    title: str
+    names: tuple[str, ...]
+    labels: Labels
+    index: Index
+    images: ChunkedArray
+
+    def open(self, row: int) -> Image.Image:
+        value: Any = self.images[int(self.index[row])].as_py()
+        if isinstance(value, dict):
+            value = value["bytes"] or value["path"]
+        if value is None:
+            raise Undecodable(f"{self.describe(row)} has no image")
+        return Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
+
+    def describe(self, row: int) -> str:
+        return f"row {self.index[row]} of {self.title}"
+
+    def identities(self) -> NDArray[np.generic]:
+        """Lengths of the encoded images: another image has another one, nearly always."""
+        column = self.images
+        if "struct" in str(column.type):
+            column = pc.struct_field(column, "bytes")
+        lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        return lengths.astype(np.int64)[self.index]
+
+
+def parquet_files(directory: Path, split: SplitName) -> list[Path]:
+    """The parquet files of a split: DIR/SPLIT/*.parquet, or SPLIT*.parquet in DIR or DIR/data."""
+    for name in SPLIT_NAMES[split]:
+        pattern = re.compile(rf"{name}([-_.].*)?\.parquet", re.IGNORECASE)
+        for place in (directory, directory / "data"):
+            found = [path for path in place.glob("*.parquet") if pattern.fullmatch(path.name)]
+            if found := found or list((place / name).glob("*.parquet")):
+                return sorted(found)
+    return []
+
+
+def load_parquet(files: Sequence[Path], title: str) -> Dataset:
+    try:
+        return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    except (OSError, ValueError, ArrowException, DatasetsError) as error:
+        raise DataError(f"cannot load {title}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """One line of the error, or of what caused it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error}".strip().partition("\n")[0]
+
+
+def table_rows(table: Dataset, title: str, names: tuple[str, ...] | None) -> TableRows:
+    """Every row of a table that has one image column and labels of any kind."""
+    image = image_column(table.features, title)
+    label = label_column(table.features, title)
+    labels, found = numbered(table, label, title)
+    if names is not None and names != found:
+        labels = renumbered(labels, found, names, title)
+    index = np.arange(len(labels))
+    return TableRows(title, names or found, labels, index, table.data.column(image))
+
+
+def image_column(features: Features, title: str) -> str:
+    """The first column of images, or else of encoded bytes."""
+    for is_image in (is_image_type, is_bytes_type):
+        for name, kind in features.items():
+            if is_image(kind):
+                return str(name)
+    raise DataError(f"{title} has no column of images among {', '.join(features)}")
+
+
+def is_image_type(kind: object) -> bool:
+    return isinstance(kind, ImageFeature)
+
+
+def is_bytes_type(kind: object) -> bool:
+    """Plain bytes, or a file's bytes beside its path."""
+    if isinstance(kind, dict):
+        return {"bytes", "path"} <= set(kind)
+    return isinstance(kind, Value) and kind.dtype in ("binary", "large_binary")
+
+
+def label_column(features: Features, title: str) -> str:
+    """The first column of class labels, or else of integers or strings by a label's usual name.
+
+    CIFAR-100's fine labels come before its coarse ones.
+    """
+    for name, kind in features.items():
+        if isinstance(kind, ClassLabel):
+            return str(name)
+    plain = [name for name, kind in features.items() if is_plain_label(kind)]
+    for name in LABEL_COLUMNS:
+        if name in plain:
+            return name
+    if len(plain) == 1:
+        return str(plain[0])
+    raise DataError(
+        f"{title} has no column of labels among {', '.join(features)}; name it {LABEL_COLUMNS[0]!r}"
+    )
+
+
+def is_plain_label(kind: object) -> bool:
+    return isinstance(kind, Value) and re.match(r"u?int|(large_)?string", kind.dtype) is not None
+
+
+def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str, ...]]:
+    """Labels from 0, and their names: those of the column's type, or its own values in order."""
+    values = table.data.column(column)
+    if values.null_count:
+        raise DataError(f"{values.null_count} rows of {title} have no {column}")
+    kind = table.features[column]
+    given = values.to_numpy()
+    if not isinstance(kind, ClassLabel):
+        refuse_negative(given, title)
+        found, labels = np.unique(given, return_inverse=True)
+        return labels.astype(np.int64), tuple(map(str, found.tolist()))
+    refuse_negative(given, title)
+    beyond = int((given >= len(kind.names)).sum())
+    if beyond:
+        raise DataError(f"{beyond} rows of {title} have labels beyond the {len(kind.names)} named")
+    return given.astype(np.int64), tuple(kind.names)
+
+
+def refuse_negative(given: NDArray[Any], title: str) -> None:
+    """Test labels that a competition keeps hidden are often -1."""
+    if given.dtype.kind != "O" and (hidden := int((given < 0).sum())):
+        raise DataError(f"{hidden} rows of {title} have labels below zero: they are hidden ones")
+
+
+def renumbered(
+    labels: Labels, found: tuple[str, ...], names: tuple[str, ...], title: str
+) -> Labels:
+    used = [found[label] for label in np.unique(labels)]
+    if unknown := [name for name in used if name not in names]:
+        raise DataError(f"{title} has classes that are not among the labels: {listed(unknown)}")
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place.get(name, -1) for name in found])[labels]

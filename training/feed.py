@@ -1,0 +1,149 @@
+"""Batches of training images: from memory where they fit, else decoded by worker processes."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.augment import channel_statistics, flipped, normalised, shifted
+from training.config import TrainConfig
+from training.data.cuts import Cut
+from training.data.decoding import Batch, Decoded, Decoder, decoded
+from training.data.errors import listed
+from training.data.source import refusal
+from training.distributed import World
+from training.losses import UNLABELLED
+from training.run_data import RunData
+
+HELD_BYTES = 2**30
+"""Decoded images are kept in memory up to this size; CIFAR takes 150 MB."""
+
+STATISTICS_ROWS = 2000
+"""Rows that stand for all in channel means, where images are not held."""
+
+Part = tuple[Tensor, Tensor]
+"""Normalised images and their labels."""
+
+Log = Callable[[str], None]
+
+
+class Feed(Protocol):
+    """Gives each step its batch. Rows count from 0: the labelled ones, then the unlabelled ones."""
+
+    num_labelled: int
+    num_unlabelled: int
+    mean: Tensor
+    std: Tensor
+
+    def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:
+        """This process's micro-batches of a step; `order` are the epoch's rows."""
+        ...
+
+
+def feed_of(data: RunData, config: TrainConfig, world: World, log: Log) -> Feed:
+    """Holds the decoded rows if they fit; random resized crops need the whole files."""
+    num_rows = len(data.splits.train) + len(data.splits.unlabelled)
+    if config.random_resized_crop or num_rows * data.train.row_bytes > HELD_BYTES:
+        return Streamed(data, config, world, log)
+    return Held(data, config, world)
+
+
+class Held:
+    """Every row decoded once; whole batches are augmented on the device."""
+
+    def __init__(self, data: RunData, config: TrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        index = np.append(data.splits.train, data.splits.unlabelled)
+        self.images, kept = data.train.take_decodable(index)
+        is_labelled = np.isin(kept, data.splits.train)
+        self.images.labels[torch.from_numpy(~is_labelled)] = UNLABELLED
+        self.num_labelled = int(is_labelled.sum())
+        self.num_unlabelled = len(kept) - self.num_labelled
+        self.mean, self.std = channel_statistics(self.images.images)
+
+    def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:  # noqa: ARG002
+        size, micro = self.config.batch_size, self.config.micro_batches
+        batch = self.batch(order[step * size : (step + 1) * size])
+        parts = list(zip(*(x.chunk(micro) for x in batch), strict=True))
+        return parts[self.world.rank :: self.world.size]
+
+    def batch(self, rows: Tensor) -> Part:
+        """These rows augmented, and their labels. Every process draws alike for all of them."""
+        device = self.world.device
+        images = self.images.images[rows].to(device, non_blocking=True)
+        images = normalised(images, self.mean.to(device), self.std.to(device))
+        images = augmented(images, self.config)
+        return images, self.images.labels[rows].to(device, non_blocking=True)
+
+
+def augmented(images: Tensor, config: TrainConfig) -> Tensor:
+    if config.flip:
+        images = flipped(images)
+    if config.crop_padding:
+        images = shifted(images, config.crop_padding)
+    return images
+
+
+class Streamed:
+    """Rows decoded anew in every epoch, ahead of their use, and only this process's."""
+
+    def __init__(self, data: RunData, config: TrainConfig, world: World, log: Log) -> None:
+        self.config, self.world, self.log, self.source = config, world, log, data.train
+        self.index = np.append(data.splits.train, data.splits.unlabelled)
+        self.num_labelled = len(data.splits.train)
+        self.num_unlabelled = len(data.splits.unlabelled)
+        self.labels = data.train.labels[torch.from_numpy(self.index)]
+        self.labels[self.num_labelled :] = UNLABELLED
+        num_seen = min(STATISTICS_ROWS, self.num_labelled)
+        seen = np.linspace(0, self.num_labelled - 1, num_seen).astype(int)
+        self.mean, self.std = channel_statistics(data.train.take(data.splits.train[seen]).images)
+        cut = Cut(flip=config.flip) if config.random_resized_crop else None
+        self.decoder = Decoder(data.train.rows, data.train.target, cut)
+        self.stream: Iterator[Decoded] = iter(())
+        self.next: tuple[int, int] | None = None
+        self.failures: set[str] = set()
+
+    def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:
+        if self.next != (epoch, step):
+            num_steps = len(order) // self.config.batch_size
+            steps = [self.batch_of(order, epoch, k) for k in range(step, num_steps)]
+            self.stream = decoded(self.decoder, steps)
+        self.next = epoch, step + 1
+        places = self.places(order, step)
+        images, labels = self.filled(next(self.stream), self.labels[places])
+        device = self.world.device
+        images = normalised(images.to(device), self.mean.to(device), self.std.to(device))
+        if not self.config.random_resized_crop:
+            images = augmented(images, self.config)
+        num_parts = self.config.micro_batches // self.world.size
+        chunks = images.chunk(num_parts), labels.to(device).chunk(num_parts)
+        return list(zip(*chunks, strict=True))
+
+    def places(self, order: Tensor, step: int) -> Tensor:
+        """This process's rows of one step."""
+        size = self.config.batch_size
+        parts = order[step * size : (step + 1) * size].chunk(self.config.micro_batches)
+        return torch.cat(parts[self.world.rank :: self.world.size])
+
+    def batch_of(self, order: Tensor, epoch: int, step: int) -> Batch:
+        """Random cuts depend on seed, epoch and row alone: a resumed run draws the same."""
+        rows = self.index[self.places(order, step).numpy()]
+        first = (self.config.seed * 1_000_003 + epoch) << 32
+        return Batch(rows, rows.astype(np.uint64) + np.uint64(first % 2**63))
+
+    def filled(self, batch: Decoded, labels: Tensor) -> Part:
+        """Skipped images are replaced by others of their batch, labels too."""
+        if not batch.failures:
+            return batch.images, labels
+        if self.config.undecodable == "refuse" or not len(batch.kept):
+            raise refusal(batch.failures, len(labels))
+        if new := set(batch.failures) - self.failures:
+            self.failures |= new
+            self.log(f"skipped images that cannot be decoded: {listed(sorted(new))}")
+        sources = np.arange(len(labels)) % len(batch.kept)
+        sources[batch.kept] = np.arange(len(batch.kept))
+        return batch.images[torch.from_numpy(sources)], labels[
+            torch.from_numpy(batch.kept[sources])
+        ]
