@@ -50,11 +50,11 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         answer = http.post("/v1/classify", content=png, headers=headers)
         refused = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
         assert refused.status_code == 503
-        assert refused.json() == {"error": "digits fails at its first segment"}
+        assert refused.json() == {"error": "segment 1 of digits is out of use"}
         assert answer.status_code == 503
         for response in (answer, refused):
             assert 1 <= int(response.headers["retry-after"]) <= 3
-        assert answer.json()["detail"] == "digits fails at its first segment"
+        assert answer.json()["detail"] == "segment 1 of digits is out of use"
         for path in ("/v2/health/ready", "/v2/models/digits/ready"):
             ready = http.get(path)
             assert ready.status_code == 503
