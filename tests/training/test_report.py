@@ -59,8 +59,14 @@ def test_the_tables_hold_the_reports_numbers() -> None:
     lines = report.markdown(REPORT).splitlines()
     assert lines[0] == "# cifar version 3 on cifar100, test split"
     assert lines[2].startswith("5 rows, ")
-    assert "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 83.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
-    assert "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 100.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
+    assert (
+        "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 83.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |"
+        in lines
+    )
+    assert (
+        "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 100.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |"
+        in lines
+    )
     assert "| 1 | 4.11 | 1.23 | 81.00 | 82.34 |" in lines
     assert "| 2 | 4.11 | 1.23 | 81.00 | - |" in lines
     assert "| true-class probability falls by more than | 0.01 | 0.5 |" in lines
