@@ -65,7 +65,7 @@ def load(source: str, num_classes: int) -> tuple[Any, Normalisation | None]:
     """The model, and the mean and deviation per channel that it was trained with."""
     try:
         from transformers import AutoModelForImageClassification  # noqa: PLC0415 (optional)
-        from transformers.utils import cached_file  # noqa: PLC0415
+        from transformers.utils.hub import cached_file  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise NetError(f"{error.name} is needed: pip install 'offramp[pretrained]'") from error
     place = str(Path(source).expanduser())
