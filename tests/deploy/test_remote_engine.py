@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,8 +19,10 @@ from tests.server.engines import results_of, running
 if find_spec("ray") is None:
     pytest.skip("needs requirements/ray.txt", allow_module_level=True)
 
-from deploy.ray.remote_engine import RemoteEngine
-from deploy.ray.work import Work, shifted
+with warnings.catch_warnings():  # Ray's own, while it is imported
+    warnings.simplefilter("ignore")
+    from deploy.ray.remote_engine import RemoteEngine
+    from deploy.ray.work import Work, shifted
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)
 
