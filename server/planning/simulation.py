@@ -154,7 +154,7 @@ class Simulation:
             job, outcome = self._ended.popleft()
             self.now += self.python.request_s / 2
             self.fates.append(Fate(self._requests.pop(job), self.now, outcome))
-            if self.python.request_s > 0:  # else a response takes no time
+            if self.now > outcome.ended_at:  # else nothing takes time here
                 self.scheduler.pace.delivered(self.now - outcome.ended_at)
 
     def _turn(self) -> None:
