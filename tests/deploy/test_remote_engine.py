@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +19,9 @@ from tests.server.engines import results_of, running
 if find_spec("ray") is None:
     pytest.skip("needs requirements/ray.txt", allow_module_level=True)
 
-from deploy.ray.remote_engine import RemoteEngine
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own
+    from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.work import Work, shifted
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)
