@@ -257,8 +257,10 @@ class Engine:
         """Plans a turn as soon as the loop has read what has come."""
         if not self._is_turning:
             self._is_turning = True
-            # one turn of the loop later: requests that are read by then join the batch
-            self._loop.call_soon(self._loop.call_soon, self._turn)
+            if self.admission.in_flight > 1:  # requests that are read by then join the batch
+                self._loop.call_soon(self._loop.call_soon, self._turn)
+            else:
+                self._loop.call_soon(self._turn)
 
     def _plan_alarm(self) -> None:
         """Comes back for jobs whose time for a better answer is over before a lane is free."""

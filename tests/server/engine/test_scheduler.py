@@ -41,6 +41,18 @@ def test_first_answers_go_before_better_ones_when_there_is_no_time_for_both(
         assert [desk.run().step.exit for _ in range(2)] == [first, 3 - first]
 
 
+def test_first_answers_are_left_time_for_a_whole_batch(model: ServedModel) -> None:
+    """A better answer takes 10 ms, and then a batch of four 17.6 ms with its margin.
+
+    With time for small batches only, a queue falls behind and then meets no deadline.
+    """
+    for latency_s, first in ((0.0295, 2), (0.0275, 1)):
+        desk = Desk()
+        desk.admit(answered(job(model, 0.0205)))
+        desk.admit(*(job(model, latency_s) for _ in range(4)))
+        assert [desk.run().step.exit for _ in range(2)] == [first, 3 - first]
+
+
 def test_survivors_go_on_and_newcomers_join_where_they_meet_them(model: ServedModel) -> None:
     desk = Desk()
     desk.admit(job(model, 0.5), job(model, 0.5))

@@ -35,7 +35,7 @@ def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
     assert is_depth_limited(model, Budget(0.020), said, total_s=0.018) is expected
 
 
-def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
+def test_a_request_without_a_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
     metrics = Metrics()
     metrics.model_loaded(model)
     for reason in (StopReason.DEADLINE, StopReason.FINAL):
