@@ -91,7 +91,6 @@ def create_app(
         title="Offramp",
         description=DESCRIPTION,
         version=version("offramp"),
-        root_path=settings.root_path,
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
         telemetry=TELEMETRY | {"tracing": settings.traces},

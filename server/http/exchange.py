@@ -77,7 +77,8 @@ class Exchange:
         self.id = id_of(self.header(b"x-request-id") or None)
         self.route, self.status = UNMATCHED, 500
         self.exits: list[int] = []
-        self._deadline = started + service.settings.receive_timeout_s
+        # not counted from now: the connection's timer, which wakes a reader, would be too early
+        self._deadline = self.arrival + service.settings.receive_timeout_s
         self._num_bytes, self._is_whole = 0, False
         self._gone: asyncio.Future[Any] | None = None
         self._task = asyncio.current_task()
@@ -148,7 +149,13 @@ class Exchange:
         return self._gone is not None and self._gone.done() and not self._gone.cancelled()
 
     async def send(self, message: Message) -> None:
-        """Sends a part of the response, whose start carries the request's id."""
+        """Sends a part of the response, whose start carries the request's id.
+
+        Raises ClientGone where nobody can read it any more: a part that is ready would be sent
+        before the task hears that it is cancelled.
+        """
+        if self.is_gone():
+            raise ClientGone
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.engine.job import Answer
-from server.errors import NoAnswer
+from server.errors import ClientGone, NoAnswer
 from server.http.exchange import Exchange
 from server.http.problems import problem_of
 from server.service import Running
@@ -63,6 +63,10 @@ class EventStream(StreamingResponse):
         try:
             async with aclosing(self._stream):
                 await self.stream_response(send)
+        except (ClientGone, asyncio.CancelledError):
+            stage = "response" if self._final.done() else self._running.stage
+            self._metrics.client_gone(stage)
+            raise
         finally:
             self._final.cancel()
 
@@ -72,13 +76,8 @@ class EventStream(StreamingResponse):
         self._said.put_nowait(None)
 
     async def _events(self) -> AsyncGenerator[bytes]:
-        try:
-            while (entry := await self._said.get()) is not None:
-                yield event("exit", orjson.dumps(self._exit_event(*entry)))
-        except asyncio.CancelledError:
-            is_done = self._final.done()
-            self._metrics.client_gone("response" if is_done else self._running.stage)
-            raise
+        while (entry := await self._said.get()) is not None:
+            yield event("exit", orjson.dumps(self._exit_event(*entry)))
         try:
             yield event("final", orjson.dumps(self._final.result()))
         except NoAnswer as error:

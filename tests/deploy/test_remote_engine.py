@@ -19,10 +19,10 @@ from tests.server.engines import results_of, running
 if find_spec("ray") is None:
     pytest.skip("needs requirements/ray.txt", allow_module_level=True)
 
-with warnings.catch_warnings():  # Ray's own, while it is imported
-    warnings.simplefilter("ignore")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own
     from deploy.ray.remote_engine import RemoteEngine
-    from deploy.ray.work import Work, shifted
+from deploy.ray.work import Work, shifted
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)
 

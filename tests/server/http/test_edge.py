@@ -20,7 +20,9 @@ from tests.server.engines import IMAGES
 from tests.server.live import PNG, live, samples
 
 KEY = "a-long-random-key"
-OPEN = {"/healthz", "/readyz", "/metrics", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
+DOCS = {"/docs", "/docs/oauth2-redirect"}
+PROBES = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+OPEN = {"/v2", "/v2/", *PROBES, *DOCS}
 HOT = {route.path for route in (classify.ROUTE, infer.DEFAULT_VERSION, infer.GIVEN_VERSION)}
 VALUES = {"name": "digits", "version": "1"}
 HEADERS = {"content-type": "image/png"}
@@ -87,6 +89,8 @@ def test_a_prefix_may_be_stripped_or_left(model: ServedModel, prefix: str) -> No
         unknown = httpx.get(f"{url}{prefix}/v2/models/none")
         assert (unknown.status_code, list(unknown.json())) == (404, ["error"])
         assert httpx.get(f"{url}{prefix}/healthz").status_code == 200
+        document = httpx.get(f"{url}{prefix}/openapi.json").json()
+        assert document["servers"] == [{"url": "/offramp"}]
 
 
 @pytest.mark.parametrize("path", ["/v1/classify%0A", "/v2/models/digits/infer%0A"])
