@@ -103,5 +103,5 @@ def without_end(content: bytes, target: Input) -> NDArray[np.uint8] | None:
     whole, other = (io.BytesIO(complete + follows + JPEG_END) for follows in FOLLOWS)
     with suppress(Exception), Image.open(whole) as image, Image.open(other) as same:
         if image.tobytes() == same.tobytes():
-            return fit_image(image, target.height, target.width, target.channels)
+            return fit_image(image, target)
     return None
