@@ -103,5 +103,7 @@ def without_end(content: bytes, target: Input) -> NDArray[np.uint8] | None:
     whole, other = (io.BytesIO(complete + follows + JPEG_END) for follows in FOLLOWS)
     with suppress(Exception), Image.open(whole) as image, Image.open(other) as same:
         if image.tobytes() == same.tobytes():
-            return fit_image(image, target)
+            whole.seek(0)
+            with Image.open(whole) as again:  # a large one is decoded at a fraction of its size
+                return fit_image(again, target)
     return None

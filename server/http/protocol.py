@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
+AGAIN_S = 0.05
+"""Time between the wake-ups of a reader whose body is late."""
 LINGER_S = 1.0
 """How long more is read: a client that is cut off while it sends would lose the refusal."""
 
@@ -110,7 +112,8 @@ class Protocol(HttpToolsProtocol):
         if self._is_idle():
             self.transport.abort()
         elif self.cycle.more_body:
-            self.cycle.message_event.set()
+            self.cycle.message_event.set()  # its reader's own clock may be a little behind
+            self._expect(AGAIN_S)
 
     def _is_idle(self) -> bool:
         """Whether no request is being answered; what still arrives is of none or of an old one."""

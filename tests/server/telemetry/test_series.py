@@ -34,7 +34,7 @@ MOVED = (
 
 def families(url: str) -> Iterator[Metric]:
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
-        if family.name.startswith("offramp_"):
+        if family.name.startswith("offramp_") and family.samples:
             yield family
 
 
