@@ -38,6 +38,11 @@ def exit_top1(result: RunResult) -> list[float]:
     return [100 * e.top1 for e in result.exits]
 
 
+def selection_top1(result: RunResult) -> list[float]:
+    """Top-1 of each exit on the selection split, in percent."""
+    return [100 * e.selection_top1 for e in result.exits]
+
+
 def mean_and_interval(values: Values) -> tuple[Values, Values]:
     """Mean over runs, the first axis, and 1.96 standard errors of it; zero for a single run."""
     num_runs = len(values)
@@ -85,7 +90,30 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         ("Top-1 % of each exit alone", exit_top1, {}),
     ):
         lines += [f"## {title}", "", *table(results, measure, paper, published), ""]
+    title = "## Top-1 % on the held-out training images that choose the epoch"
+    lines += [title, "", *method_table(results), ""]
     return "\n".join(lines)
+
+
+def method_table(results: Sequence[RunResult]) -> list[str]:
+    """One row per method: each exit, their mean, and the mean's gain over the first method."""
+    values = by_method(results, selection_top1)
+    baseline = next(iter(values))
+    exits = [f"exit {exit}" for exit in range(1, len(results[0].exits) + 1)]
+    head = ["method", "runs", *exits, "mean", f"over {baseline}"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method, accuracy in values.items():
+        num_runs = len(accuracy)
+        columns = np.column_stack([accuracy, accuracy.mean(axis=1)])
+        num_pairs = min(num_runs, len(values[baseline]))
+        gains = (accuracy[:num_pairs] - values[baseline][:num_pairs]).mean(axis=1, keepdims=True)
+        cells = [method, str(num_runs)]
+        for mean, interval in zip(*mean_and_interval(columns), strict=True):
+            cells.append(with_interval(f"{mean:.2f}", interval, num_runs))
+        (gain,), (interval,) = mean_and_interval(gains)
+        cells.append(with_interval(f"{gain:+.2f}", interval, num_pairs))
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
 
 
 def table(

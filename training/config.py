@@ -5,7 +5,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 LossName = Literal["distillation", "exit-wise"]
-Teachers = Literal["last", "all-later"]
+Teachers = Literal["last", "all-later", "ensemble"]
+Mixing = Literal["mixup", "cutmix"]
 
 
 class TrainConfig(BaseModel):
@@ -14,10 +15,11 @@ class TrainConfig(BaseModel):
     `data` is "digits", a directory of parquet files or of image folders, or a hub name. `net` is a
     preset or the function of a user's own network, "file.py:function".
 
-    `teachers` are the exits that every exit learns to imitate. `distillation_temperature` is
-    constant where given; else it is annealed from 1, rising while the last exit's softened
-    predictions are more confident than `distillation_confidence` on average: µ of Phuong &
-    Lampert (2019).
+    `teachers` are the exits that every exit but the last learns to imitate: the last, the mean of
+    all later ones, or the mean of all. `distillation_temperature` is constant where given; else it
+    is annealed from 1, rising while the last exit's softened predictions are more confident than
+    `distillation_confidence` on average: µ of Phuong & Lampert (2019). `label_smoothing` is the
+    share of a label that is spread over all classes.
 
     Of every class, `images_per_class` rows are used, all if None; they include
     `selection_per_class` rows that choose the best epoch. Apart from them, `calibration_per_class`
@@ -30,7 +32,14 @@ class TrainConfig(BaseModel):
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
-    `decay_epochs` are where the "step" schedule divides the learning rate by ten.
+    `decay_epochs` are where the "step" schedule divides the learning rate by ten. "muon" takes
+    steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else. `gradient_scaling`
+    gives a segment the mean of its exits' gradients in place of their sum.
+
+    `bf16` takes effect where the processor computes in it.
+
+    `cutout` is the side of a square that is blanked in every image, in pixels. `mixing` is done to
+    half of the batches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +52,7 @@ class TrainConfig(BaseModel):
     teachers: Teachers = "last"
     distillation_temperature: float | None = Field(None, ge=1)
     distillation_confidence: float = Field(0.5, gt=0, lt=1)
+    label_smoothing: float = Field(0, ge=0, lt=1)
 
     images_per_class: PositiveInt | None = None
     selection_per_class: NonNegativeInt = 50
@@ -60,11 +70,16 @@ class TrainConfig(BaseModel):
     learning_rate: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    matrix_learning_rate: float = Field(0.02, gt=0)
+    gradient_scaling: bool = False
     ema_decay: float | None = Field(None, gt=0, lt=1)
     selection_interval: PositiveInt = 1
 
     flip: bool = True
     crop_padding: NonNegativeInt = 4
+    cutout: NonNegativeInt = 0
+    mixing: Mixing | None = None
 
     bf16: bool = False
     compile: bool = False

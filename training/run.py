@@ -16,7 +16,15 @@ from models.bundle.errors import UserError
 from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
-from training.augment import channel_statistics, flipped, normalised, shifted
+from training.augment import (
+    PARTNER_OFFSET,
+    channel_statistics,
+    cut_out,
+    flipped,
+    mixed,
+    normalised,
+    shifted,
+)
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, Splits, open_images, split_rows
@@ -28,6 +36,7 @@ from training.losses import (
     exit_wise_loss,
     mean_confidence,
 )
+from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
 from training.schedule import learning_rate
 
 LAST, BEST, SPLITS = "last.pt", "best.pt", "splits.npz"
@@ -71,7 +80,8 @@ class Run:
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self.forward = torch.compile(self.replica, mode=mode)
         self.average = None if config.ema_decay is None else averaged(self.net, config.ema_decay)
-        self.optimizer = sgd(self.net, config)
+        self.optimizer = make_optimizer(self.net, config)
+        self.is_bf16 = config.bf16 and computes_in_bf16(device)
         self.mean, self.std = (x.to(device) for x in channel_statistics(train.images))
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
@@ -141,23 +151,31 @@ class Run:
             images = flipped(images)
         if self.config.crop_padding:
             images = shifted(images, self.config.crop_padding)
+        if self.config.cutout:
+            images = cut_out(images, self.config.cutout)
         return images, self.train.labels[rows].to(device, non_blocking=True)
 
     def train_step(self) -> None:
         """One optimiser step on the next batch of the epoch, this process's parts of it."""
         config, world = self.config, self.world
         rate = learning_rate(config, self.epoch + self.step / self.steps_per_epoch)
-        self.optimizer.param_groups[0]["lr"] = rate
+        set_rates(self.optimizer, config, rate / config.learning_rate)
         start = self.step * config.batch_size
-        batch = self.batch(self.order[start : start + config.batch_size])
+        whole, labels = self.batch(self.order[start : start + config.batch_size])
+        own_share: Tensor | None = None
+        if config.mixing is not None:
+            whole, own_share = mixed(whole, config.mixing)
+        batch = (whole, labels, labels.roll(PARTNER_OFFSET))
         parts = list(zip(*(x.chunk(config.micro_batches) for x in batch), strict=True))
         parts = parts[world.rank :: world.size]
         self.optimizer.zero_grad()
         confidence = torch.zeros((), device=world.device)
-        for i, (images, labels) in enumerate(parts, start=1):
+        for i, (images, own, partners) in enumerate(parts, start=1):
             is_last = i == len(parts) or world.size == 1
             with nullcontext() if is_last else self.replica.no_sync():  # type: ignore[operator]
-                confidence += self.backward(images, labels, share=1 / len(parts))
+                confidence += self.backward(images, own, partners, own_share, 1 / len(parts))
+        if config.gradient_scaling:
+            scale_trunk_gradients(self.net)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.net)
@@ -169,20 +187,38 @@ class Run:
         self.step += 1
         self.is_asked_to_stop = world.any(self.is_asked_to_stop)
 
-    def backward(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
-        """Adds the gradients of one part of the batch; returns its share of the confidence."""
-        config = self.config
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bf16):
+    def backward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        own_share: Tensor | None,
+        weight: float,
+    ) -> Tensor:
+        """Adds the gradients of one part of the batch; returns its part of the confidence.
+
+        Where images are mixed, so are the losses of their own labels and of their partners'.
+        """
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.is_bf16):
             logits = [z.float() for z in self.forward(images)]
-        if config.loss == "distillation":
-            loss = distillation_loss(logits, labels, self.distillation_temperature, config.teachers)
-        else:
-            loss = exit_wise_loss(logits, labels)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+        loss = self.loss(logits, labels)
+        if own_share is not None:
+            loss = torch.lerp(self.loss(logits, partner_labels), loss, own_share)
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            self.loss_sum += loss * share
+            self.loss_sum += loss * weight
             self.num_correct += torch.stack([(z.argmax(dim=1) == labels).sum() for z in logits])
-            return mean_confidence(logits[-1], self.distillation_temperature) * share
+            return mean_confidence(logits[-1], self.distillation_temperature) * weight
+
+    def loss(self, logits: list[Tensor], labels: Tensor) -> Tensor:
+        """The configured loss, a scalar."""
+        config = self.config
+        if config.loss == "exit-wise":
+            return exit_wise_loss(logits, labels, config.label_smoothing)
+        temperature = self.distillation_temperature
+        return distillation_loss(
+            logits, labels, temperature, config.teachers, config.label_smoothing
+        )
 
     def train_epoch(self) -> tuple[float, list[float]]:
         """Mean loss and training accuracy per exit of one epoch, of this process's rows.
@@ -236,7 +272,7 @@ class Run:
             for start in range(0, len(self.selection), 250):
                 rows = slice(start, start + 250)
                 images = normalised(self.selection.images[rows].to(device), self.mean, self.std)
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
                     logits = net(images)
                 labels = self.selection.labels[rows]
                 correct += torch.stack([(z.argmax(1).cpu() == labels).sum() for z in logits])
@@ -283,16 +319,9 @@ def earlier_weights(directory: Path, net: str, splits: Splits) -> dict[str, Tens
     return saved.weights
 
 
-def sgd(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:
-    """The optimiser, fused into one kernel."""
-    return torch.optim.SGD(
-        net.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32; on processors without AVX-512 it is far slower."""
+    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def averaged(net: MultiExitNet, decay: float) -> AveragedModel:

@@ -11,6 +11,7 @@ from training.comparison import (
     exit_top1,
     markdown,
     mean_and_interval,
+    method_table,
     plot,
     table,
 )
@@ -69,6 +70,20 @@ def test_intervals_are_of_the_mean() -> None:
     assert interval.tolist() == pytest.approx([1.96 * 7**0.5 / 3**0.5, 0])
     mean, interval = mean_and_interval(np.array([[1.0, 2.0]]))
     assert (mean.tolist(), interval.tolist()) == ([1, 2], [0, 0])
+
+
+def test_methods_are_compared_by_their_mean_over_exits() -> None:
+    changed = [result("Muon", seed, [0.5] * 3, [0.3 + 0.03 * seed, 0.4, 0.5]) for seed in (0, 1)]
+    head, _, first, second = method_table([*RESULTS[:2], *changed])
+    assert head == "| method | runs | exit 1 | exit 2 | exit 3 | mean | over exit-wise |"
+    assert first == (
+        "| exit-wise | 2 | 30.00 ± 0.00 | 40.00 ± 0.00 | 50.00 ± 0.00 | 40.00 ± 0.00 "
+        "| +0.00 ± 0.00 |"
+    )
+    # 30 and 33 at exit 1: means of 40 and 41, deviations of 3 and 1 over sqrt(2)
+    assert second == (
+        "| Muon | 2 | 31.50 ± 2.94 | 40.00 ± 0.00 | 50.00 ± 0.00 | 40.50 ± 0.98 | +0.50 ± 0.98 |"
+    )
 
 
 def test_a_row_has_every_method_the_papers_number_and_the_paired_gain() -> None:

@@ -12,6 +12,7 @@ from models.bundle.errors import UserError
 from training import cli, reproduce
 from training.config import TrainConfig
 from training.reproduce import (
+    CHANGES,
     EXPERIMENTS,
     LOG,
     METHODS,
@@ -45,14 +46,25 @@ def _tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: str) -> None:
     experiment = EXPERIMENTS[name]
-    assert set(experiment.methods) <= set(METHODS)
+    assert set(experiment.methods) <= set(METHODS | CHANGES)
     configs = [config_of(experiment, m, 3, recipe, "cifar") for m in experiment.methods]
     assert len({c.model_dump_json() for c in configs}) == len(experiment.methods)
     for config in configs:
         assert (config.seed, config.data, config.selection_per_class) == (3, "cifar", 50)
-        assert (config.learning_rate, config.weight_decay, config.batch_size) == (0.1, 1e-4, 64)
+        assert (config.learning_rate, config.batch_size) == (0.1, 64)
         decays = [epoch / config.epochs for epoch in config.decay_epochs]
-        assert (config.schedule, decays) == ("step", [0.5, 0.75])
+        expected = ("linear", 5e-4) if name == "recipe" else ("step", 1e-4)
+        assert (config.schedule, config.weight_decay) == expected
+        assert decays == [0.5, 0.75]
+
+
+def test_the_first_method_of_the_recipes_changes_nothing_and_every_other_one_thing() -> None:
+    experiment = EXPERIMENTS["recipe"]
+    plain, *others = (
+        config_of(experiment, m, 0, "short", "cifar").model_dump() for m in experiment.methods
+    )
+    for other in others:
+        assert sum(plain[name] != other[name] for name in plain) == 1
 
 
 def test_an_experiment_runs_once_and_writes_its_tables(
