@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from training.measures import budget_exits
-from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, counterpart
+from training.paper import ANYTIME_MODE, BUDGET_MODE, FINDINGS, PublishedTable, counterpart
 from training.reproduce import RunResult
 
 Values = NDArray[np.float64]
@@ -83,6 +83,8 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
             "paper's numbers are those of the exit at the same place among its eleven.",
             "",
         ]
+    if name in FINDINGS:
+        lines += [f"The paper: {FINDINGS[name]}.", ""]
     published = first.images_per_class
     for title, measure, paper in (
         ("Top-5 %, budget mode (the paper's Table 2)", budget_mode_top5, BUDGET_MODE),

@@ -111,6 +111,16 @@ def test_a_short_recipe_says_so() -> None:
     assert "**A" not in markdown("cifar100-150", "paper", "2 cores", RESULTS)
 
 
+def test_what_the_papers_plots_say_stands_beside_the_tables() -> None:
+    assert "The paper: teaching by all later exits gains nothing" in markdown(
+        "teachers", "short", "2 cores", RESULTS
+    )
+    text = markdown("cifar100-150", "short", "2 cores", RESULTS)
+    assert "The paper: " not in text
+    title = "## Top-1 % on the held-out training images that choose the epoch"
+    assert text.split(title)[1].split() == " ".join(method_table(RESULTS)).split()
+
+
 def test_the_figure_is_drawn(tmp_path: Path) -> None:
     plot("cifar100-150", "short", RESULTS, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

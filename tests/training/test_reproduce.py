@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.bundle.errors import UserError
 from training import cli, reproduce
 from training.config import TrainConfig
+from training.distributed import World
 from training.reproduce import (
     CHANGES,
     EXPERIMENTS,
@@ -23,7 +25,7 @@ from training.reproduce import (
     Plan,
     config_of,
 )
-from training.run import LAST
+from training.run import LAST, Run
 
 TINY: dict[str, object] = {
     "net": "msdnet-tiny",
@@ -56,6 +58,16 @@ def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: st
         expected = ("linear", 5e-4) if name == "recipe" else ("step", 1e-4)
         assert (config.schedule, config.weight_decay) == expected
         assert decays == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("method", METHODS | CHANGES)
+def test_every_method_trains(method: str, tmp_path: Path) -> None:
+    config = config_of(EXPERIMENT, method, 0, "tiny", "digits")
+    run = Run(config, tmp_path, World(torch.device("cpu")))
+    assert bool(len(run.splits.unlabelled)) == (method == "semi-supervised")
+    loss, accuracy = run.train_epoch()
+    assert 0 < loss < 100
+    assert all(0.05 < share < 1 for share in accuracy)
 
 
 def test_the_first_method_of_the_recipes_changes_nothing_and_every_other_one_thing() -> None:
