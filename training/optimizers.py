@@ -40,13 +40,15 @@ class Muon(torch.optim.SGD):
         """Replaces the gradients of matrices by orthogonalised momentum, then steps as SGD."""
         same_shape: defaultdict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for weight in self.param_groups[0]["params"]:
-            if weight.grad is not None:
-                same_shape[weight.shape].append(weight.grad)
-                momentum = self.state[weight].setdefault(
-                    "momentum_buffer", torch.zeros_like(weight.grad)
-                )
-                momentum.lerp_(weight.grad, 1 - MATRIX_MOMENTUM)
-                weight.grad.lerp_(momentum, MATRIX_MOMENTUM)  # Nesterov's look ahead
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(weight.grad)
+            momentum: Tensor = state["momentum_buffer"]
+            momentum.lerp_(weight.grad, 1 - MATRIX_MOMENTUM)
+            weight.grad.lerp_(momentum, MATRIX_MOMENTUM)  # Nesterov's look ahead
+            same_shape[weight.shape].append(weight.grad)
         for gradients in same_shape.values():
             updates = orthogonalised(torch.stack([g.flatten(1) for g in gradients]))
             for gradient, update in zip(gradients, updates, strict=True):

@@ -203,7 +203,7 @@ class Run:
             logits = [z.float() for z in self.forward(images)]
         loss = self.loss(logits, labels)
         if own_share is not None:
-            loss = torch.lerp(self.loss(logits, partner_labels), loss, own_share)
+            loss = own_share * loss + (1 - own_share) * self.loss(logits, partner_labels)
         (loss * weight).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.loss_sum += loss * weight

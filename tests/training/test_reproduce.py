@@ -54,10 +54,11 @@ def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: st
     for config in configs:
         assert (config.seed, config.data, config.selection_per_class) == (3, "cifar", 50)
         assert (config.learning_rate, config.batch_size) == (0.1, 64)
-        decays = [epoch / config.epochs for epoch in config.decay_epochs]
-        expected = ("linear", 5e-4) if name == "recipe" else ("step", 1e-4)
-        assert (config.schedule, config.weight_decay) == expected
-        assert decays == [0.5, 0.75]
+        if name == "recipe":
+            assert (config.schedule, config.weight_decay) == ("linear", 5e-4)
+        else:
+            assert (config.schedule, config.weight_decay) == ("step", 1e-4)
+            assert [e / config.epochs for e in config.decay_epochs] == [0.5, 0.75]
 
 
 @pytest.mark.parametrize("method", METHODS | CHANGES)
@@ -66,7 +67,7 @@ def test_every_method_trains(method: str, tmp_path: Path) -> None:
     run = Run(config, tmp_path, World(torch.device("cpu")))
     assert bool(len(run.splits.unlabelled)) == (method == "semi-supervised")
     loss, accuracy = run.train_epoch()
-    assert 0 < loss < 100
+    assert 0 < loss < 200  # a constant temperature of 4 multiplies imitation by 16
     assert all(0.05 < share < 1 for share in accuracy)
 
 
