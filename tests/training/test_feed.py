@@ -98,11 +98,11 @@ def test_streamed_batches_are_cut_out_and_mixed(
     whole, labels = (
         torch.cat(x) for x in zip(*(p[:2] for p in plain.parts(order, 0, 0)), strict=True)
     )
-    torch.manual_seed(10)  # a mixed batch
+    torch.manual_seed(0)  # a mixed batch
     expected, share = mixed(cut_out(whole, 5), "mixup")
     assert 0.05 < share < 0.95
     made = run_of(tmp_path / "changed", changed).feed
-    torch.manual_seed(10)
+    torch.manual_seed(0)
     parts = made.parts(order, 0, 0)
     assert [len(part.images) for part in parts] == [6, 6]
     assert torch.equal(torch.cat([part.images for part in parts]), expected)
