@@ -196,12 +196,15 @@ def simulate(
     rates: Annotated[list[float], typer.Option("--rate", help="Requests a second; repeatable.")],
     latency_budget_ms: Annotated[float | None, typer.Option(help="Of every request.")] = None,
     operating_point: Annotated[str, typer.Option(help="Of every request.")] = "balanced",
-    workers: Annotated[
-        int | None, typer.Option(help="Worker threads; one per core by default.", min=1)
-    ] = None,
-    cores: Annotated[
+    processes: Annotated[
         int | None,
-        typer.Option(help="Of the server alone; all of this machine's by default.", min=1),
+        typer.Option(help="Server processes; as the server would choose by default.", min=1),
+    ] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads for long segments in each process; default: cores / processes.", min=1
+        ),
     ] = None,
     arrivals: Annotated[
         str,
@@ -209,11 +212,11 @@ def simulate(
     ] = "poisson",
     requests: Annotated[int, typer.Option(help="How many to simulate at each rate.", min=2)] = 5000,
     request_python_ms: Annotated[
-        float, typer.Option(help="HTTP and decoding, per request: assumed, not measured.", min=0)
-    ] = 0.6,
+        float, typer.Option(help="HTTP and decoding per request: assumed, not measured.", min=0)
+    ] = 0.4,
     batch_python_ms: Annotated[
-        float, typer.Option(help="Around the graphs, per batch: assumed, not measured.", min=0)
-    ] = 0.2,
+        float, typer.Option(help="Around the graphs per batch: assumed, not measured.", min=0)
+    ] = 0.1,
 ) -> None:
     """Print what load does to answers: the server's scheduler under a simulated clock."""
     room("server").simulate(
@@ -221,8 +224,8 @@ def simulate(
         rates,
         latency_budget_ms,
         operating_point,
-        workers,
-        cores,
+        processes,
+        lanes,
         arrivals,
         requests,
         request_python_ms,

@@ -2,22 +2,24 @@
 
     python -m benchmarks.agreement models/zoo/cifar100-msdnet/3 DATA
 
-The load generator has a core of its own, the last one, and the server the others. The loads are
-shares of what it answers over 32 connections to requests without a budget.
-The time of its Python is measured at the second of them: a request's is that of the main thread, a
-batch's what the workers spend beyond their graphs. Latencies are the client's.
+The load generator has a core of its own, the last one, and the server the others, with a process on
+each. The loads are shares of what it answers over 32 connections to requests without a budget.
+What its Python takes is measured at the first and the last of them: a time per request and one per
+batch that make up what the processes spend beyond their graphs. Latencies are the client's.
 """
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
 import numpy as np
 import typer
+from scipy.optimize import nnls
 
 from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
@@ -26,10 +28,11 @@ from benchmarks.process import ServerProcess, serving, totals
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.engine.job import Budget
+from server.engine.model import ServedModel
 from server.planning.plan import Plan, poisson, simulate
 from server.planning.simulation import Python
 from server.settings import load_settings
-from server.zoo.catalog import ServedModel, serve_bundle
+from server.zoo.catalog import serve_bundle
 
 ROUTE = "/v1/classify"
 SHARES = (0.3, 0.6, 0.9)
@@ -65,29 +68,38 @@ def main(
     model = serve_bundle(path.resolve(), settings)
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
-        with serving(path.parent.parent, access_log=False) as server:
+        processes = len(server_cores)
+        with serving(path.parent.parent, processes=processes, access_log=False) as server:
             os.sched_setaffinity(0, {client_core})  # also of the load, not of the server
             unhurried = f"{server.url}{ROUTE}?version={path.name}&operating_point={point}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
             capacity = len(asked.load(unhurried, connections=32, seconds=seconds)) / seconds
-            before = used(server, model)
-            asked.load(url, rate=SHARES[1] * capacity, seconds=seconds)
-            request_s, batch_s = used(server, model) - before
+            python = python_of(
+                [
+                    spent(
+                        server,
+                        model,
+                        partial(asked.load, url, rate=share * capacity, seconds=seconds),
+                    )
+                    for share in (SHARES[0], SHARES[-1])
+                ]
+            )
             policy = policy_at(model.operating_points[point])
             plan = Plan(
                 policy,
                 Budget(budget_ms / 1000),
-                workers=len(server_cores),
-                cores=len(server_cores),
+                processes=processes,
+                lanes=1,
                 max_in_flight=settings.max_in_flight,
-                python=Python(request_s, batch_s),
+                python=python,
             )
             print(
-                f"`{point}` of {path}, {budget_ms:g} ms, {where}, {plan.cores} of them for "
+                f"`{point}` of {path}, {budget_ms:g} ms, {where}, {processes} of them for "
                 f"the server; capacity {capacity:.0f}/s;"
             )
-            print(f"Python {1e3 * request_s:.2f} ms a request, {1e3 * batch_s:.2f} ms a batch;")
+            print(f"Python {1e3 * python.request_s:.2f} ms a request,", end=" ")
+            print(f"{1e3 * python.batch_s:.2f} ms a batch;")
             print(f"{ROUNDS} rounds of {seconds:g} s, mean (lowest to highest)\n")
             print("| requests/s | | good/s | p50 ms | p99 ms | top-1 % | per exit % |")
             print("|---|---|---|---|---|---|---|")
@@ -107,32 +119,41 @@ def main(
 
 @dataclass(frozen=True)
 class Used:
-    """Core seconds of Python so far: the main thread's for requests, the others' for batches."""
+    """What the processes have used so far beyond their graphs, and what for."""
 
-    requests_s: float
+    python_s: float
     num_requests: float
-    batches_s: float
     num_batches: float
 
-    def __sub__(self, before: "Used") -> tuple[float, float]:
-        """Seconds for each request and for each batch since then."""
-        return (
-            (self.requests_s - before.requests_s) / (self.num_requests - before.num_requests),
-            (self.batches_s - before.batches_s) / (self.num_batches - before.num_batches),
+    def __sub__(self, before: "Used") -> "Used":
+        return Used(
+            self.python_s - before.python_s,
+            self.num_requests - before.num_requests,
+            self.num_batches - before.num_batches,
         )
 
 
 def used(server: ServerProcess, model: ServedModel) -> Used:
     found = totals(server.url, ROUTE)
-    pid = server.process.pid
-    main_s = int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
     graphs_s = found["offramp_energy_joules_total"] / model.profile.watts
     return Used(
-        requests_s=main_s,
+        python_s=found["process_cpu_seconds_total"] - graphs_s,
         num_requests=found["offramp_requests_total"],
-        batches_s=found["process_cpu_seconds_total"] - main_s - graphs_s,
         num_batches=found["offramp_batch_rows_count"],
     )
+
+
+def spent(server: ServerProcess, model: ServedModel, load: Callable[[], object]) -> Used:
+    before = used(server, model)
+    load()
+    return used(server, model) - before
+
+
+def python_of(runs: Sequence[Used]) -> Python:
+    """The times of a request and of a batch that explain the runs best; none is negative."""
+    counts = np.array([[run.num_requests, run.num_batches] for run in runs])
+    (request_s, batch_s), _ = nnls(counts, np.array([run.python_s for run in runs]))
+    return Python(float(request_s), float(batch_s))
 
 
 def figures(asked: Traffic, shots: Sequence[Shot], seconds: float, budget_ms: float) -> Figures:

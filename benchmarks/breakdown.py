@@ -49,7 +49,7 @@ def main(
         "client, kernel, and the headers' bytes": seen - request,
         "routing, parameters, body, admission, delivery": total - decode - queue - compute,
         "decoding": decode,
-        "waiting for a worker": queue,
+        "waiting for a lane": queue,
         "segments and exit heads": compute,
         "counting, building and sending the response": request - total,
     }

@@ -4,7 +4,7 @@
 
 Untrained networks of small convolutions, in an engine in this process, every exit consulted and
 none ever confident enough. Beyond the segments: microseconds per image less those of the same
-graphs run by hand in the same batches' sizes, one worker.
+graphs run by hand, one image at a time, on one core.
 """
 
 import asyncio
@@ -32,10 +32,8 @@ from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Job
-from server.engine.scheduler import Scheduler
-from server.engine.shadow import Shadows
+from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel
 from training.calibrate import calibrate
 from training.evaluate import all_logits
 from training.graphs import export_graphs
@@ -64,7 +62,7 @@ GROWTH = {
 
 def main(seconds: float = 2.0, rounds: int = 5) -> None:
     """Prints one Markdown table per thing that grows."""
-    print(f"One worker, medians of {rounds} rounds of {seconds:g} s, {hardware()}\n")
+    print(f"One core, medians of {rounds} rounds of {seconds:g} s, {hardware()}\n")
     for name, cases in GROWTH.items():
         print(f"| {name} | us per image, by hand | in the engine | beyond the segments |")
         print("|---|---|---|---|")
@@ -106,9 +104,7 @@ async def closed_loop(
     model: ServedModel, images: NDArray[np.uint8], outstanding: int, seconds: float
 ) -> float:
     """Images per second."""
-    metrics = Metrics()
-    scheduler = Scheduler(max_in_flight=outstanding, num_workers=1)
-    engine = Engine(scheduler, metrics, Shadows(0, metrics), stall_s=60)
+    engine = Engine(1, outstanding, stall_s=60, shadow_share=0, counts=Metrics())
     policy = policy_of_threshold(1.0, model.manifest.num_exits)
     source: Iterator[NDArray[np.uint8]] = itertools.cycle(images)
     ended, num_done = asyncio.Semaphore(0), 0
@@ -117,7 +113,8 @@ async def closed_loop(
     def submit() -> None:
         # far from any deadline, so that the queue's length is all that matters
         demand = Demand(model, policy, Budget(3600.0), time.monotonic())
-        engine.submit([Job(demand, next(source), answered)])
+        slots = engine.admit(demand, 1)
+        engine.submit(slots, [Job(demand, next(source), answered)])
 
     def answered(_: object) -> None:
         nonlocal num_done

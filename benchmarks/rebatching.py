@@ -1,4 +1,4 @@
-"""Batches that re-form at every exit against whole ones, on the same engine, A B A B.
+"""The earliest due job decides, against whole batches, on the same engine, A B A B.
 
     python -m benchmarks.rebatching models/zoo/cifar100-msdnet/3 DATA
 
@@ -23,17 +23,16 @@ from tqdm import tqdm
 
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
+from server.engine.admission import Admission
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Job, Outcome
-from server.engine.queues import Step
+from server.engine.model import ServedModel
+from server.engine.queues import Kind
 from server.engine.scheduler import Batch, Scheduler
-from server.engine.shadow import Shadows
-from server.engine.verdict import Verdict
-from server.engine.worker import Worker
 from server.errors import Overloaded
 from server.settings import load_settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel, serve_bundle
+from server.zoo.catalog import serve_bundle
 from training.data import open_images
 
 OUTSTANDING = 32
@@ -41,39 +40,66 @@ Latencies = tuple[NDArray[np.float64], float]
 """Seconds per image, and the mean exit of those answered."""
 LOADS = (0.5, 0.8, 1.0, 1.5)
 """Open-loop rates, in shares of what whole batches give in the closed loop."""
+MAX_IN_FLIGHT = 4096
+STALL_S = 10.0
+
+
+class Whole(Scheduler):
+    """Survivors of a batch go on together before anything else, and newcomers never join them.
+
+    A row that stops is answered at once. Where lanes are threads, survivors of two batches that
+    meet at a segment go on as one.
+    """
+
+    def next_batch(self, now: float) -> Batch | None:
+        has_lane = len(self._running) < self.num_lanes
+        survivors = [
+            queue
+            for queue in self._queues
+            if queue.kind is Kind.BETTER or queue.step.exit > 1 or queue.step.is_head
+        ]
+        ready = [queue for queue in survivors if has_lane or queue.step.inline_rows]
+        if not ready:
+            return super().next_batch(now)
+        queue = min(ready, key=lambda each: each.places[0])
+        step = queue.step
+        jobs = self._queues.take(queue, step.inline_rows or step.model.costs.max_rows)
+        batch = Batch(step, jobs, now, now + step.seconds(len(jobs)), self.first_s())
+        batch.expires_at = min((job.due for job in jobs if job.answers), default=inf)
+        batch.is_inline = step.inline_rows > 0
+        self._running.add(batch)
+        return batch
 
 
 class WholeBatches(Engine):
-    """A batch goes on with whoever is left, and answers when its last member does."""
+    """The same engine with the same admission: only what runs next is decided otherwise."""
 
-    def _run(self, worker: Worker, batch: Batch) -> Verdict | None:
-        whole, handed_out = Verdict(), batch
-        while (verdict := super()._run(worker, batch)) is not None:
-            if batch is not handed_out:
-                handed_out.core_s += batch.core_s  # or it would be taken for overhead
-            whole.ended.extend(verdict.ended)
-            if not verdict.going_on:
-                return whole
-            step = Step(batch.step.model, batch.step.exit + 1)
-            for job in verdict.going_on:
-                job.waiting_since = time.monotonic()
-            batch = Batch(step, verdict.going_on, time.monotonic(), batch.ends_at)
-        return None
+    def __init__(self, num_lanes: int, max_in_flight: int, counts: Metrics) -> None:
+        super().__init__(num_lanes, max_in_flight, STALL_S, 0.0, counts)
+        self._scheduler = Whole(num_lanes, self.pace)
+        self.admission = Admission(max_in_flight, self._scheduler)
+
+
+def re_forming(num_lanes: int, max_in_flight: int, counts: Metrics) -> Engine:
+    return Engine(num_lanes, max_in_flight, STALL_S, 0.0, counts)
 
 
 class Arm:
     """One kind of engine, and the latencies it gave."""
 
     def __init__(
-        self, kind: type[Engine], model: ServedModel, images: NDArray[np.uint8], point: str
+        self,
+        start: Callable[[int, int, Metrics], Engine],
+        model: ServedModel,
+        images: NDArray[np.uint8],
+        point: str,
     ) -> None:
-        self.kind, self.model = kind, model
+        self.start, self.model = start, model
         self.policy = policy_at(model.operating_points[point])
         self.images = itertools.cycle(images)
 
-    def engine(self, workers: int) -> Engine:
-        metrics = Metrics()
-        return self.kind(Scheduler(4096, workers), metrics, Shadows(0, metrics), stall_s=10)
+    def engine(self, lanes: int) -> Engine:
+        return self.start(lanes, MAX_IN_FLIGHT, Metrics())
 
     def submit(
         self,
@@ -82,11 +108,12 @@ class Arm:
         budget_s: float | None = None,
     ) -> None:
         demand = Demand(self.model, self.policy, Budget(budget_s), time.monotonic())
-        engine.submit([Job(demand, next(self.images), deliver)])
+        slots = engine.admit(demand, 1)
+        engine.submit(slots, [Job(demand, next(self.images), deliver)])
 
-    async def closed_loop(self, workers: int, seconds: float) -> float:
+    async def closed_loop(self, lanes: int, seconds: float) -> float:
         """Images per second with `OUTSTANDING` of them always under way."""
-        engine, num_done = self.engine(workers), 0
+        engine, num_done = self.engine(lanes), 0
         end = time.monotonic() + seconds
         under_way = asyncio.Semaphore(0)
 
@@ -106,10 +133,10 @@ class Arm:
         return num_done / seconds
 
     async def open_loop(
-        self, workers: int, seconds: float, rate: float, budget_s: float
+        self, lanes: int, seconds: float, rate: float, budget_s: float
     ) -> Latencies:
         """Seconds that images took that arrived at random, infinite where one was refused."""
-        engine, latencies, exits = self.engine(workers), list[float](), list[int]()
+        engine, latencies, exits = self.engine(lanes), list[float](), list[int]()
         gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
         start = time.monotonic()
 
@@ -141,24 +168,24 @@ def main(
 ) -> None:
     """Prints a Markdown table: medians over the rounds, and the smallest and largest."""
     settings = load_settings()
-    model, workers = serve_bundle(path.resolve(), settings), settings.workers
+    model, lanes = serve_bundle(path.resolve(), settings), settings.workers
     images = open_images(data, "test").take(np.arange(1000)).images.numpy()
     arms = {
-        "re-formed at every exit": Arm(Engine, model, images, point),
+        "earliest due first": Arm(re_forming, model, images, point),
         "whole": Arm(WholeBatches, model, images, point),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     runs: dict[tuple[str, float], list[Latencies]] = {}
     for number in tqdm(range(rounds + 1), unit="round"):
         for name, arm in arms.items():
-            rate = asyncio.run(arm.closed_loop(workers, seconds))
+            rate = asyncio.run(arm.closed_loop(lanes, seconds))
             if number > 0:  # the first one warms up
                 rates[name].append(rate)
         for load, (name, arm) in itertools.product(LOADS if number else (), arms.items()):
             offered = load * median(rates["whole"])
-            found = asyncio.run(arm.open_loop(workers, seconds, offered, budget_ms / 1000))
+            found = asyncio.run(arm.open_loop(lanes, seconds, offered, budget_ms / 1000))
             runs.setdefault((name, load), []).append(found)
-    print(f"`{point}` of {path}, {workers} workers, {rounds} rounds, {hardware()}\n")
+    print(f"`{point}` of {path}, {lanes} lanes, {rounds} rounds, {hardware()}\n")
     print("| batches | images/s, 32 outstanding |")
     print("|---|---|")
     for name, found_rates in rates.items():

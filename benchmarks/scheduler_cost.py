@@ -16,10 +16,12 @@ import typer
 
 from models.bundle.policy import policy_of_threshold
 from models.bundle.profile import hardware
+from server.engine.admission import Admission
 from server.engine.job import Answer, Budget, Demand, Job
+from server.engine.model import ServedModel
 from server.engine.scheduler import Scheduler
 from server.settings import load_settings
-from server.zoo.catalog import ServedModel, serve_bundle
+from server.zoo.catalog import serve_bundle
 
 Result = TypeVar("Result")
 WAITING = (10, 100, 1000, 10_000)
@@ -32,7 +34,7 @@ def main(path: Annotated[Path, typer.Argument(help="A bundle.")]) -> None:
     """Prints a Markdown table."""
     model = serve_bundle(path.resolve(), load_settings())
     print(f"Median (95th percentile) of {DECISIONS} decisions, in microseconds, {hardware()}\n")
-    print("| jobs waiting | pick a batch | admit a newcomer | put a job back | find who is late |")
+    print("| jobs waiting | pick a batch | admit a newcomer | put a job back | find overdue jobs |")
     print("|---|---|---|---|---|")
     for num_waiting in WAITING:
         cells = [
@@ -43,7 +45,8 @@ def main(path: Annotated[Path, typer.Argument(help="A bundle.")]) -> None:
 
 def time(model: ServedModel, num_waiting: int) -> list[list[float]]:
     """Microseconds of each kind of decision, jobs waiting at every exit with random deadlines."""
-    scheduler = Scheduler(max_in_flight=2 * num_waiting, num_workers=2)
+    scheduler = Scheduler(num_lanes=2)
+    admission = Admission(2 * num_waiting, scheduler)
     generator = random.Random(0)
     num_exits = model.manifest.num_exits
     for _ in range(num_waiting):
@@ -51,7 +54,7 @@ def time(model: ServedModel, num_waiting: int) -> list[list[float]]:
         job.due, job.exit = generator.uniform(10, 100), generator.randrange(num_exits)
         if job.exit:
             job.answers.append(Answer(job.exit, UNSURE, 0.5, 0.0))
-        scheduler.in_flight += 1
+        admission.in_flight += 1
         scheduler.wait(job, 0.0)
     times: list[list[float]] = [[], [], [], []]
     picks, admissions, returns, expiries = times
@@ -62,10 +65,9 @@ def time(model: ServedModel, num_waiting: int) -> list[list[float]]:
         for job in batch.jobs:
             timed(returns, partial(scheduler.wait, job, 0.0))
         timed(expiries, partial(scheduler.expire, 0.0))
-        newcomer = new_job(model)
-        timed(admissions, partial(scheduler.admit, [newcomer], 9.5))
-        scheduler.leave(newcomer)
-        scheduler.finish(1)
+        slots = timed(admissions, partial(admission.admit, new_job(model).demand, 1, 9.5))
+        admission.decoded(slots)
+        admission.free(slots.demand, 1)
     return times
 
 

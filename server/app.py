@@ -83,6 +83,7 @@ def create_app(
                     yield
             finally:
                 engine.stop()
+                metrics.ledger.settle()
 
     app = FastAPIOffline(
         redoc_url=None,

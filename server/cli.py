@@ -17,6 +17,7 @@ from server.engine.job import Budget
 from server.planning import plan as plans
 from server.planning.plan import ARRIVALS, Plan, markdown, recorded
 from server.planning.simulation import Python
+from server.processes.choice import is_short
 from server.settings import NUM_CORES, load_settings
 from server.zoo.catalog import serve_bundle
 
@@ -26,8 +27,8 @@ def simulate(
     rates: Sequence[float],
     latency_budget_ms: float | None,
     operating_point: str,
-    workers: int | None,
-    cores: int | None,
+    processes: int | None,
+    lanes: int | None,
     arrivals: str,
     num_requests: int,
     request_python_ms: float,
@@ -39,15 +40,17 @@ def simulate(
     if operating_point not in model.operating_points:
         known = ", ".join(model.operating_points)
         raise UserError(f"no operating point {operating_point!r}; there are {known}")
+    wanted = processes or settings.processes
+    num_processes = wanted or (NUM_CORES if is_short(model.profile) else 1)
     plan = Plan(
         policy=policy_at(model.operating_points[operating_point]),
         budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
-        workers=workers or cores or NUM_CORES,
-        cores=cores or NUM_CORES,
+        processes=num_processes,
+        lanes=lanes or max(1, NUM_CORES // num_processes),
         max_in_flight=settings.max_in_flight,
         python=Python(request_python_ms / 1000, batch_python_ms / 1000),
     )
-    print(f"{path} on {plan.cores} cores, {plan.workers} workers; {model.profile.hardware}\n")
+    print(f"{path}, {plan.processes} processes of {plan.lanes} lanes; {model.profile.hardware}\n")
     generator = np.random.default_rng(0)
     made = (
         ARRIVALS[arrivals](rate, num_requests, generator)

@@ -9,7 +9,9 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.work import shifted, work_of
+from server.engine.admission import Slots
 from server.engine.job import Demand, Job, Outcome
+from server.engine.pace import Pace
 from server.errors import Overloaded, Unavailable
 
 ATTEMPTS = 5
@@ -21,22 +23,35 @@ class RemoteEngine:
     """What the routes know of an engine, on behalf of all replicas."""
 
     def __init__(self, replicas: DeploymentHandle, capacity: int) -> None:
+        self.pace = Pace()
         self._replicas, self._capacity = replicas, capacity
+        self._in_flight = 0
+        self._strict: set[Slots] = set()
         self._tasks: dict[Job, asyncio.Task[None]] = {}
 
-    def check(self, demand: Demand, num_images: int) -> None:  # noqa: ARG002
-        """Raises Overloaded where the ingress would have too many on their way."""
-        self._check_room(num_images)
+    def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
+        """Raises Overloaded where the ingress would have too many on their way.
 
-    def _check_room(self, num_jobs: int) -> None:
-        if self.in_flight() + num_jobs > self._capacity:
-            raise Overloaded(f"{self.in_flight()} of {self._capacity} slots are taken")
+        Whether there is time for them, a replica says once it has them.
+        """
+        if self._in_flight + num_rows > self._capacity:
+            raise Overloaded(f"{self._in_flight} of {self._capacity} slots are taken")
+        self._in_flight += num_rows
+        slots = Slots(demand, num_rows)
+        if strict:
+            self._strict.add(slots)
+        return slots
 
-    def submit(self, jobs: list[Job]) -> None:
+    def submit(self, slots: Slots, jobs: list[Job]) -> None:
         """Sends jobs of one request; refusals, too, come through `Job.deliver`."""
-        self._check_room(len(jobs))
-        task = asyncio.get_running_loop().create_task(self._send(jobs))
+        task = asyncio.get_running_loop().create_task(self._send(slots, jobs))
         self._tasks |= dict.fromkeys(jobs, task)
+        task.add_done_callback(lambda _: self._sent(slots, jobs))
+
+    def release(self, slots: Slots) -> None:
+        """Gives back the slots of a request."""
+        self._in_flight -= slots.num_rows
+        self._strict.discard(slots)
 
     def cancel(self, jobs: Iterable[Job]) -> None:
         """The replica hears of it, too."""
@@ -49,7 +64,11 @@ class RemoteEngine:
         return 0
 
     def in_flight(self) -> int:
-        return len(self._tasks)
+        return self._in_flight
+
+    def waited_s(self, now: float) -> float:  # noqa: ARG002
+        """No batch runs here that a request could wait for."""
+        return 0.0
 
     def is_working(self) -> bool:
         """Ray watches over the replicas."""
@@ -61,20 +80,21 @@ class RemoteEngine:
     def stop(self) -> None:
         """Ray lets requests end before it ends the ingress."""
 
-    async def _send(self, jobs: list[Job]) -> None:
-        try:
-            results = await self._results(jobs)
-        finally:
-            for job in jobs:
-                del self._tasks[job]
+    async def _send(self, slots: Slots, jobs: list[Job]) -> None:
+        results = await self._results(jobs, strict=slots in self._strict)
         for job, result in zip(jobs, results, strict=True):
             job.deliver(result)
 
-    async def _results(self, jobs: list[Job]) -> list[Outcome | Exception]:
+    def _sent(self, slots: Slots, jobs: list[Job]) -> None:
+        self.release(slots)
+        for job in jobs:
+            del self._tasks[job]
+
+    async def _results(self, jobs: list[Job], *, strict: bool) -> list[Outcome | Exception]:
         for _ in range(ATTEMPTS):
             sent = time.monotonic()
             try:
-                results = await self._replicas.answer.remote(work_of(jobs, sent))
+                results = await self._replicas.answer.remote(work_of(jobs, sent, strict=strict))
                 return [
                     shifted(each, sent) if isinstance(each, Outcome) else each for each in results
                 ]

@@ -33,7 +33,8 @@ class EngineReplica:
             Job(demand, image, partial(results.settle, number))
             for number, image in enumerate(work.images)
         ]
-        self._engine.submit(jobs)
+        slots = self._engine.admit(demand, len(jobs), strict=work.strict)
+        self._engine.submit(slots, jobs)
         try:
             ended = await results.all
         except asyncio.CancelledError:
@@ -44,4 +45,4 @@ class EngineReplica:
     def check_health(self) -> None:
         """Ray replaces a replica that raises."""
         if not self._engine.is_working():
-            raise Unavailable("a worker hangs")
+            raise Unavailable("a lane hangs")

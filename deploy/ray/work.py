@@ -18,9 +18,10 @@ class Work:
     policy: Policy
     budget: Budget
     images: list[NDArray[np.uint8]]
+    strict: bool
 
 
-def work_of(jobs: list[Job], now: float) -> Work:
+def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
     """Jobs of one request as they can be sent at a moment of this machine's clock."""
     demand = jobs[0].demand
     latency_s = demand.budget.latency_s
@@ -29,7 +30,7 @@ def work_of(jobs: list[Job], now: float) -> Work:
     budget = replace(demand.budget, latency_s=latency_s)
     manifest = demand.model.manifest
     images = [job.image for job in jobs]
-    return Work(manifest.name, manifest.version, demand.policy, budget, images)
+    return Work(manifest.name, manifest.version, demand.policy, budget, images, strict)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:
@@ -41,5 +42,5 @@ def shifted(outcome: Outcome, seconds: float) -> Outcome:
         answer=answer,
         answers=answers,
         ended_at=outcome.ended_at + seconds,
-        segment_ends=tuple(end + seconds for end in outcome.segment_ends),
+        runs=tuple(replace(run, ended_at=run.ended_at + seconds) for run in outcome.runs),
     )

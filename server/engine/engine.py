@@ -235,12 +235,8 @@ class Engine:
                 self._scheduler.wait(shadow, now)
 
     def _expire(self, now: float) -> None:
-        """Answers for the jobs that have waited too long for a better answer.
-
-        Their outcome is of when it was due: a turn that comes late is part of the delivery.
-        """
-        late = self._scheduler.expire(now)
-        self._end((job, job.outcome(StopReason.DEADLINE, min(now, job.due))) for job in late)
+        """Answers for the jobs that have waited too long for a better answer."""
+        self._end((job, job.overdue(now)) for job in self._scheduler.expire(now))
         self._lanes.stop_idle_runs()
 
     def _end(self, results: Iterable[Result]) -> None:
@@ -261,8 +257,10 @@ class Engine:
         """Plans a turn as soon as the loop has read what has come."""
         if not self._is_turning:
             self._is_turning = True
-            # one turn of the loop later: requests that are read by then join the batch
-            self._loop.call_soon(self._loop.call_soon, self._turn)
+            if self.admission.in_flight > 1:  # requests that are read by then join the batch
+                self._loop.call_soon(self._loop.call_soon, self._turn)
+            else:
+                self._loop.call_soon(self._turn)
 
     def _plan_alarm(self) -> None:
         """Comes back for jobs whose time for a better answer is over before a lane is free."""

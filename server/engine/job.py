@@ -162,6 +162,13 @@ class Job:
     def has_answer_at(self, exit: int) -> bool:
         return bool(self.answers) and self.answers[-1].exit == exit
 
+    def overdue(self, now: float) -> "Outcome":
+        """The outcome of having waited too long for a better answer.
+
+        It is of when it was due: a turn that comes late is part of the delivery.
+        """
+        return self.outcome(StopReason.DEADLINE, max(min(now, self.due), self.answers[-1].at_s))
+
     def outcome(self, reason: StopReason, now: float) -> Outcome:
         """The outcome of answering now, with the latest answer."""
         return Outcome(

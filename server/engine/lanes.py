@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from queue import SimpleQueue
@@ -84,8 +85,9 @@ class ThreadLane:
         self._tasks.put(None)
 
     def give_up(self) -> LaneRun | None:
-        """Its run, whose result is not looked at any more."""
+        """Its run, whose result is not looked at any more; the thread ends once it comes back."""
         run, self.run = self.run, None
+        self.end()
         return run
 
     def is_lost(self, now: float) -> bool:
@@ -99,7 +101,8 @@ class ThreadLane:
             os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
         while (run := self._tasks.get()) is not None:
             computed = compute(run.task, run.options)
-            self._loop.call_soon_threadsafe(self._finish, run, computed)
+            with suppress(RuntimeError):  # the loop has closed: this thread was given up
+                self._loop.call_soon_threadsafe(self._finish, run, computed)
 
     def _finish(self, run: LaneRun, computed: Computed) -> None:
         if self.run is run:  # else the lane was given up

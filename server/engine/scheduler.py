@@ -128,16 +128,20 @@ class Scheduler:
         first = [other for other in asked if other.kind is Kind.FIRST]
         if queue is None or not first:
             return queue, False
-        if self._has_time(queue.step.seconds(1), first, now):
+        if self._has_time(batch_s(queue), first, now):
             return queue, False
         return earliest(first), True
 
     def _has_time(self, seconds: float, first: Sequence[Queue], now: float) -> bool:
-        """Whether first answers would still be in time after another step of so many seconds."""
+        """Whether first answers would still be in time after another step of so many seconds.
+
+        Those due first need time for a whole batch: where there is only time for small ones, the
+        queue falls behind, and then meets no deadline.
+        """
         start = now + self.pace.stretch * seconds
         end = start + self.first_s()
         return all(
-            start + self.work_s(queue.step, queue.step.seconds(1)) <= queue.places[0][0]
+            start + self.work_s(queue.step, batch_s(queue)) <= queue.places[0][0]
             and end <= queue.places[-1][0]
             for queue in first
         )
@@ -241,6 +245,13 @@ class Scheduler:
             for queue in self._queues
             if queue.step.exit > 1 and not queue.step.is_head and queue.kind is not Kind.BACKGROUND
         ]
+
+
+def batch_s(queue: Queue) -> float:
+    """What a batch of as many jobs of the queue as may run together takes."""
+    step = queue.step
+    most = step.inline_rows or step.model.costs.max_rows
+    return step.seconds(min(len(queue), most))
 
 
 def earliest(queues: Iterable[Queue]) -> Queue | None:

@@ -41,6 +41,7 @@ class Shadows:
         return shadow
 
     def _compare(self, model: ServedModel, given: Answer, result: Outcome | Exception) -> None:
-        if isinstance(result, Outcome):
+        """Only the last exit is asked: a shadow that failed before it says nothing."""
+        if isinstance(result, Outcome) and result.answer.exit == model.manifest.num_exits:
             agrees = bool(result.answer.probabilities.argmax() == given.probabilities.argmax())
             self.counts.shadow_compared(model, given.exit, agrees=agrees)

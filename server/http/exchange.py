@@ -38,6 +38,13 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
+def own_path(scope: Scope) -> str:
+    """The path of a request, without the prefix that a proxy in front strips, or has left there."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else path
+
+
 class Held:
     """The bytes of all request bodies that are in memory."""
 

@@ -70,6 +70,7 @@ class Listener(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
         await super().shutdown(sockets)
         timer.cancel()
+        self._app.state.service.metrics.ledger.settle()  # its timer will not come any more
 
     def _drain(self) -> None:
         """Takes no more work from now on."""

@@ -35,7 +35,7 @@ from server.errors import (
     UnknownModel,
     UnsupportedMedia,
 )
-from server.http.exchange import Headers, Reply
+from server.http.exchange import Headers, Reply, own_path
 
 logger = logging.getLogger("offramp")
 V = TypeVar("V")
@@ -159,7 +159,7 @@ def install(app: FastAPI) -> None:
     def respond(
         request: Request, found: Problem, headers: Mapping[str, str] | None = None
     ) -> Response:
-        status, body, media_type = rendered(found, request.url.path)
+        status, body, media_type = rendered(found, own_path(request.scope))
         return Response(body, status, headers, media_type)
 
     async def mapped(request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,29 +14,32 @@ from models.bundle.costs import Costs
 from models.bundle.errors import UserError
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
+from server.engine.admission import Admission
 from server.engine.job import Budget, Demand
+from server.engine.model import ServedModel
 from server.engine.queues import Step
 from server.engine.scheduler import Scheduler
 from server.planning.simulation import Fate, Python, Request, Simulation
-from server.zoo.catalog import ServedModel
 
 BURST_S, BURST_RATE = 0.5, 3.0
 """Length of a burst, and how many times the mean rate it has."""
 MAX_PYTHON = 0.95
-"""Share of the interpreter's time that requests may take before they are admitted or refused."""
+"""Share of an event loop's time that requests may take before they are admitted or refused."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is simulated: workers and cores, what every request asks for, and what Python takes.
+    """What is simulated: processes, what every request asks for, and what Python takes.
 
-    Python reads, decodes and answers a request, and hands a batch out and back.
+    Each process has an event loop and `lanes` threads for long batches, all on cores of their own,
+    and admits `max_in_flight` images. Python reads, decodes and answers a request, and hands a
+    batch out and back.
     """
 
     policy: Policy
     budget: Budget
-    workers: int
-    cores: int
+    processes: int
+    lanes: int
     max_in_flight: int
     python: Python
 
@@ -95,29 +98,51 @@ def seconds(time: str) -> float:
 
 
 def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed: int) -> Load:
-    """Simulates requests that arrive at these seconds, each a random calibration row."""
+    """Simulates requests that arrive at these seconds, each a random calibration row.
+
+    The processes are given requests in turn.
+    """
     rows = model.bundle.calibration.rows
     if rows is None:
         raise UserError(f"{model.bundle.path} keeps no calibration rows; export it again")
     num_exits = model.manifest.num_exits
     confidences, is_right = rows.arrays(num_exits)
     drawn = np.random.default_rng(seed).integers(len(confidences), size=len(arrivals))
-    requests = [
-        Request(Demand(model, plan.policy, plan.budget, at_s), tuple(row))
-        for at_s, row in zip(arrivals.tolist(), confidences[drawn].tolist(), strict=True)
-    ]
-    row_of = dict(zip(map(id, requests), drawn.tolist(), strict=True))
     rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
-    if rate * plan.python.request_s / 2 >= MAX_PYTHON:
-        raise UserError(f"{rate:.0f} requests/s leave the interpreter no time for segments")
-    scheduler, took = Scheduler(plan.max_in_flight, plan.workers), Durations(model.profile)
-    fates = Simulation(scheduler, took, plan.python, plan.cores).run(requests)
-    hits = [
-        bool(is_right[row_of[id(fate.request)], fate.outcome.answer.exit - 1])
-        for fate in fates
-        if fate.outcome is not None
-    ]
+    if rate * plan.python.request_s / 2 >= MAX_PYTHON * plan.processes:
+        raise UserError(f"{rate:.0f} requests/s leave the event loops no time for segments")
+    fates, hits = list[Fate](), list[bool]()
+    for number in range(plan.processes):
+        mine = slice(number, None, plan.processes)
+        found = simulate_process(model, plan, arrivals[mine], confidences[drawn[mine]])
+        fates += found
+        hits += [
+            bool(is_right[row, fate.outcome.answer.exit - 1])
+            for row, fate in zip(drawn[mine], found, strict=True)
+            if fate.outcome is not None
+        ]
     return load_of(rate, fates, hits, plan, num_exits)
+
+
+def simulate_process(
+    model: ServedModel,
+    plan: Plan,
+    arrivals: NDArray[np.float64],
+    confidences: NDArray[np.float64],
+) -> list[Fate]:
+    """The fates of the requests that one process is given, in order of arrival.
+
+    It learns what the model costs for itself.
+    """
+    own = replace(model, costs=Costs(model.profile, model.costs.overhead_s))
+    requests = [
+        Request(Demand(own, plan.policy, plan.budget, at_s), tuple(row))
+        for at_s, row in zip(arrivals.tolist(), confidences.tolist(), strict=True)
+    ]
+    admission = Admission(plan.max_in_flight, Scheduler(plan.lanes))
+    fates = Simulation(admission, Durations(model.profile), plan.python).run(requests)
+    fate_of = {id(fate.request): fate for fate in fates}
+    return [fate_of[id(request)] for request in requests]
 
 
 class Durations:

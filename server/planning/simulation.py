@@ -1,25 +1,22 @@
-"""The scheduler under a simulated clock: the same decisions, time from a cost profile."""
+"""One server process under a simulated clock: the same decisions, time from a cost profile."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
 import numpy as np
 
-from models.bundle.policy import StopReason
+from server.engine.admission import Admission
 from server.engine.job import Answer, Demand, Job, Outcome
+from server.engine.model import SHORT_S
 from server.engine.queues import Step
-from server.engine.scheduler import Batch, Scheduler
-from server.engine.verdict import Verdict, judge
+from server.engine.scheduler import Batch
+from server.engine.verdict import asking, judge
 from server.errors import Overloaded
-from server.planning.cores import Cores, Work
 
 NO_IMAGE = np.zeros((0, 0, 0), np.uint8)
 NO_PROBABILITIES = np.zeros(0, np.float32)
-URGENT = -inf
-"""Workers give way to the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Python:
-    """Seconds of Python that a request and a batch take, one after the other whatever the cores.
+    """Seconds of Python on the event loop for each request and each batch.
 
     Half of a request's come before it is admitted or refused, half after its outcome; a batch's
     come after its graphs.
@@ -58,160 +55,171 @@ class Python:
 NO_PYTHON = Python()
 
 
+@dataclass(slots=True)
+class LaneRun:
+    """A batch on a thread, which ends at `ends_at`; its head runs for the rows `asked`."""
+
+    batch: Batch
+    asked: list[int]
+    core_s: float
+    ends_at: float
+
+
 class Simulation:
-    """Runs requests through a scheduler whose workers take the time that `took` says.
+    """The event loop of one process, and its lanes, in the time that `took` says.
 
     `took(step, rows, is_head)` is in seconds; `is_head` asks for the exit head of the step, else
-    its segment is meant. Nothing but that and `python` takes time, and waiting for one of `cores`,
-    where there is a number of them. As in the engine, what a step, a batch and a response took
-    corrects what the next are expected to take.
+    its segment is meant. The loop reads the requests that have come, writes the responses that are
+    ready, and runs inline batches: one thing after the other. Each lane has a core of its own. As
+    in the engine, what a step, a batch and a response took corrects what the next are expected to
+    take.
     """
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        admission: Admission,
         took: Callable[[Step, int, bool], float],
         python: Python = NO_PYTHON,
-        cores: int | None = None,
     ) -> None:
-        self.scheduler, self.took, self.python = scheduler, took, python
+        self.admission, self.scheduler = admission, admission.scheduler
+        self.took, self.python = took, python
         self.now = 0.0
         self.fates: list[Fate] = []
+        self._coming: deque[Request] = deque()
         self._requests: dict[Job, Request] = {}
-        self._num_busy = 0
-        self._cores = Cores(cores)
-        self._for_interpreter: deque[Work] = deque()
+        self._runs: list[LaneRun] = []
+        self._ended: deque[tuple[Job, Outcome]] = deque()
+        self._is_turning = False
+        self._turned_at = -inf
+        self._inline_s = 0.0
 
     def run(self, requests: Iterable[Request]) -> list[Fate]:
         """Every request's fate, in the order they ended in; requests come in order of arrival."""
-        for request in requests:
-            self._run_until(request.demand.arrival)
-            self._pass_to(request.demand.arrival)
-            self._interpret(self.python.request_s / 2, partial(self._arrive, request))
-            self._start()
-        self._run_until(inf)
+        self._coming.extend(requests)
+        while (upcoming := self._upcoming()) < inf:
+            self.now = max(self.now, upcoming)
+            self._read()
+            self._take_back()
+            self._respond()
+            if self._is_turning or self.scheduler.next_alarm() <= self.now:
+                self._turn()
         return self.fates
 
-    def _run_until(self, end: float) -> None:
-        """Everything that happens before `end`: work that is done, and alarms."""
-        while True:
-            done = self._cores.next_end()
-            alarm = max(self.scheduler.next_alarm(), self.now)
-            if (upcoming := min(done, alarm)) >= end:
-                return
-            self._pass_to(upcoming)
-            if done <= alarm:
-                self._cores.take_done().then()
-            for job in self.scheduler.expire(self.now):
-                self._finish(job, StopReason.DEADLINE)
-            self._start()
+    def _upcoming(self) -> float:
+        """When the loop has something to do."""
+        if self._is_turning or self._ended:
+            return self.now
+        arrival = self._coming[0].demand.arrival if self._coming else inf
+        end = min((run.ends_at for run in self._runs), default=inf)
+        return min(arrival, end, self.scheduler.next_alarm())
 
-    def _pass_to(self, now: float) -> None:
-        self.now = now
-        self._cores.run_until(now)
+    def _read(self) -> None:
+        """Reads the requests that have come; the next ones wait for the next turn."""
+        read_at = self.now
+        while self._coming and self._coming[0].demand.arrival <= read_at:
+            request = self._coming.popleft()
+            lag_s = self.now - self._turned_at if self._is_turning else 0.0
+            demand = replace(request.demand, arrival=self.now - lag_s, lag_s=lag_s)
+            self.now += self.python.request_s / 2
+            self._arrive(request, demand)
 
-    def _arrive(self, request: Request) -> None:
-        lag_s = self.now - request.demand.arrival - self.python.request_s / 2
-        demand = replace(request.demand, lag_s=lag_s)
-        job = Job(demand, NO_IMAGE, ignore)
+    def _arrive(self, request: Request, demand: Demand) -> None:
         try:
-            self.scheduler.admit([job], self.now)
+            slots = self.admission.admit(demand, 1, self.now)
         except Overloaded:
-            self._refuse(request, demand)
+            self.fates.append(Fate(request, self.now, None))
+            return
+        self.admission.decoded(slots)
+        job = Job(demand, NO_IMAGE, ignore, deadline=slots.deadline, due=slots.due)
+        self._requests[job] = request
+        self.scheduler.wait(job, self.now)
+        self._plan_turn()
+
+    def _plan_turn(self) -> None:
+        if not self._is_turning:
+            self._is_turning, self._turned_at = True, self.now
+
+    def _take_back(self) -> None:
+        """Takes over the batches whose threads have ended."""
+        ended = [run for run in self._runs if run.ends_at <= self.now]
+        self._runs = [run for run in self._runs if run.ends_at > self.now]
+        for run in sorted(ended, key=lambda each: each.ends_at):
+            self.now += self.python.batch_s
+            self._hand_over(run.batch, run.asked, run.core_s)
+            self._is_turning = True
+
+    def _respond(self) -> None:
+        """Writes the responses of the jobs that have ended."""
+        while self._ended:
+            job, outcome = self._ended.popleft()
+            self.now += self.python.request_s / 2
+            self.fates.append(Fate(self._requests.pop(job), self.now, outcome))
+            if self.python.request_s > 0:  # else a response takes no time
+                self.scheduler.pace.delivered(self.now - outcome.ended_at)
+
+    def _turn(self) -> None:
+        """Answers what is due, and gives every lane that is free a batch, as the engine does."""
+        self._is_turning = False
+        previous, self._turned_at = self._turned_at, self.now
+        if self._inline_s:
+            self.scheduler.pace.turned(self.now - previous, self._inline_s)
+        self._inline_s = 0.0
+        for job in self.scheduler.expire(self.now):
+            self._end(job, job.overdue(self.now))
+        while (batch := self.scheduler.next_batch(self.now)) is not None:
+            self._start(batch)
+            if self._inline_s > SHORT_S:
+                break
+        if batch is not None and self.scheduler.num_waiting:
+            self._is_turning = True
         else:
-            self._requests[job] = request
+            self._inline_s = 0.0
 
-    def _start(self) -> None:
-        """Gives every idle worker a batch, as far as there are any."""
-        while self._num_busy < self.scheduler.num_workers:
-            batch = self.scheduler.next_batch(self.now)
-            if batch is None:
-                return
-            self._num_busy += 1
-            for job in batch.jobs:
-                job.queue_s += self.now - job.waiting_since
-            seconds = 0.0 if batch.step.is_head else self._take(batch, len(batch.jobs))
-            self._compute(batch, seconds, partial(self._judge, batch))
+    def _start(self, batch: Batch) -> None:
+        """Runs a batch, at once on the event loop or beside it on a thread."""
+        for job in batch.jobs:
+            job.queue_s += self.now - job.waiting_since
+        asked = asking(batch)
+        seconds = 0.0 if batch.step.is_head else self._take(batch.step, len(batch.jobs))
+        if asked:
+            seconds += self._take(batch.step, len(asked), is_head=True)
+        if not batch.is_inline:
+            self._runs.append(LaneRun(batch, asked, seconds, self.now + seconds))
+            return
+        self.now += seconds + self.python.batch_s
+        self._inline_s += seconds + self.python.batch_s
+        self._hand_over(batch, asked, seconds)
 
-    def _take(self, batch: Batch, rows: int, *, is_head: bool = False) -> float:
+    def _take(self, step: Step, rows: int, *, is_head: bool = False) -> float:
         """The seconds that a graph takes, from which the costs learn."""
-        step = batch.step
-        seconds = self.took(step, rows, is_head)
-        costs = step.model.costs
+        seconds, costs = self.took(step, rows, is_head), step.model.costs
         (costs.head_took if is_head else costs.segment_took)(step.exit, rows, seconds)
-        batch.core_s += seconds
         return seconds
 
-    def _judge(self, batch: Batch) -> None:
-        """The segment of a batch has ended; the head runs for those who may answer here."""
-        for job in batch.jobs:
-            job.exit = batch.step.exit
-        end = self.now
-
-        def answer(jobs: list[Job]) -> float:
-            nonlocal end
-            end += self._take(batch, len(jobs), is_head=True)
-            for job in jobs:
-                value = self._requests[job].confidences[batch.step.exit - 1]
-                job.answers.append(Answer(batch.step.exit, NO_PROBABILITIES, value, end))
-            return end
-
-        verdict = judge(batch, self.now, answer)
-        hand_back = partial(self._hand_back, batch, verdict)
-        self._compute(
-            batch, end - self.now, partial(self._interpret, self.python.batch_s, hand_back)
-        )
-
-    def _hand_back(self, batch: Batch, verdict: Verdict) -> None:
-        self._num_busy -= 1
+    def _hand_over(self, batch: Batch, asked: list[int], core_s: float) -> None:
+        """Judges the jobs of a batch: they wait for their next segment, or have their outcome."""
+        exit, jobs = batch.step.exit, batch.jobs
         self.scheduler.done(batch)
-        batch.step.model.costs.batch_took(self.now - batch.started_at, batch.core_s)
-        for job in verdict.going_on:
+        batch.step.model.costs.batch_took(self.now - batch.started_at, core_s)
+        for job in jobs:
+            job.exit = exit
+        for job in (jobs[row] for row in asked):
             if not job.is_over:
-                self.scheduler.wait(job, self.now)
+                confidence = self._requests[job].confidences[exit - 1]
+                job.answers.append(Answer(exit, NO_PROBABILITIES, confidence, self.now))
+        verdict = judge(batch, {jobs[row] for row in asked}, self.now)
+        for job in verdict.going_on:
+            self.scheduler.wait(job, self.now)
+        for job in verdict.to_answer:
+            self.scheduler.wait_to_answer(job, self.now)
         for job, reason in verdict.ended:
-            self._finish(job, reason)
+            self._end(job, job.outcome(reason, self.now))
 
-    def _finish(self, job: Job, reason: StopReason) -> None:
-        if not job.is_over:
-            job.is_over = True
-            self.scheduler.finish(1)
-            respond = partial(
-                self._respond, self._requests.pop(job), job, job.outcome(reason, self.now)
-            )
-            self._interpret(self.python.request_s / 2, respond)
-
-    def _respond(self, request: Request, job: Job, outcome: Outcome) -> None:
-        self.fates.append(Fate(request, self.now, outcome))
-        self._learn_delivery(job.demand, job.demand.lag_s + self.now - outcome.ended_at)
-
-    def _refuse(self, request: Request, demand: Demand) -> None:
-        self.fates.append(Fate(request, self.now, None))
-        self._learn_delivery(demand, 2 * demand.lag_s)
-
-    def _learn_delivery(self, demand: Demand, seconds: float) -> None:
-        if self.python.request_s > 0:  # else a response takes no time
-            demand.model.costs.delivered(seconds)
-
-    def _compute(self, batch: Batch, seconds: float, then: Callable[[], None]) -> None:
-        """Goes on once the batch's worker has had a core for so long: it keeps it till the end."""
-        self._cores.add(Work(seconds, batch.started_at, then))
-
-    def _interpret(self, seconds: float, then: Callable[[], None]) -> None:
-        """Goes on once the interpreter has had time for this, after all that came before."""
-        if seconds == 0:
-            then()
-            return
-        self._for_interpreter.append(Work(seconds, URGENT, partial(self._interpreted, then)))
-        if len(self._for_interpreter) == 1:
-            self._cores.add(self._for_interpreter[0])
-
-    def _interpreted(self, then: Callable[[], None]) -> None:
-        self._for_interpreter.popleft()
-        if self._for_interpreter:
-            self._cores.add(self._for_interpreter[0])
-        then()
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        job.is_over = True
+        self.admission.free(job.demand, 1)
+        self._ended.append((job, outcome))
 
 
 def ignore(_: object) -> None:
-    """Nobody waits for a simulated answer."""
+    """No client waits for a simulated answer."""

@@ -11,12 +11,12 @@ from typing import Any
 from server.processes.changes import Changes
 from server.processes.child import Child
 from server.processes.door import Door
-from server.settings import PREFIX, Settings
+from server.settings import PREFIX, Settings, SettingsError
 from server.telemetry.memory import Head, State
 
 logger = logging.getLogger("offramp.processes")
 TICK_S = 0.1
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
 """Before a process is replaced, and at most, where its successors end before they are ready."""
 END_S = 10.0
 """How much longer than it should a member may take to end."""
@@ -43,7 +43,10 @@ class Parent:
         self._status = 0
 
     async def run(self) -> int:
-        """The status to exit with: 0 where every process ended as it was told to."""
+        """The status to exit with: 0 where every process ended as it was told to.
+
+        Raises SettingsError, once all have ended, where another server took the port meanwhile.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_end, number)
@@ -54,11 +57,16 @@ class Parent:
         tending += [asyncio.create_task(self._tend(child)) for child in others]
         for child in others:
             await child.settled.wait()
-        if not self._is_ending:
-            self._is_open = True
-            self._door.open()
-        await asyncio.gather(*tending)
-        watching.cancel()
+        try:
+            if not self._is_ending:
+                self._door.open()
+                self._is_open = True
+        except SettingsError:
+            self._told_to_end(signal.SIGTERM)
+            raise
+        finally:
+            await asyncio.gather(*tending)
+            watching.cancel()
         return self._status
 
     async def _tend(self, child: Child) -> None:
@@ -74,9 +82,11 @@ class Parent:
             if not self._is_open:
                 self._cannot_start(child, code)
                 return
-            logger.error("process %d %s; it is replaced", child.number, how_ended(code))
             child.head[Head.RESTARTS] += 1
             pause_s = FIRST_PAUSE_S if child.was_ready else min(2 * pause_s, LONGEST_PAUSE_S)
+            when = "" if child.was_ready else " before it was ready"
+            text = "process %d %s%s; it is replaced in %g s"
+            logger.error(text, child.number, how_ended(code), when, pause_s)
             await asyncio.sleep(pause_s)
         child.settled.set()
 

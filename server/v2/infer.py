@@ -13,7 +13,7 @@ from server.engine.model import ServedModel
 from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
 from server.http.edge import HotRoute
-from server.http.exchange import Exchange, Reply
+from server.http.exchange import Exchange, Reply, own_path
 from server.http.wording import is_met, milli, server_timing
 from server.service import Served
 from server.settings import Settings
@@ -70,7 +70,7 @@ async def infer(exchange: Exchange) -> ASGIApp:
 
 def model_of(exchange: Exchange) -> ServedModel:
     """The model that the path names; raises UnknownModel or NotReady."""
-    name, *rest = exchange.scope["path"][len(PREFIX) : -len(SUFFIX)].split("/")
+    name, *rest = own_path(exchange.scope)[len(PREFIX) : -len(SUFFIX)].split("/")
     version = version_of(rest[1]) if rest else None
     if rest and version is None:
         raise UnknownModel(f"versions are numbers, not {rest[1]!r}", "version")

@@ -12,8 +12,10 @@ from server.telemetry.metrics import Metrics
 from server.telemetry.statistics import Tally
 from server.v2.response_schemas import (
     BatchStatistics,
+    ConfigTensor,
     Duration,
     InferenceStatistics,
+    ModelConfig,
     ModelMetadata,
     ModelReady,
     ModelStatistics,
@@ -23,6 +25,8 @@ from server.v2.response_schemas import (
 from server.v2.wanted import OUTPUT_DATATYPES
 
 PLATFORM = "onnx_onnxv1"
+TRITON_NAMES = {"BYTES": "STRING"}
+"""Datatypes that a model's configuration calls otherwise than its metadata."""
 
 
 async def default_version(request: Request, name: str) -> None:
@@ -60,6 +64,19 @@ async def metadata(request: Request) -> ModelMetadata:
     )
 
 
+async def config(request: Request) -> ModelConfig:
+    """The same as Triton's tools ask for it."""
+    said = await metadata(request)
+    return ModelConfig(
+        name=said.name,
+        platform="onnxruntime_onnx",
+        backend="onnxruntime",
+        max_batch_size=service_of(request).settings.max_images,
+        input=[config_tensor(tensor) for tensor in said.inputs],
+        output=[config_tensor(tensor) for tensor in said.outputs],
+    )
+
+
 async def ready(request: Request) -> ModelReady:
     """200 while the model is served and can answer."""
     model = model_of(request)
@@ -87,6 +104,11 @@ async def every_statistics(request: Request) -> StatisticsList:
 
 def input_metadata(tensor: Tensor) -> TensorMetadata:
     return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
+
+
+def config_tensor(tensor: TensorMetadata) -> ConfigTensor:
+    kind = TRITON_NAMES.get(tensor.datatype, tensor.datatype)
+    return ConfigTensor(name=tensor.name, data_type=f"TYPE_{kind}", dims=tensor.shape[1:] or [1])
 
 
 def statistics_of(metrics: Metrics, model: ServedModel) -> ModelStatistics:

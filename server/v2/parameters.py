@@ -5,9 +5,9 @@ from pydantic import ValidationError
 from server.errors import BadParameter
 from server.parameters import InferenceParameters
 
-RESERVED = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers")
+RESERVED = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers", "content_type")
 RESERVED_PREFIX = "triton_"
-"""Triton's own parameters that change nothing here; any other unknown one is refused."""
+"""Parameters of Triton and MLServer that change nothing here; another unknown one is refused."""
 
 
 def parameters_of(given: dict[str, object]) -> InferenceParameters:

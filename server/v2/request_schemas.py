@@ -2,8 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+NoneIsDefault = BeforeValidator(lambda given: {} if given is None else given)
+NoneIsEmpty = BeforeValidator(lambda given: [] if given is None else given)
+"""Clients write null for what they leave out."""
 MAX_ENTRIES = 32
 """Entries of any list or object but tensor data: more is no request that we could answer."""
 Few = Field(max_length=MAX_ENTRIES)
@@ -27,7 +30,7 @@ class InputTensor(Member):
     datatype: str
     shape: Annotated[list[int], Few]
     data: list[Any] | None = None
-    parameters: InputParameters = InputParameters()
+    parameters: Annotated[InputParameters, NoneIsDefault] = InputParameters()
 
 
 class OutputParameters(Member):
@@ -40,7 +43,7 @@ class OutputParameters(Member):
 
 class RequestedOutput(Member):
     name: str
-    parameters: OutputParameters = OutputParameters()
+    parameters: Annotated[OutputParameters, NoneIsDefault] = OutputParameters()
 
 
 class InferRequest(Member):
@@ -48,8 +51,8 @@ class InferRequest(Member):
 
     id: str | None = None
     inputs: Annotated[list[InputTensor], Few]
-    outputs: Annotated[list[RequestedOutput], Few] = []
-    parameters: Annotated[dict[str, Any], Few] = {}
+    outputs: Annotated[list[RequestedOutput], Few, NoneIsEmpty] = []
+    parameters: Annotated[dict[str, Any], Few, NoneIsDefault] = {}
 
 
 class IndexRequest(Member):
@@ -66,4 +69,4 @@ class ManageParameters(Member):
 
 
 class ManageRequest(Member):
-    parameters: Annotated[dict[str, Any], Few] = {}
+    parameters: Annotated[dict[str, Any], Few, NoneIsDefault] = {}

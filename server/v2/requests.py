@@ -1,5 +1,8 @@
 """From the bytes of an inference request to images and what is asked of them. Pure."""
 
+import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +25,8 @@ MAX_VALUES = 10_000
 """In names, ids and parameters, and around the data."""
 MAX_NESTING = 64
 STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+NUMBERS = re.compile(rb"\[[][\d\s,.eE+-]*\]")
+"""Arrays of numbers, nested or not."""
 NO_BRACKETS = bytes(set(range(256)).difference(b"[{]}"))
 
 
@@ -86,6 +91,7 @@ def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
         raise BadBody("the JSON has more values than any request needs")
     if num_lists > MAX_NESTING and nesting(content) > MAX_NESTING:
         raise BadBody("the JSON is nested too deeply")
+    check_keys(content)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -93,6 +99,21 @@ def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
         if first["type"] == "json_invalid":
             raise BadBody(first["msg"]) from error
         raise BadParameter.of(errors) from error
+
+
+def check_keys(content: bytes) -> None:
+    """Raises BadBody where an object has a key twice; arrays of numbers are not looked into."""
+    with suppress(ValueError):  # what is no JSON is refused by the parser itself
+        json.loads(NUMBERS.sub(b"[]", content), object_pairs_hook=unique)
+
+
+def unique(pairs: list[tuple[str, object]]) -> None:
+    """Raises BadBody unless every key is there once."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise BadBody("the JSON has a key twice")
+        seen.add(key)
 
 
 def nesting(content: bytes) -> int:

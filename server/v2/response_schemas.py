@@ -68,6 +68,25 @@ class ModelMetadata(ResponseModel):
     outputs: list[TensorMetadata]
 
 
+class ConfigTensor(ResponseModel):
+    """A tensor in Triton's words; `dims` leave out the number of images."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+
+
+class ModelConfig(ResponseModel):
+    """What Triton's tools read of a model's configuration."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+
+
 class Duration(ResponseModel):
     """How often something was done, and the nanoseconds it took in all."""
 

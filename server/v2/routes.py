@@ -57,6 +57,7 @@ for prefix, find in (
     router.get(prefix, dependencies=dependencies)(models.metadata)
     router.get(f"{prefix}/ready", dependencies=dependencies)(models.ready)
     router.get(f"{prefix}/stats", dependencies=dependencies)(models.statistics)
+    router.get(f"{prefix}/config", dependencies=dependencies)(models.config)
     router.post(
         f"{prefix}/infer",
         dependencies=[Depends(known), Depends(find)],

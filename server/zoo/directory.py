@@ -1,10 +1,29 @@
 """The zoo's directories: which bundles there are, before any is read."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from models.bundle.bundle import BundleError
 from models.bundle.manifest import MODEL_NAME, Key, version_of
+
+
+def skipped(zoo: Path) -> list[Path]:
+    """Directories whose names are no NAME/VERSION: nothing is served from them.
+
+    Names that begin with a dot are for what is being written.
+    """
+    with suppress(OSError):
+        parents = [path for path in zoo.iterdir() if is_shown(path)]
+        named = [path for path in parents if re.fullmatch(MODEL_NAME, path.name)]
+        versions = [path for parent in named for path in parent.iterdir() if is_shown(path)]
+        strange = [path for path in versions if version_of(path.name) is None]
+        return sorted({*parents} - {*named}) + sorted(strange)
+    return []
+
+
+def is_shown(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def find_bundles(zoo: Path) -> dict[Key, Path]:

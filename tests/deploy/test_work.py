@@ -8,7 +8,7 @@ import pytest
 from deploy.ray.work import shifted, work_of
 from models.bundle.bundle import Bundle
 from models.bundle.policy import StopReason, policy_of_threshold
-from server.engine.job import Answer, Budget, Demand, Job, Outcome
+from server.engine.job import Answer, Budget, Demand, Job, Outcome, Run
 from tests.server.conftest import made_profile, served
 
 IMAGE = np.zeros((8, 8, 1), np.uint8)
@@ -26,6 +26,8 @@ def test_work_brings_what_is_left_of_the_budget(digits_bundle: Bundle) -> None:
     assert (work.model, work.version, len(work.images)) == ("digits", 1, 2)
     assert work.budget.latency_s == pytest.approx(0.3)
     assert work.budget.energy_j == 2.0
+    assert not work.strict
+    assert work_of([one], now=100.2, strict=True).strict
     assert pickle.loads(pickle.dumps(work)).policy == POLICY
 
 
@@ -36,11 +38,12 @@ def test_no_budget_stays_none(digits_bundle: Bundle) -> None:
 def test_answers_are_told_by_the_other_clock_and_nothing_else_changes() -> None:
     answer = Answer(1, np.ones(1, np.float32), 0.9, at_s=5.5)
     outcome = Outcome(
-        answer, StopReason.CONFIDENT, 0.1, 0.2, 0.3, 4, (0.2,), (5.4,), (answer,), 6.0
+        answer, StopReason.CONFIDENT, 0.1, 0.2, 0.3, 4, (Run(0.2, 5.4),), (answer,), 6.0
     )
     there = shifted(outcome, -5.0)
     assert (there.answer.at_s, there.answers[0].at_s, there.ended_at) == (0.5, 0.5, 1.0)
-    assert there.segment_ends == pytest.approx([0.4])
+    assert [run.ended_at for run in there.runs] == pytest.approx([0.4])
+    assert [run.seconds for run in there.runs] == [0.2]
     again = shifted(there, 100.0)
     assert again.answer.at_s == 100.5
     assert (again.stop_reason, again.queue_s, again.macs) == (StopReason.CONFIDENT, 0.1, 4)

@@ -157,6 +157,7 @@ def test_probes_and_metadata(client: triton.InferenceServerClient) -> None:
     assert not client.is_model_ready("letters")
     assert client.get_server_metadata()["name"] == "offramp"
     assert client.get_model_metadata("digits")["inputs"][0]["shape"] == [-1, 8, 8, 1]
+    assert client.get_model_config("digits")["input"][0]["dims"] == [8, 8, 1]
     (entry,) = client.get_model_repository_index()
     assert entry == {"name": "digits", "version": "1", "state": "READY", "reason": ""}
     (stats,) = client.get_inference_statistics("digits")["model_stats"]

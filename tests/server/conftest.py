@@ -6,21 +6,26 @@ from models.bundle.bundle import Bundle
 from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.runner import SegmentRunner
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 
 BATCH_SIZES = (1, 2, 4)
 
 
-def made_profile(per_row_s: float, fixed_s: float = 0.0, watts: float = 8.0) -> CostProfile:
+def made_profile(
+    per_row_s: float,
+    fixed_s: float = 0.0,
+    watts: float = 8.0,
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+) -> CostProfile:
     """Every graph of three exits takes `fixed_s` + `per_row_s` for each row."""
-    seconds = tuple(fixed_s + per_row_s * rows for rows in BATCH_SIZES)
+    seconds = tuple(fixed_s + per_row_s * rows for rows in batch_sizes)
     graphs = tuple(GraphCost(exit=k, median_s=seconds, p95_s=seconds) for k in (1, 2, 3))
     return CostProfile(
         schema_version=1,
         hardware="made",
         threads=1,
         runs=1,
-        batch_sizes=BATCH_SIZES,
+        batch_sizes=batch_sizes,
         segments=graphs,
         exit_heads=graphs,
         watts=watts,
@@ -36,5 +41,11 @@ def served(bundle: Bundle, profile: CostProfile) -> ServedModel:
 
 @pytest.fixture
 def model(digits_bundle: Bundle) -> ServedModel:
-    """Batching saves time: a graph takes 4 ms and 1 ms more for each row."""
+    """Batching saves time: a graph takes 4 ms and 1 ms more for each row. Lanes are threads."""
     return served(digits_bundle, made_profile(per_row_s=0.001, fixed_s=0.004))
+
+
+@pytest.fixture
+def short_model(digits_bundle: Bundle) -> ServedModel:
+    """A graph takes 0.25 ms and 0.25 ms more for each row: batches run on the event loop."""
+    return served(digits_bundle, made_profile(per_row_s=0.00025, fixed_s=0.00025))

@@ -1,4 +1,4 @@
-"""Real engines on real threads, over a real model that a test may tamper with."""
+"""Real engines with real lanes, over a real model that a test may tamper with."""
 
 import asyncio
 import time
@@ -16,11 +16,9 @@ from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Job, Outcome
-from server.engine.scheduler import Scheduler
-from server.engine.shadow import Shadows
+from server.engine.model import ServedModel
 from server.service import Result, Results
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel
 from tests.server.conftest import made_profile, served
 from training.data import load_images
 
@@ -28,6 +26,8 @@ IMAGES = load_images("digits", "test").images.numpy()
 NEVER = policy_of_threshold(1.0, 3)
 UNCONSULTED = Policy((None, None, None), min_exit=1, max_exit=3)
 ANY = Budget()
+LONG_S = 0.003
+"""Seconds per row and graph of a model whose batches run on threads, in `tampered`."""
 
 
 class Tampered(SegmentRunner):
@@ -59,14 +59,14 @@ def tampered(
     return replace(model, runner=Tampered(bundle, before))
 
 
-def failing(bundle: Bundle, *broken: tuple[int, bool]) -> ServedModel:
+def failing(bundle: Bundle, *broken: tuple[int, bool], per_row_s: float = 0.0) -> ServedModel:
     """A model of which some graphs raise, given as exit and whether it is the head."""
 
     def fail(exit: int, is_head: bool) -> None:
         if (exit, is_head) in broken:
             raise RuntimeError("made to fail")
 
-    return tampered(bundle, fail)
+    return tampered(bundle, fail, per_row_s)
 
 
 class Numberless(SegmentRunner):
@@ -91,17 +91,22 @@ def numberless(bundle: Bundle, *exits: int) -> ServedModel:
 
 @asynccontextmanager
 async def running(
-    num_workers: int = 1,
+    num_lanes: int = 1,
     metrics: Metrics | None = None,
     stall_s: float = 10.0,
     shadow_share: float = 0.0,
 ) -> AsyncIterator[Engine]:
     """An engine, stopped in the end."""
-    metrics = metrics or Metrics()
-    shadows = Shadows(shadow_share, metrics)
-    engine = Engine(Scheduler(64, num_workers), metrics, shadows, stall_s)
-    yield engine
-    engine.stop()
+    engine = Engine(num_lanes, 64, stall_s, shadow_share, metrics or Metrics())
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def submit(engine: Engine, *jobs: Job) -> None:
+    """Admits the jobs of one request, and submits them."""
+    engine.submit(engine.admit(jobs[0].demand, len(jobs)), list(jobs))
 
 
 async def results_of(
@@ -113,12 +118,11 @@ async def results_of(
 ) -> list[Result]:
     """What the engine makes of the first test images."""
     demand, results = Demand(model, policy, budget, time.monotonic()), Results(rows)
-    engine.submit(
-        [
-            Job(demand, image, partial(results.settle, number))
-            for number, image in enumerate(IMAGES[:rows])
-        ]
-    )
+    jobs = [
+        Job(demand, image, partial(results.settle, number))
+        for number, image in enumerate(IMAGES[:rows])
+    ]
+    submit(engine, *jobs)
     return await results.all
 
 
@@ -132,7 +136,7 @@ def outcomes(
     """What a fresh engine makes of the first test images."""
 
     async def run() -> list[Outcome | Exception]:
-        async with running(num_workers=2, metrics=metrics) as engine:
+        async with running(num_lanes=2, metrics=metrics) as engine:
             return await results_of(engine, model, policy, budget, rows)
 
     return asyncio.run(run())

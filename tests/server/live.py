@@ -13,10 +13,11 @@ from PIL import Image
 from models.bundle.bundle import Bundle
 from models.bundle.runner import Arrays, SegmentRunner
 from server.app import create_app
+from server.engine.model import ServedModel
 from server.http.listener import Listener
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, ServedModel
+from server.zoo.catalog import Catalog
 from tests.images import encoded
 
 PNG = encoded(Image.new("L", (8, 8)))

@@ -15,6 +15,7 @@ EXITS = [
         macs_all_heads=all_heads,
         top1=top1,
         top5=0.98761,
+        agreement=agreement,
         budget_exit=1,
         ensemble_top1=0.75,
         ensemble_top5=1.0,
@@ -23,13 +24,14 @@ EXITS = [
             ece=0.0123, auroc=auroc, reliability=[(0.4, 0.5, 1), (0.9, 0.75, 4)]
         ),
     )
-    for exit, macs, all_heads, top1, auroc in [
-        (1, 15_000_000, 15_000_000, 0.7, 0.82345),
-        (2, 60_000_000, 65_000_000, 0.8, None),
+    for exit, macs, all_heads, top1, agreement, auroc in [
+        (1, 15_000_000, 15_000_000, 0.7, 0.83, 0.82345),
+        (2, 60_000_000, 65_000_000, 0.8, 1.0, None),
     ]
 ]
 FAST = PolicyResult(
     accuracy=0.791,
+    agreement=0.9512,
     mean_macs=21_250_000.0,
     exit_shares=[0.861, 0.139],
     stop_reasons={"confident": 5},
@@ -40,6 +42,8 @@ REPORT = Report(
     data="cifar100",
     split="test",
     num_rows=5,
+    judged_by="labels",
+    points_judged_by="labels",
     exits=EXITS,
     falls=[FallShare(more_than=0.01, share=0.66), FallShare(more_than=0.5, share=0.25)],
     operating_points={"fast": FAST, "certified": FAST},
@@ -55,14 +59,20 @@ def test_the_tables_hold_the_reports_numbers() -> None:
     lines = report.markdown(REPORT).splitlines()
     assert lines[0] == "# cifar version 3 on cifar100, test split"
     assert lines[2].startswith("5 rows, ")
-    assert "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
-    assert "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |" in lines
+    assert (
+        "| 1 | 15.00 | 15.00 | 70.00 | 98.76 | 83.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |"
+        in lines
+    )
+    assert (
+        "| 2 | 60.00 | 65.00 | 80.00 | 98.76 | 100.00 | 1 | 70.00 | 98.76 | 75.00 | 100.00 |"
+        in lines
+    )
     assert "| 1 | 4.11 | 1.23 | 81.00 | 82.34 |" in lines
     assert "| 2 | 4.11 | 1.23 | 81.00 | - |" in lines
     assert "| true-class probability falls by more than | 0.01 | 0.5 |" in lines
     assert "| share of rows % | 66.00 | 25.00 |" in lines
-    assert "| fast | 79.10 | 0.90 | - | 21.25 | 35% | 86.1 13.9 |" in lines
-    assert "| certified | 79.10 | 0.90 | 2.00 | 21.25 | 35% | 86.1 13.9 |" in lines
+    assert "| fast | 79.10 | 0.90 | - | 4.88 | - | 21.25 | 35% | 86.1 13.9 |" in lines
+    assert "| certified | 79.10 | 0.90 | 2.00 | 4.88 | - | 21.25 | 35% | 86.1 13.9 |" in lines
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:

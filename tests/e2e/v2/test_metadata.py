@@ -5,7 +5,7 @@ import pytest
 
 from tests.e2e import v2
 from tests.e2e.conftest import ByHand
-from tests.e2e.v2.conftest import INFER, NAMES, refused
+from tests.e2e.v2.conftest import INFER, MAX_IMAGES, NAMES, refused
 
 
 def test_server_metadata_lists_the_extensions(client: httpx.Client) -> None:  # C1
@@ -62,6 +62,26 @@ def test_model_metadata(client: httpx.Client) -> None:  # C5, C6
         ],
     }
     assert client.get("/v2/models/digits/versions/1").json() == said
+
+
+def test_model_configuration_is_what_tritons_tools_ask_for(client: httpx.Client) -> None:
+    said = client.get("/v2/models/digits/config").json()
+    assert said == {
+        "name": "digits",
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": MAX_IMAGES,
+        "input": [{"name": "images", "data_type": "TYPE_UINT8", "dims": [8, 8, 1]}],
+        "output": [
+            {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [10]},
+            {"name": "label", "data_type": "TYPE_STRING", "dims": [1]},
+            {"name": "exit", "data_type": "TYPE_INT32", "dims": [1]},
+            {"name": "confidence", "data_type": "TYPE_FP32", "dims": [1]},
+            {"name": "stop_reason", "data_type": "TYPE_STRING", "dims": [1]},
+        ],
+    }
+    assert client.get("/v2/models/digits/versions/2/config").json() == said
+    refused(client.get("/v2/models/letters/config"), 404)
 
 
 def test_outputs_are_what_the_metadata_says(client: httpx.Client, by_hand: ByHand) -> None:

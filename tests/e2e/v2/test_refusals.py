@@ -143,6 +143,7 @@ def test_bad_requests(client: httpx.Client, body: object) -> None:
         {"threshold": 1.5},
         {"threshold": 0.5, "operating_point": "fast"},
         {"operating_point": "fastest"},
+        {"operating_point": ""},
         {"operating_point": 1},
         {"min_exit": 0},
         {"min_exit": 4},

@@ -1,6 +1,6 @@
 import pytest
 
-from models.bundle.costs import DELIVERY_S, Costs
+from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
@@ -71,15 +71,6 @@ def test_what_a_batch_takes_beyond_its_graphs_is_learned_and_shared_by_its_rows(
     assert costs.overhead_s == pytest.approx(0.5), "never below half of what was expected at first"
 
 
-def test_what_responses_take_is_learned_fast_and_forgotten_slowly() -> None:
-    costs = Costs(PROFILE)
-    assert costs.delivery_s == DELIVERY_S
-    costs.delivered(1.5 * DELIVERY_S)
-    assert costs.delivery_s == pytest.approx(1.25 * DELIVERY_S)
-    costs.delivered(0.25 * DELIVERY_S)
-    assert costs.delivery_s == pytest.approx(1.245 * DELIVERY_S)
-
-
 def test_more_rows_are_never_expected_to_take_less() -> None:
     noisy = PROFILE.segments[0].model_copy(update={"p95_s": (6.0, 5.0, 9.0)})
     costs = Costs(PROFILE.model_copy(update={"segments": (noisy, PROFILE.segments[1])}))
@@ -106,3 +97,21 @@ def test_one_stall_at_most_doubles_what_is_expected() -> None:
     for _ in range(10_000):
         costs.head_took(2, 1, 0.0)
     assert costs.head_s(2, 1) == pytest.approx(0.25), "never below half of what was profiled"
+
+
+def test_the_largest_batch_within_a_time_is_of_segment_and_head_as_profiled() -> None:
+    """One row takes 2.25 s, four 5.5, five 6.625, eight 10."""
+    costs = Costs(PROFILE)
+    assert [costs.most_rows_within(1, limit) for limit in (2.0, 2.25, 5.5, 6.7, 9.9, 100)] == [
+        0, 1, 4, 5, 7, 8,
+    ]  # fmt: skip
+    costs.segment_took(1, 1, 4.0)
+    assert costs.most_rows_within(1, 2.25) == 1, "whatever has been learned"
+
+
+def test_an_idle_server_is_expected_as_it_was_at_first() -> None:
+    costs = Costs(PROFILE)
+    assert costs.idle_s(1, workers=1) == pytest.approx(2.25)
+    assert costs.idle_s(16, workers=2) == pytest.approx(8 * 1.25)
+    costs.segment_took(1, 1, 4.0)
+    assert costs.idle_s(1, workers=1) == pytest.approx(2.25)

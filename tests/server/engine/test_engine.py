@@ -1,4 +1,4 @@
-"""The real engine on real threads; only costs and delays are made."""
+"""The real engine with real lanes; only costs and delays are made."""
 
 import asyncio
 import time
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from models.bundle.bundle import Bundle
 from models.bundle.policy import Policy, StopReason
@@ -13,13 +15,27 @@ from models.bundle.runner import Arrays
 from server.engine.compute import gather
 from server.engine.engine import Engine
 from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
+from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import ServedModel
+from server.telemetry.tracing import trace_segments
 from tests.server.conftest import made_profile, served
-from tests.server.engines import IMAGES, NEVER, UNCONSULTED, only, outcomes, running, tampered
+from tests.server.engines import (
+    IMAGES,
+    LONG_S,
+    NEVER,
+    UNCONSULTED,
+    only,
+    outcomes,
+    results_of,
+    running,
+    submit,
+    tampered,
+)
 
 
-def test_batched_answers_equal_single_ones(model: ServedModel) -> None:
+@pytest.mark.parametrize("per_row_s", [0.0, LONG_S])
+def test_batched_answers_equal_single_ones(digits_bundle: Bundle, per_row_s: float) -> None:
+    model = served(digits_bundle, made_profile(per_row_s))
     together = outcomes(model, rows=20)
     for row, outcome in enumerate(together):
         assert isinstance(outcome, Outcome)
@@ -60,7 +76,7 @@ def test_energy_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) 
 class Miscounting(Metrics):
     """Metrics that raise whenever a batch is counted."""
 
-    def segment_ran(self, *_: object) -> None:
+    def _count_batch(self, *_: object) -> None:
         raise RuntimeError("made to fail")
 
 
@@ -73,8 +89,8 @@ def test_outcome_accounts_for_what_ran(model: ServedModel) -> None:
     outcome = only(outcomes(model))
     manifest = model.manifest
     assert outcome.macs == sum(g.macs for g in (*manifest.segments, *manifest.exit_heads))
-    assert len(outcome.segment_s) == 3
-    assert outcome.compute_s >= sum(outcome.segment_s)
+    assert len(outcome.runs) == 3
+    assert outcome.compute_s >= sum(run.seconds for run in outcome.runs)
     assert outcome.energy_j == pytest.approx(8.0 * outcome.compute_s)
 
 
@@ -96,13 +112,13 @@ def test_gather_joins_rows_and_copies_none_that_lie_together() -> None:
 
 
 def sleepy(bundle: Bundle, slow_exit: int, sleep_s: float) -> ServedModel:
-    """A model whose segment `slow_exit` sleeps, unexpectedly."""
+    """A model on thread lanes, whose segment `slow_exit` sleeps unexpectedly."""
 
     def sleep(exit: int, is_head: bool) -> None:
         if exit == slow_exit and not is_head:
             time.sleep(sleep_s)
 
-    return tampered(bundle, sleep, per_row_s=0.0005)
+    return tampered(bundle, sleep, per_row_s=LONG_S)
 
 
 class Deliveries:
@@ -121,7 +137,7 @@ class Deliveries:
 async def one_running_one_waiting(
     bundle: Bundle, then: Callable[[Engine, Job], None]
 ) -> tuple[Deliveries, int]:
-    """The only worker sleeps over one job while another, answered once, waits for its second exit.
+    """The only lane sleeps over one job while another, answered once, waits for its second exit.
 
     Returns the deliveries, and how many slots were taken at the end.
     """
@@ -131,38 +147,40 @@ async def one_running_one_waiting(
         first = Job(
             Demand(model, UNCONSULTED, Budget(0.1), deliveries.start), IMAGES[0], deliveries
         )
-        engine.submit([first])
+        submit(engine, first)
         while first.exit < 2 or engine.queue_depth():
             await asyncio.sleep(0.001)
         second = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[1], deliveries)
         second.exit = 1
         second.features = Row(model.runner.run_segment(1, second.features.arrays), 0)
         second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, deliveries.start))
-        engine.submit([second])
+        submit(engine, second)
         then(engine, second)
         while time.monotonic() - deliveries.start < 0.8:
             await asyncio.sleep(0.01)
         return deliveries, engine.in_flight()
 
 
-def test_who_has_an_answer_does_not_wait_for_a_worker_to_give_it(digits_bundle: Bundle) -> None:
+def test_a_job_with_an_answer_does_not_wait_for_a_lane_to_give_it(digits_bundle: Bundle) -> None:
     deliveries, in_flight = asyncio.run(one_running_one_waiting(digits_bundle, lambda *_: None))
     waiting, asleep = deliveries.results
     assert isinstance(waiting, Outcome)
     assert (waiting.answer.exit, waiting.stop_reason) == (1, StopReason.DEADLINE)
-    assert 0.15 < deliveries.ends[0] < 0.2 + 0.1, "in time, while the worker sleeps until 0.5 s"
+    assert 0.15 < deliveries.ends[0] < 0.2 + 0.1, "in time, while the lane sleeps until 0.5 s"
     assert isinstance(asleep, Outcome)
     assert deliveries.ends[1] > 0.45, "it had no answer before its third exit"
     assert in_flight == 0
 
 
-def test_who_has_an_answer_does_not_wait_for_its_own_segment_to_end(digits_bundle: Bundle) -> None:
+def test_a_job_with_an_answer_does_not_wait_for_its_own_segment_to_end(
+    digits_bundle: Bundle,
+) -> None:
     async def run() -> tuple[Deliveries, Job, int]:
         model = sleepy(digits_bundle, slow_exit=2, sleep_s=0.5)
         deliveries = Deliveries()
         async with running() as engine:
             job = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[0], deliveries)
-            engine.submit([job])
+            submit(engine, job)
             await asyncio.sleep(0.4)
             in_flight = engine.in_flight()
         return deliveries, job, in_flight
@@ -173,26 +191,27 @@ def test_who_has_an_answer_does_not_wait_for_its_own_segment_to_end(digits_bundl
     assert 0.15 < deliveries.ends[0] < 0.2 + 0.1, "in time, while its segment sleeps until 0.5 s"
     assert in_flight == 0, "its slot is free before its segment ends"
     assert len(job.answers) == 1, "what comes after is not looked at"
+    assert len(outcome.runs) == len(job.runs) == 1, "nor is it traced"
 
 
-def test_in_a_hurry_who_has_an_answer_gets_it_at_once(digits_bundle: Bundle) -> None:
+def test_in_a_hurry_a_job_with_an_answer_gets_it_at_once(digits_bundle: Bundle) -> None:
     deliveries, in_flight = asyncio.run(
         one_running_one_waiting(digits_bundle, lambda engine, _: engine.hurry())
     )
     waiting, _ = deliveries.results
     assert isinstance(waiting, Outcome)
     assert (waiting.answer.exit, waiting.stop_reason) == (1, StopReason.DEADLINE)
-    assert deliveries.ends[0] < 0.15, "before its own deadline, while the worker sleeps until 0.5 s"
+    assert deliveries.ends[0] < 0.15, "before its own deadline, while the lane sleeps until 0.5 s"
     assert in_flight == 0
 
 
-def test_in_a_hurry_nobody_goes_on_to_another_segment(digits_bundle: Bundle) -> None:
+def test_in_a_hurry_no_job_goes_on_to_another_segment(digits_bundle: Bundle) -> None:
     async def run() -> Deliveries:
         model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.1), Deliveries()
         async with running() as engine:
             demand = Demand(model, NEVER, Budget(), time.monotonic())
             for image in IMAGES[:3]:
-                engine.submit([Job(demand, image, deliveries)])
+                submit(engine, Job(demand, image, deliveries))
             await asyncio.sleep(0.02)
             engine.hurry()
             while len(deliveries.results) < 3:
@@ -223,7 +242,7 @@ def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: B
         model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.15), Deliveries()
         async with running() as engine:
             job = Job(Demand(model, UNCONSULTED, Budget(), time.monotonic()), IMAGES[0], deliveries)
-            engine.submit([job])
+            submit(engine, job)
             await asyncio.sleep(0.05)
             engine.cancel([job])
             in_flight = engine.in_flight()
@@ -248,7 +267,7 @@ def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> N
         async with running() as engine:
             demand = Demand(model, NEVER, Budget(), time.monotonic())
             job = Job(demand, IMAGES[0], deliver, told.append)
-            engine.submit([job])
+            submit(engine, job)
             await end.wait()
         return told
 
@@ -256,3 +275,51 @@ def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> N
     assert isinstance(outcome, Outcome)
     assert tuple(answers) == outcome.answers
     assert [said.exit for said in outcome.answers] == [1, 2, 3]
+
+
+def test_a_head_that_turns_out_to_be_needed_runs_alone(digits_bundle: Bundle) -> None:
+    """Exit 2 is not consulted, and was expected to leave time for exit 3."""
+    ran: list[tuple[int, bool]] = []
+
+    def sleep(exit: int, is_head: bool) -> None:
+        ran.append((exit, is_head))
+        if (exit, is_head) == (2, False):
+            time.sleep(0.3)
+
+    model, metrics = tampered(digits_bundle, sleep, LONG_S), Metrics()
+    outcome = only(outcomes(model, UNCONSULTED, Budget(0.25), metrics=metrics))
+    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEADLINE, 2)
+    assert ran == [(1, False), (2, False), (2, True)]
+    assert [len(outcome.runs), len(outcome.answers)] == [2, 1]
+    labels = {"model": "digits", "exit": "2"}
+    value = metrics.registry.get_sample_value
+    assert value("offramp_segment_duration_seconds_count", labels) == 1
+    assert value("offramp_confidence_count", labels) == 1
+
+
+def test_an_answer_that_is_overdue_is_never_of_before_it_was_known(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a budget a job is due by default; here while its first segment still runs."""
+    monkeypatch.setattr("server.engine.admission.DEFAULT_DEADLINE_S", 0.02)
+    monkeypatch.setattr("server.engine.admission.PATIENCE", 0.0)
+    outcome = only(outcomes(sleepy(digits_bundle, slow_exit=1, sleep_s=0.1)))
+    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEADLINE, 1)
+    assert outcome.ended_at >= outcome.answer.at_s
+
+
+def test_finished_answers_can_be_traced_while_their_segments_end(digits_bundle: Bundle) -> None:
+    """However many segments a job began: its outcome has those that had ended."""
+
+    async def run() -> list[Outcome | Exception]:
+        async with running() as engine:
+            return await results_of(engine, model, NEVER, Budget(0.2), rows=4)
+
+    model = sleepy(digits_bundle, slow_exit=2, sleep_s=0.4)
+    found = asyncio.run(run())
+    span = TracerProvider().get_tracer("test").start_span("request")
+    with trace.use_span(span):
+        assert trace.get_current_span().is_recording()
+        trace_segments([only([result]) for result in found])
+    for result in found:
+        assert [run.ended_at <= only([result]).ended_at for run in only([result]).runs] == [True]

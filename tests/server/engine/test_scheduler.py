@@ -1,132 +1,153 @@
+"""Which jobs run next, at given times.
+
+A step of the model takes 10 ms for one row and 2 ms more for each further one, up to four; a row of
+a batch of four takes 4 ms. A response takes 1 ms.
+"""
+
 import numpy as np
 import pytest
 
-from models.bundle.costs import DELIVERY_S
-from models.bundle.policy import policy_of_threshold
-from server.engine.job import Answer, Budget, Demand, Job
+from models.bundle.bundle import Bundle
+from server.engine.admission import DEFAULT_DEADLINE_S
+from server.engine.model import ServedModel
+from server.engine.pace import DELIVERY_S
 from server.engine.queues import Step
-from server.engine.scheduler import DEFAULT_DEADLINE_S, Scheduler, best_rows
-from server.errors import Overloaded
-from server.zoo.catalog import ServedModel
+from server.engine.scheduler import MARGIN, best_rows
+from tests.server.conftest import made_profile, served
+from tests.server.engine.desk import Desk, answered, demand, job, job_of, unanswered
 
 
-def demand(
-    model: ServedModel, arrival: float = 0.0, latency_s: float | None = None, lag_s: float = 0.0
-) -> Demand:
-    return Demand(model, policy_of_threshold(1.0, 3), Budget(latency_s), arrival, lag_s)
+def test_the_earliest_due_job_decides_whatever_exit_it_stands_at(model: ServedModel) -> None:
+    desk = Desk()
+    loose, tight = answered(job(model, 0.9)), answered(job(model, 0.3), exit=2)
+    newcomer = job(model, 0.5)
+    for each in (loose, newcomer, tight):
+        desk.admit(each)
+    ran = [desk.run() for _ in range(3)]
+    assert [batch.jobs for batch in ran] == [[tight], [newcomer], [loose]]
+    assert [batch.step.exit for batch in ran] == [3, 1, 2]
+    assert desk.scheduler.next_batch(0.0) is None
 
 
-def job(model: ServedModel, arrival: float = 0.0, latency_s: float | None = None) -> Job:
-    image = np.zeros((8, 8, 1), np.uint8)
-    return Job(demand(model, arrival, latency_s), image, ignore)
+def test_first_answers_go_before_better_ones_when_there_is_no_time_for_both(
+    model: ServedModel,
+) -> None:
+    """A better answer takes 10 ms, and a first one after it 11 ms with its margin."""
+    for latency_s, first in ((0.0225, 2), (0.0215, 1)):
+        desk = Desk()
+        survivor, newcomer = answered(job(model, 0.0205)), job(model, latency_s)
+        desk.admit(survivor)
+        desk.admit(newcomer)
+        assert [desk.run().step.exit for _ in range(2)] == [first, 3 - first]
 
 
-def ignore(_: object) -> None:
-    pass
+def test_first_answers_are_left_time_for_a_whole_batch(model: ServedModel) -> None:
+    """A better answer takes 10 ms, and then a batch of four 17.6 ms with its margin.
+
+    With time for small batches only, a queue falls behind and then meets no deadline.
+    """
+    for latency_s, first in ((0.0295, 2), (0.0275, 1)):
+        desk = Desk()
+        desk.admit(answered(job(model, 0.0205)))
+        desk.admit(*(job(model, latency_s) for _ in range(4)))
+        assert [desk.run().step.exit for _ in range(2)] == [first, 3 - first]
 
 
-def answered(a_job: Job) -> Job:
-    a_job.exit = 1
-    return answered_at(a_job, exit=1)
-
-
-def answered_at(a_job: Job, exit: int) -> Job:
-    a_job.answers.append(Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0))
-    return a_job
-
-
-def test_first_answers_go_before_better_ones(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    urgent_but_answered = answered(job(model, latency_s=0.01))
-    newcomer = job(model, latency_s=0.5)
-    scheduler.admit([urgent_but_answered], now=0.0)
-    scheduler.admit([newcomer], now=0.0)
-    batch = scheduler.next_batch(now=0.0)
-    assert batch is not None
-    assert (batch.step.exit, batch.jobs) == (1, [newcomer])
-    batch = scheduler.next_batch(now=0.0)
-    assert batch is not None
-    assert (batch.step.exit, batch.jobs) == (2, [urgent_but_answered])
-    assert scheduler.next_batch(now=0.0) is None
+def test_survivors_go_on_and_newcomers_join_where_they_meet_them(model: ServedModel) -> None:
+    desk = Desk()
+    desk.admit(job(model, 0.5), job(model, 0.5))
+    first = desk.run()
+    newcomer = job_of(demand(model, 0.5, arrival=0.01))
+    desk.admit(newcomer, now=0.01)
+    for survivor in first.jobs:
+        desk.scheduler.wait(answered(survivor), 0.012)
+    assert desk.run(0.012).jobs == first.jobs, "they are due before the newcomer"
+    for survivor in first.jobs:
+        desk.scheduler.wait(survivor, 0.024)
+    desk.scheduler.leave(newcomer)
+    desk.scheduler.wait(unanswered(newcomer, exit=1), 0.024)
+    assert desk.run(0.024).jobs == [*first.jobs, newcomer]
 
 
 def test_earliest_deadline_goes_first(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    loose = job(model, latency_s=DEFAULT_DEADLINE_S * 2)
-    none = job(model)
-    tight = job(model, latency_s=0.0125)
+    desk = Desk()
+    loose, none, tight = job(model, 2 * DEFAULT_DEADLINE_S), job(model), job(model, 0.0125)
     for newcomer in (loose, none, tight):
-        scheduler.admit([newcomer], now=0.0)
-    batch = scheduler.next_batch(now=0.0)
-    assert batch is not None
-    assert batch.jobs == [tight], "its slack leaves no time for a larger batch"
-    batch = scheduler.next_batch(now=0.0)
-    assert batch is not None
-    assert batch.jobs == [loose, none], "beyond the default deadline all are equal: in order"
+        desk.admit(newcomer)
+    assert desk.run().jobs == [tight], "its slack leaves no time for a larger batch"
+    assert desk.run().jobs == [loose, none], "beyond the default deadline all are equal: in order"
 
 
 def test_batches_never_mix_segments(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    later = job(model)
-    later.exit = 1
-    scheduler.admit([job(model), later, job(model)], now=0.0)
-    batches = [scheduler.next_batch(0.0), scheduler.next_batch(0.0)]
-    assert [(b.step.exit, len(b.jobs)) for b in batches if b] == [(1, 2), (2, 1)]
+    desk = Desk()
+    desk.admit(job(model), unanswered(job(model), exit=1), job(model))
+    batches = [desk.run(), desk.run()]
+    assert [(batch.step.exit, len(batch.jobs)) for batch in batches] == [(1, 2), (2, 1)]
 
 
 def test_batch_grows_while_it_gains_and_meets_the_deadline(model: ServedModel) -> None:
     assert best_rows(Step(model, 1), [1.0] * 4) == 4
     assert best_rows(Step(model, 1), [0.0125] * 4) == 2, "two graphs of 6 ms, not of 7 ms"
-    assert best_rows(Step(model, 1), [1.0, 0.0125, 1.0, 1.0]) == 2, "whoever is in most of a hurry"
-    assert best_rows(Step(model, 1), [0.0125, 0.009]) == 2, "who is late anyway hurries nobody"
+    assert best_rows(Step(model, 1), [1.0, 0.0125, 1.0, 1.0]) == 2, "the tightest limits it"
+    assert best_rows(Step(model, 1), [0.0125, 0.009]) == 2, "a job late anyway limits nothing"
     assert best_rows(Step(model, 1), [-1.0] * 4) == 4
     assert best_rows(Step(model, 1, is_head=True), [0.0065] * 4) == 2, "one graph of 6 ms"
 
 
 def test_batch_is_no_larger_than_what_was_profiled(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    scheduler.admit([job(model) for _ in range(9)], now=0.0)
-    batch = scheduler.next_batch(now=0.0)
-    assert batch is not None
-    assert len(batch.jobs) == 4
+    desk = Desk()
+    desk.admit(*(job(model) for _ in range(9)))
+    assert len(desk.run().jobs) == 4
 
 
-def test_admission_is_all_or_nothing(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=3, num_workers=1)
-    scheduler.admit([job(model), job(model)], now=0.0)
-    with pytest.raises(Overloaded, match="2 of 3"):
-        scheduler.admit([job(model), job(model)], now=0.0)
-    assert (scheduler.in_flight, scheduler.queue_depth) == (2, 2)
-    scheduler.finish(2)
-    scheduler.admit([job(model), job(model), job(model)], now=0.0)
-    assert scheduler.in_flight == 3
+def test_short_steps_run_on_the_event_loop_in_batches_that_do_not_hold_it_up(
+    digits_bundle: Bundle,
+) -> None:
+    """A row takes 3.6 ms: four of them less than 16 ms, five more."""
+    profile = made_profile(per_row_s=0.0018, batch_sizes=(1, 2, 4, 8))
+    short, long = served(digits_bundle, profile), served(digits_bundle, made_profile(0.0021))
+    assert (short.inline_rows, long.inline_rows) == ((4, 4, 4), (0, 0, 0))
+    desk = Desk()
+    desk.admit(*(job(long) for _ in range(2)))
+    on_thread = desk.next_batch()
+    assert not on_thread.is_inline
+    desk.admit(job(long))
+    assert desk.scheduler.next_batch(0.0) is None, "the only lane is busy"
+    desk.admit(*(job(short) for _ in range(6)))
+    inline = desk.next_batch()
+    assert inline.is_inline
+    assert len(inline.jobs) <= 4
+    assert {each.model for each in inline.jobs} == {short}
 
 
-def test_idle_workers_share_a_queue(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=3)
-    scheduler.admit([job(model) for _ in range(5)], now=0.0)
-    batches = [scheduler.next_batch(0.0) for _ in range(3)]
-    assert [len(batch.jobs) for batch in batches if batch] == [2, 2, 1]
-    assert scheduler.next_batch(0.0) is None
+def test_idle_lanes_share_a_queue(model: ServedModel) -> None:
+    desk = Desk(num_lanes=3)
+    desk.admit(*(job(model) for _ in range(5)))
+    assert [len(desk.next_batch().jobs) for _ in range(3)] == [2, 2, 1]
+    assert desk.scheduler.next_batch(0.0) is None
 
 
-def test_a_better_answer_does_not_hold_up_a_first_one_in_its_batch(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    unanswered = job(model)
-    unanswered.exit = 1
-    scheduler.admit([answered(job(model))], now=0.0)
-    scheduler.admit([unanswered], now=0.0)
-    batch = scheduler.next_batch(0.0)
-    assert batch is not None
-    assert batch.jobs == [unanswered]
+def test_a_better_answer_does_not_hold_up_a_first_one_in_its_batch_where_time_is_short(
+    model: ServedModel,
+) -> None:
+    for latency_s, is_together in ((0.5, True), (0.0205, False)):
+        desk = Desk()
+        other = answered(job(model, 0.0202), exit=2)
+        waiting, better = unanswered(job(model, latency_s), exit=1), answered(job(model, 0.9))
+        for each in (better, waiting, other):
+            desk.admit(each)
+        if is_together:
+            assert desk.run().jobs == [other]
+        assert desk.run().jobs == ([waiting, better] if is_together else [waiting])
 
 
-def test_who_waits_too_long_answers_with_what_there_is(model: ServedModel) -> None:
+def test_a_job_that_waits_too_long_answers_with_what_it_has(model: ServedModel) -> None:
     """The next segment and its head take 10 ms, 1 ms is for delivery: the alarm is at 89 ms."""
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    early, late = answered(job(model, latency_s=0.1)), answered(job(model, latency_s=0.2))
-    for a_job in (late, early):
-        scheduler.admit([a_job], now=0.0)
+    desk = Desk()
+    early, late = answered(job(model, 0.1)), answered(job(model, 0.2))
+    for each in (late, early):
+        desk.admit(each)
+    scheduler = desk.scheduler
     assert scheduler.next_alarm() == pytest.approx(0.089)
     assert scheduler.expire(0.0889) == []
     assert scheduler.expire(scheduler.next_alarm()) == [early]
@@ -134,130 +155,108 @@ def test_who_waits_too_long_answers_with_what_there_is(model: ServedModel) -> No
     assert scheduler.queue_depth == 1
 
 
-def test_who_waits_too_long_without_an_answer_gets_one_from_the_exit_it_has_reached(
+def test_a_job_that_waits_too_long_without_an_answer_gets_one_from_the_exit_it_has_reached(
     model: ServedModel,
 ) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    unanswered = job(model, latency_s=0.1)
-    unanswered.exit = 2
-    scheduler.admit([unanswered], now=0.0)
-    assert scheduler.expire(0.095) == []
-    batch = scheduler.next_batch(0.095)
-    assert batch is not None
+    desk = Desk()
+    waiting = unanswered(job(model, 0.1), exit=2)
+    desk.admit(waiting)
+    assert desk.scheduler.expire(0.095) == []
+    batch = desk.next_batch(0.095)
     assert batch.step == Step(model, 2, is_head=True)
-    assert batch.jobs == [unanswered]
+    assert batch.jobs == [waiting]
     assert batch.ends_at == pytest.approx(0.1), "a head alone takes 5 ms"
 
 
-def test_a_newcomer_that_would_come_too_late_is_refused(model: ServedModel) -> None:
-    """The worker is busy for 16 ms with a batch of four, and a first answer takes 10 ms alone."""
-    scheduler = Scheduler(max_in_flight=100, num_workers=1)
-    scheduler.admit([job(model, latency_s=0.5) for _ in range(4)], now=0.0)
-    running = scheduler.next_batch(0.0)
-    assert running is not None
-    scheduler.admit([job(model, latency_s=0.06) for _ in range(4)], now=0.0)
-    with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
-        scheduler.admit([job(model, latency_s=0.026)], now=0.0)
-    assert (scheduler.in_flight, scheduler.queue_depth) == (8, 4)
-    scheduler.admit([job(model, latency_s=0.028)], now=0.0)
-    scheduler.done(running)
-    scheduler.admit([job(model, latency_s=0.026)], now=0.0)
-
-
-def test_a_newcomer_is_refused_for_the_sake_of_those_before_it(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=100, num_workers=1)
-    for _ in range(8):
-        scheduler.admit([job(model, latency_s=0.053)], now=0.0)
-    with pytest.raises(Overloaded, match=r"^the first answer of another would come too late$"):
-        scheduler.admit([job(model, latency_s=0.05) for _ in range(6)], now=0.0)
-    scheduler.admit([job(model, latency_s=0.5) for _ in range(6)], now=0.0)
-
-
-def test_a_budget_that_nobody_could_meet_is_taken_on_but_hurries_nobody(
+def test_jobs_expire_while_their_batch_runs_and_while_every_lane_is_busy(
     model: ServedModel,
 ) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    hopeless, feasible = job(model, latency_s=0.005), job(model, latency_s=0.0125)
-    scheduler.admit([hopeless], now=0.0)
-    scheduler.admit([feasible], now=0.0)
-    batch = scheduler.next_batch(0.0)
-    assert batch is not None
-    assert batch.jobs == [feasible]
+    desk = Desk()
+    running, waiting = answered(job(model, 0.1)), answered(job(model, 0.15))
+    desk.admit(running)
+    desk.next_batch(0.085)
+    desk.admit(waiting)
+    assert desk.scheduler.next_batch(0.086) is None
+    assert desk.scheduler.expire(0.0985) == []
+    assert desk.scheduler.expire(0.1 - DELIVERY_S) == [running]
+    assert desk.scheduler.expire(0.139) == [waiting]
 
 
-def test_a_budget_spent_on_waiting_is_refused_but_one_spent_on_its_own_work_is_not(
-    model: ServedModel,
-) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    waited, worked = job(model, latency_s=0.03), job(model, latency_s=0.03)
-    waited.demand = demand(model, latency_s=0.03, lag_s=0.025)
-    with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
-        scheduler.admit([waited], now=0.026)
-    scheduler.admit([worked], now=0.026)
-    assert worked.due == 0.026 + DEFAULT_DEADLINE_S, "it hurries nobody"
+def test_in_a_hurry_all_are_due_now(model: ServedModel) -> None:
+    desk = Desk()
+    running, newcomer = answered(job(model, 0.5)), job(model, 0.6)
+    reached, waiting = unanswered(job(model, 0.7), exit=1), answered(job(model, 0.8), exit=2)
+    desk.admit(running)
+    desk.next_batch()
+    for each in (newcomer, reached, waiting):
+        desk.admit(each)
+    desk.scheduler.hurry(0.1)
+    assert set(desk.scheduler.expire(0.1)) == {running, waiting}
+    assert {each.deadline for each in (running, newcomer, reached, waiting)} == {0.1}
+    desk = Desk()
+    desk.admit(unanswered(job(model, 0.7), exit=1))
+    desk.scheduler.hurry(0.1)
+    assert desk.scheduler.expire(0.1) == []
+    assert desk.run(0.1).step == Step(model, 1, is_head=True)
 
 
-def test_patience_does_not_run_out_while_an_image_is_still_being_read(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    scheduler.admit([job(model)], now=5.0)
-    slow = job(model)
-    scheduler.admit([slow], now=5.0)
-    assert slow.due == 5.0 + DEFAULT_DEADLINE_S
-
-
-def test_budgets_keep_room_for_what_a_response_takes(model: ServedModel) -> None:
-    """A first answer takes 10 ms, and so does a better one."""
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
-    waiting = job(model, latency_s=0.04)
-    scheduler.admit([waiting], now=0.0)
-    batch = scheduler.next_batch(0.0)
-    assert batch is not None
-    scheduler.done(batch)
-    scheduler.wait(answered(waiting), now=0.01)
-    assert scheduler.next_alarm() == pytest.approx(0.04 - 0.01 - DELIVERY_S)
-    newcomer = demand(model, arrival=0.01, latency_s=0.03)
-    scheduler.check(newcomer, 1, now=0.01)
-    for _ in range(20):
-        model.costs.delivered(0.025)
-    assert model.costs.delivery_s == pytest.approx(0.025, rel=0.01)
-    assert scheduler.next_alarm() == pytest.approx(0.04 - 0.01 - model.costs.delivery_s)
-    with pytest.raises(Overloaded, match=r"^the first answer would come too late$"):
-        scheduler.check(newcomer, 1, now=0.01)
-    assert scheduler.expire(now=0.01) == [waiting], "better now than late"
-    scheduler.finish(1)
-    scheduler.check(newcomer, 1, now=0.01)  # a server with nothing else to do refuses nobody
-
-
-def test_who_leaves_is_run_no_more(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=10, num_workers=1)
+def test_a_job_that_leaves_is_run_no_more(model: ServedModel) -> None:
+    desk = Desk()
     staying, leaving = job(model), job(model)
-    scheduler.admit([staying, leaving], now=0.0)
-    assert scheduler.leave(leaving)
-    assert not scheduler.leave(leaving)
-    batch = scheduler.next_batch(0.0)
-    assert batch is not None
-    assert batch.jobs == [staying]
-    assert not scheduler.leave(staying), "it is running"
-    assert scheduler.in_flight == 2
+    desk.admit(staying, leaving)
+    assert desk.scheduler.leave(leaving)
+    assert not desk.scheduler.leave(leaving)
+    assert desk.next_batch().jobs == [staying]
+    assert not desk.scheduler.leave(staying), "it is running"
+    assert desk.admission.in_flight == 2
 
 
 def test_a_first_answer_is_expected_to_wait_for_those_before_it(model: ServedModel) -> None:
-    scheduler = Scheduler(max_in_flight=100, num_workers=1)
-    scheduler.admit([job(model) for _ in range(12)], now=0.0)
-    batch = scheduler.next_batch(0.0)
-    assert batch is not None
+    desk = Desk()
+    desk.admit(*(job(model, 0.5) for _ in range(12)))
+    batch = desk.next_batch()
     assert len(batch.jobs) == 4
     assert batch.ends_at == pytest.approx(0.016)
-    assert batch.wait_s == pytest.approx(8 * 0.004)
+    assert batch.wait_s == pytest.approx(MARGIN * 8 * 0.004)
+
+
+def test_background_jobs_run_only_where_no_other_job_waits(
+    model: ServedModel, short_model: ServedModel
+) -> None:
+    """Not even beside one that waits for a lane of another kind."""
+    desk = Desk(num_lanes=1)
+    background = [job_of(demand(m, is_background=True)) for m in (model, short_model)]
+    for each in background:
+        desk.admit(each)
+    others = [job(model), job(short_model), answered(job(model), exit=2)]
+    for each in others:
+        desk.admit(each)
+    assert desk.scheduler.queue_depth == 3
+    ran = [desk.next_batch(), desk.next_batch()]
+    assert {each for batch in ran for each in batch.jobs} <= set(others)
+    assert desk.scheduler.next_batch(0.0) is None, "one job still waits for the busy lane"
+    for batch in ran:
+        desk.scheduler.done(batch)
+    assert set(desk.run().jobs) <= set(others)
+    assert {each for _ in range(2) for each in desk.run().jobs} == set(background)
+    assert desk.scheduler.next_batch(0.0) is None
+
+
+def test_background_jobs_do_not_join_the_batches_of_others(model: ServedModel) -> None:
+    desk = Desk()
+    shadow, asked = job_of(demand(model, is_background=True)), job(model)
+    desk.admit(shadow)
+    desk.admit(asked)
+    assert [desk.run().jobs, desk.run().jobs] == [[asked], [shadow]]
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-def test_an_alarm_never_rings_for_nobody(model: ServedModel, is_running: bool) -> None:
+def test_an_alarm_never_rings_for_nothing(model: ServedModel, is_running: bool) -> None:
     """However times are rounded: a simulated clock would stand still."""
     for latency_s in np.random.default_rng(0).uniform(0.02, 0.2, 2000).tolist():
-        scheduler = Scheduler(max_in_flight=10, num_workers=1)
-        waiting = job(model, latency_s=latency_s)
-        scheduler.admit([answered(waiting)], now=0.0)
+        desk = Desk()
+        waiting = answered(job(model, latency_s))
+        desk.admit(waiting)
         if is_running:
-            scheduler.next_batch(0.0)
-        assert scheduler.expire(scheduler.next_alarm()) == [waiting]
+            desk.next_batch()
+        assert desk.scheduler.expire(desk.scheduler.next_alarm()) == [waiting]

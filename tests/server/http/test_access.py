@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
-from fastapi.security import HTTPAuthorizationCredentials
 from fastapi.testclient import TestClient
 
+from server.engine.model import ServedModel
 from server.errors import Unauthenticated
+from server.gate import Gate
 from server.http import problems
-from server.http.access import check, trusted
-from server.http.gate import Gate
-from server.http.state import State
+from server.http.access import check_key, trusted
+from server.http.decode import Images
+from server.service import Service
 from server.settings import Settings, SettingsError, load_settings
 from server.telemetry.logs import JsonLines
-from server.zoo.catalog import ServedModel
 from tests.server.live import PNG, live, samples
 
 KEY, OTHER = "a-long-random-key", "another-long-random-key"
@@ -82,9 +82,9 @@ def test_every_hash_is_compared_whichever_it_is(
 
     monkeypatch.setattr("server.http.access.compare_digest", counted)
     hashed = tuple(sha256(key.encode()).digest() for key in (KEY, OTHER, "third"))
-    key = given and HTTPAuthorizationCredentials(scheme="Bearer", credentials=given)
+    header = "" if given is None else f"Bearer {given}"
     with nullcontext() if given in (KEY, OTHER) else pytest.raises(Unauthenticated):
-        check(key or None, hashed)
+        check_key(header, hashed)
     assert compared == list(hashed)
 
 
@@ -135,8 +135,8 @@ def managed(settings: dict[str, str]) -> tuple[TestClient, Gate]:
     problems.install(app)
     nothing: Any = None
     gate = Gate(max_requests=1)
-    app.state.offramp = State(
-        Settings.model_validate(settings), nothing, nothing, nothing, nothing, nothing, gate
+    app.state.service = Service(
+        Settings.model_validate(settings), nothing, nothing, nothing, nothing, gate
     )
     app.post("/load", dependencies=[Depends(trusted)])(lambda: "loaded")
     return TestClient(app), gate
@@ -234,25 +234,19 @@ def test_one_line_per_request_and_no_secret_in_it(
         assert secret not in logged
 
 
-@pytest.mark.parametrize(
-    ("path", "decoder"),
-    [
-        ("/v1/classify", "server.v1.classify.decode_images"),
-        ("/v2/models/digits/infer", "server.v2.infer.decode"),
-    ],
-)
+@pytest.mark.parametrize("path", ["/v1/classify", "/v2/models/digits/infer"])
 def test_an_unexpected_failure_is_logged_with_its_request(
     model: ServedModel,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     path: str,
-    decoder: str,
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("made to fail")
 
     caplog.handler.setFormatter(JsonLines())
-    monkeypatch.setattr(decoder, fail)
+    monkeypatch.setattr(Images, "decode", fail)
+    monkeypatch.setattr("server.v2.infer.decode", fail)
     with live(model, cors_origins=ORIGIN["origin"]) as url:
         headers = HEADERS | ORIGIN | {"x-request-id": "mine"}
         said = httpx.post(f"{url}{path}", content=PNG, headers=headers)

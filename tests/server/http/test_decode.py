@@ -69,7 +69,7 @@ def test_no_decoder_is_made_for_what_is_far_too_large(monkeypatch: pytest.Monkey
             decode_image(bytes(content), COLOUR, 600_000)
         monkeypatch.setattr(WebPImagePlugin, "_webp", None)
         bound_decoders(400_000)
-        with pytest.raises(ImageTooLarge, match=r"exceeds limit of 800000 pixels"):
+        with pytest.raises(ImageTooLarge, match=r"^too many pixels; at most 400000 are decoded$"):
             decode_image(bytes(content), COLOUR, 400_000)
     assert warned == []
 
@@ -91,6 +91,25 @@ def test_size_is_checked_before_decoding() -> None:
     header_only = content[:45]
     with pytest.raises(ImageTooLarge, match="10 x 10"):
         decode_image(header_only, GREY, 99)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+JPEGS = [encoded(NOISE, "JPEG", progressive=progressive) for progressive in (False, True)]
+
+
+@pytest.mark.parametrize("whole", JPEGS, ids=["baseline", "progressive"])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_decoded(whole: bytes, cut: int) -> None:
+    assert whole.endswith(b"\xff\xd9")
+    expected = decode_image(whole, COLOUR, 10_000)
+    np.testing.assert_array_equal(decode_image(whole[:-cut], COLOUR, 10_000), expected)
+
+
+@pytest.mark.parametrize("whole", JPEGS, ids=["baseline", "progressive"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_jpeg_that_lacks_more_is_refused(whole: bytes, share: float) -> None:
+    with pytest.raises(BadImage, match="damaged"):
+        decode_image(whole[: int(share * len(whole))], COLOUR, 10_000)
 
 
 def test_no_image_is_the_first_to_need_a_plugin() -> None:

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import httpx
@@ -13,9 +12,9 @@ import numpy as np
 import pytest
 
 from models.bundle.bundle import Bundle
-from server.http.decode import decode_images
+from server.engine.model import ServedModel
+from server.http.decode import Images
 from server.v2.infer import decode
-from server.zoo.catalog import ServedModel
 from tests.e2e import v2
 from tests.server.conftest import made_profile, served
 from tests.server.live import PNG, Gated, connect, live, request, samples, until
@@ -28,12 +27,14 @@ BOTH_PROTOCOLS = pytest.mark.parametrize(
     [(PATH, PNG, "/v1/classify"), (INFER, TENSOR.encode(), "/v2/models/{name}/infer")],
     ids=["v1", "v2"],
 )
+SLOW_S = 0.005
+"""Of a graph's row: long enough for a thread, so that the event loop stays free."""
 ENDINGS = ("answered", "failed", "cancelled")
 
 
 def gated(bundle: Bundle, exit: int) -> tuple[ServedModel, Gated]:
     runner = Gated(bundle, exit)
-    return replace(served(bundle, made_profile(per_row_s=0.0005)), runner=runner), runner
+    return replace(served(bundle, made_profile(per_row_s=SLOW_S)), runner=runner), runner
 
 
 def gone(stage: str) -> str:
@@ -119,14 +120,18 @@ def test_gone_while_decoding(
 ) -> None:
     decoding, gate = threading.Event(), threading.Event()
 
-    def gated_decode(decode: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-        decoding.set()
-        assert gate.wait(10)
-        return decode(*arguments)
+    def gated_call(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: object) -> Any:  # noqa: ANN401
+            decoding.set()
+            assert gate.wait(10)
+            return call(*arguments)
 
-    monkeypatch.setattr("server.v1.classify.decode_images", partial(gated_decode, decode_images))
-    monkeypatch.setattr("server.v1.classify.SMALL_BYTES", 0)
-    monkeypatch.setattr("server.v2.infer.decode", partial(gated_decode, decode))
+        return called
+
+    monkeypatch.setattr(Images, "decode", gated_call(Images.decode))
+    monkeypatch.setattr("server.http.decode.SMALL_BYTES", 0)
+    monkeypatch.setattr("server.v2.infer.SMALL_BYTES", 0)
+    monkeypatch.setattr("server.v2.infer.decode", gated_call(decode))
     with live(model) as url:
         with connect(url) as client:
             client.sendall(request(path, body))

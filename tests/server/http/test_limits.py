@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from models.bundle.bundle import Bundle
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 from tests.server.http.test_departure import INFER, PATH, check_answers, gated, gone
 from tests.server.live import PNG, connect, live, request, samples, until
 

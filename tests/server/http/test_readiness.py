@@ -13,13 +13,15 @@ from PIL import Image
 from models.bundle.bundle import Bundle
 from server.app import create_app
 from server.engine.breaker import MAX_FAILURES
+from server.engine.model import ServedModel
 from server.settings import load_settings
 from server.telemetry.logs import JsonLines
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, ServedModel
+from server.zoo.catalog import Catalog
 from server.zoo.repository import Repository
 from tests.e2e.v2 import request
 from tests.server.engines import IMAGES, failing, numberless, tampered
+from tests.server.http.test_departure import SLOW_S
 from tests.server.live import PATIENCE_S, live, samples, until
 
 
@@ -48,11 +50,11 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         answer = http.post("/v1/classify", content=png, headers=headers)
         refused = http.post("/v2/models/digits/infer", json=request(IMAGES[:1]))
         assert refused.status_code == 503
-        assert refused.json() == {"error": "digits fails at its first segment"}
+        assert refused.json() == {"error": "segment 1 of digits is out of use"}
         assert answer.status_code == 503
         for response in (answer, refused):
             assert 1 <= int(response.headers["retry-after"]) <= 3
-        assert answer.json()["detail"] == "digits fails at its first segment"
+        assert answer.json()["detail"] == "segment 1 of digits is out of use"
         for path in ("/v2/health/ready", "/v2/models/digits/ready"):
             ready = http.get(path)
             assert ready.status_code == 503
@@ -122,7 +124,7 @@ def test_an_error_that_nobody_expected_says_nothing(
         assert said.json() == {"error": "the server failed; its log says why"}
 
 
-def test_not_ready_while_a_worker_is_lost(
+def test_not_ready_while_a_lane_is_lost(
     digits_bundle: Bundle, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.engine.engine.WATCH_S", 1.0)  # time enough to ask
@@ -137,11 +139,11 @@ def test_not_ready_while_a_worker_is_lost(
         said = httpx.get(f"{url}/readyz")
         return said.status_code, said.text
 
-    model = tampered(digits_bundle, get_stuck_once)
+    model = tampered(digits_bundle, get_stuck_once, per_row_s=SLOW_S)
     with live(model, workers=1, stall_s=0.1) as url, ThreadPoolExecutor(1) as pool:
         path, headers = f"{url}/v1/classify?threshold=1", {"content-type": "image/png"}
         asked = pool.submit(httpx.post, path, content=png, headers=headers)
-        until(lambda: ready() == (503, "a worker is lost\n"))
+        until(lambda: ready() == (503, "a lane is lost\n"))
         until(lambda: ready() == (200, "ready\n"))
         answer = asked.result().json()
         assert (answer["exit"], answer["stop_reason"]) == (1, "degraded")

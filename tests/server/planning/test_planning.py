@@ -13,13 +13,13 @@ from models.bundle.bundle import Bundle
 from models.bundle.errors import UserError
 from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget
+from server.engine.model import ServedModel
 from server.planning.plan import BURST_S, Plan, bursts, markdown, poisson, recorded, simulate
 from server.planning.simulation import NO_PYTHON, Python
-from server.zoo.catalog import ServedModel
 from tests.server.conftest import made_profile, served
 
 NEVER = policy_of_threshold(1.0, 3)
-PLAN = Plan(NEVER, Budget(0.1), workers=1, cores=1, max_in_flight=256, python=NO_PYTHON)
+PLAN = Plan(NEVER, Budget(0.1), processes=1, lanes=1, max_in_flight=256, python=NO_PYTHON)
 FULL_S, FIRST_S = 0.03, 0.01
 """Every graph of the made model takes 5 ms: all six, or the first segment and head."""
 
@@ -60,7 +60,7 @@ def test_bursts_leave_gaps() -> None:
     assert phases.max() <= BURST_S + 1e-6
 
 
-def test_without_load_everybody_gets_the_last_exit(model: ServedModel) -> None:
+def test_without_load_every_request_gets_the_last_exit(model: ServedModel) -> None:
     load = simulate(model, PLAN, evenly(10, 500), seed=0)
     assert load.exit_shares == (0, 0, 1)
     assert (load.refused, load.late) == (0, 0)
@@ -70,8 +70,8 @@ def test_without_load_everybody_gets_the_last_exit(model: ServedModel) -> None:
 
 
 def test_load_costs_depth_before_it_costs_answers(model: ServedModel) -> None:
-    """At full depth the worker serves 33 to 60 requests a second, at the first exit 250."""
-    loads = [simulate(model, PLAN, evenly(rate, 1000), seed=0) for rate in (10, 100, 200)]
+    """At full depth the lane serves 33 to 60 requests a second, at the first exit 250."""
+    loads = [simulate(model, PLAN, evenly(rate, 1000), seed=0) for rate in (10, 100, 240)]
     assert [load.refused for load in loads] == [0, 0, 0]
     assert [load.late for load in loads] == [0, 0, 0]
     shares = [load.exit_shares[0] for load in loads]
@@ -84,15 +84,30 @@ def test_load_costs_depth_before_it_costs_answers(model: ServedModel) -> None:
     assert overload.late == 0
 
 
-def test_python_delays_segments_and_can_be_too_much(model: ServedModel) -> None:
+def test_python_delays_answers_and_can_be_too_much(model: ServedModel) -> None:
     plan = replace(PLAN, python=Python(request_s=0.01))
     alone = simulate(model, plan, evenly(20, 200), seed=0)
     assert alone.p50_s == pytest.approx(FULL_S + 0.01)
-    busy = poisson(15, 500, np.random.default_rng(0))
-    shared, apart = (simulate(model, replace(plan, cores=n), busy, seed=0) for n in (1, 2))
-    assert shared.p50_s > 1.1 * apart.p50_s > FULL_S + 0.01
-    with pytest.raises(UserError, match=r"^200 requests/s leave the interpreter no time for"):
+    with pytest.raises(UserError, match=r"^200 requests/s leave the event loops no time for"):
         simulate(model, plan, evenly(200, 200), seed=0)
+    simulate(model, replace(plan, processes=2), evenly(200, 200), seed=0)
+
+
+def test_processes_take_requests_in_turn_and_carry_as_much_more(model: ServedModel) -> None:
+    one = simulate(model, PLAN, evenly(100, 1000), seed=0)
+    two = simulate(model, replace(PLAN, processes=2), evenly(200, 2000), seed=0)
+    assert two.rate == pytest.approx(2 * one.rate, rel=0.01)
+    assert two.exit_shares == pytest.approx(one.exit_shares, abs=0.01)
+    assert two.p99_s == pytest.approx(one.p99_s, rel=0.02)
+    lanes = simulate(model, replace(PLAN, lanes=2), evenly(200, 2000), seed=0)
+    assert (lanes.refused, lanes.late) == (0, 0)
+    assert lanes.exit_shares[0] < 0.9, "one lane alone gives nearly all of them at exit 1"
+
+
+def test_a_simulation_leaves_the_model_as_it_was(model: ServedModel) -> None:
+    before = model.costs.segment_s(1, 1), model.costs.overhead_s
+    simulate(model, replace(PLAN, python=Python(batch_s=0.01)), evenly(20, 50), seed=0)
+    assert (model.costs.segment_s(1, 1), model.costs.overhead_s) == before
 
 
 def test_a_bundle_without_calibration_rows_is_refused(digits_bundle: Bundle) -> None:

@@ -7,15 +7,15 @@ import pytest
 
 from models.bundle.energy import find_rapl
 from models.bundle.policy import StopReason
-from server.engine.job import Answer, Budget, Outcome
+from server.engine.job import Answer, Budget, Outcome, Run
+from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics, is_depth_limited
-from server.zoo.catalog import ServedModel
 from tests.models.bundle.test_energy import add_zone
 
 
 def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
     answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
-    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (0.005,), (0.9,), (answer,), 1.0)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (Run(0.005, 0.9),), (answer,), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
     assert is_depth_limited(model, Budget(0.020), said, total_s=0.018) is expected
 
 
-def test_who_sets_no_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
+def test_a_request_without_a_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
     metrics = Metrics()
     metrics.model_loaded(model)
     for reason in (StopReason.DEADLINE, StopReason.FINAL):
-        metrics.answered(model, Budget(), outcome(2, reason, 0.0), total_s=1.0)
+        metrics.served(model, Budget(), [outcome(2, reason, 0.0)], num_failed=0, total_s=1.0)
     labels = {"model": "digits"}
     assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
     assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0

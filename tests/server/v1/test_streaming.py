@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from models.bundle.bundle import Bundle
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
 from tests.server.engines import failing
 from tests.server.http.test_departure import (
     ENDINGS,

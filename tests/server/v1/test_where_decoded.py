@@ -1,15 +1,15 @@
 """Small images are decoded on the event loop, where waking a thread takes longer."""
 
 import threading
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from server.http.decode import decode_images
-from server.zoo.catalog import ServedModel
+from server.engine.model import ServedModel
+from server.http.decode import Images
 from tests.images import encoded
 from tests.server.live import live
 
@@ -29,11 +29,12 @@ def test_what_takes_long_is_decoded_elsewhere(
     """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
     found: list[bool] = []
 
-    def watched(*arguments: Any) -> Any:  # noqa: ANN401
+    def watched(images: Images) -> list[NDArray[np.uint8]]:
         found.append(threading.current_thread().name.startswith("offramp-decode"))
-        return decode_images(*arguments)
+        return decode(images)
 
-    monkeypatch.setattr("server.v1.classify.decode_images", watched)
+    decode = Images.decode
+    monkeypatch.setattr(Images, "decode", watched)
     with live(model) as url:
         answer = httpx.post(
             f"{url}/v1/classify", content=image, headers={"content-type": "image/png"}

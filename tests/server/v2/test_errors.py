@@ -8,13 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from server.http.gate import Gate
 
 from models.bundle.bundle import Bundle
 from server.app import create_app
+from server.engine.model import ServedModel
+from server.gate import Gate
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, ServedModel
+from server.zoo.catalog import Catalog
 from tests.e2e.v2 import request as tensors
 from tests.e2e.v2.conftest import refused
 from tests.server.engines import IMAGES, failing
@@ -32,7 +33,7 @@ def serving(model: ServedModel, **settings: object) -> Iterator[tuple[TestClient
     metrics.model_loaded(model)
     app = create_app(Settings.model_validate(settings), catalog, metrics)
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield client, app.state.gate
+        yield client, app.state.service.gate
 
 
 def refusal(answer: Any, status: int) -> str:  # noqa: ANN401

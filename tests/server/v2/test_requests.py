@@ -15,6 +15,7 @@ from server.errors import BadBody, BadParameter
 from server.v2.outputs import OUTPUTS
 from server.v2.request_schemas import IndexRequest, InferRequest, ManageRequest
 from server.v2.requests import parse, read_inference
+from server.v2.wanted import OUTPUT_DATATYPES
 from tests.e2e.test_shipped import BUNDLE
 
 MAX_ROWS = 4
@@ -85,10 +86,51 @@ def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], va
             parse(kind, many.encode())
 
 
-def test_of_equal_keys_the_last_counts(manifest: Manifest) -> None:
-    head = b'{"id": "a", "id": "b", "parameters": {"max_exit": 2, "max_exit": 3}, ' + request()[1:]
+@pytest.mark.parametrize(
+    "start",
+    [
+        b'{"id": "a", "id": "a", ',
+        b'{"parameters": {"max_exit": 2, "max_exit": 3}, ',
+        b'{"parameters": {"max_exit": 2, "max_e\\u0078it": 3}, ',
+        b'{"outputs": [{"name": "label", "name": "exit"}], ',
+        b'{"x": [[1, 2], [3, 4]], "x": [5e3, -1.5], ',
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(manifest: Manifest, start: bytes) -> None:
+    head = start + request()[1:]
+    with pytest.raises(BadBody, match="the JSON has a key twice"):
+        read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+
+
+def test_the_same_key_in_two_objects_is_right(manifest: Manifest) -> None:
+    outputs = [{"name": name, "parameters": {"binary_data": True}} for name in ("label", "exit")]
+    head = request({"outputs": outputs})
     read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
-    assert (read.id, read.parameters.max_exit) == ("b", 3)
+    assert [wanted.name for wanted in read.outputs] == ["label", "exit"]
+
+
+def test_null_stands_for_what_is_left_out(manifest: Manifest) -> None:
+    plain, named = request(), [{"name": name, "parameters": None} for name in OUTPUT_DATATYPES]
+    said: list[dict[str, object]] = [
+        {"id": None, "outputs": None, "parameters": None},
+        {"outputs": named},
+        {"outputs": []},
+    ]
+    for members in said:
+        head = request(members)
+        read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+        expected = read_inference(plain + bytes(SIZE), str(len(plain)), manifest, MAX_ROWS)
+        assert (read.id, read.parameters, read.outputs) == (
+            None,
+            expected.parameters,
+            expected.outputs,
+        )
+
+
+def test_mlservers_content_type_changes_nothing(manifest: Manifest) -> None:
+    head = request({"parameters": {"content_type": "np", "headers": {}, "max_exit": 2}})
+    read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+    assert read.parameters.max_exit == 2
 
 
 def test_the_largest_batch_may_be_nested(manifest: Manifest) -> None:

@@ -13,11 +13,12 @@ import httpx
 import pytest
 
 from models.bundle.bundle import Bundle, BundleError
+from server.engine.model import ServedModel
 from server.errors import NotReady
-from server.http.gate import Gate
+from server.gate import Gate
 from server.settings import load_settings
 from server.telemetry.metrics import Metrics
-from server.zoo.catalog import Catalog, ServedModel, serve_bundle
+from server.zoo.catalog import Catalog, serve_bundle
 from server.zoo.repository import Repository
 from tests.bundles import copied, edit, sign
 from tests.server.engines import results_of, running

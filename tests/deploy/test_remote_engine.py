@@ -1,0 +1,70 @@
+"""The ingress's engine without a cluster: slots are taken and given back however a request ends."""
+
+import asyncio
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle.policy import policy_of_threshold
+from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.model import ServedModel
+from server.errors import Overloaded
+from server.service import Results
+from tests.server.engines import results_of, running
+
+if find_spec("ray") is None:
+    pytest.skip("needs requirements/ray.txt", allow_module_level=True)
+
+from deploy.ray.remote_engine import RemoteEngine
+from deploy.ray.work import Work, shifted
+
+IMAGE = np.zeros((8, 8, 1), np.uint8)
+
+
+class Replicas:
+    """A replica in this process: an engine, behind the one call that a Ray handle has."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.answer, self.model, self.seen = self, model, list[Work]()
+
+    async def remote(self, work: Work) -> list[Any]:
+        self.seen.append(work)
+        now = time.monotonic()
+        async with running() as engine:
+            ended = await results_of(engine, self.model, work.policy, work.budget)
+        return [shifted(each, -now) for each in ended if isinstance(each, Outcome)]
+
+
+def asked(model: ServedModel) -> Demand:
+    return Demand(model, policy_of_threshold(1.0, 3), Budget(), time.monotonic())
+
+
+def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
+    model: ServedModel,
+) -> None:
+    async def run() -> None:
+        replicas = Replicas(model)
+        handle: Any = replicas
+        engine, demand = RemoteEngine(handle, capacity=2), asked(model)
+        with pytest.raises(Overloaded, match="0 of 2 slots are taken"):
+            engine.admit(demand, 3)
+        engine.release(engine.admit(demand, 2))
+        results = Results(1)
+        job = Job(demand, IMAGE, lambda result: results.settle(0, result))
+        engine.submit(engine.admit(demand, 1, strict=True), [job])
+        assert engine.in_flight() == 1
+        (outcome,) = await results.all
+        assert isinstance(outcome, Outcome)
+        assert (outcome.answer.exit, len(outcome.runs)) == (3, 3)
+        assert demand.arrival < outcome.ended_at < time.monotonic()
+        gone = Job(demand, IMAGE, lambda _: None)
+        engine.submit(engine.admit(demand, 1), [gone])
+        engine.cancel([gone])
+        while engine.in_flight():
+            await asyncio.sleep(0.01)
+        assert [work.strict for work in replicas.seen] == [True]
+
+    asyncio.run(asyncio.wait_for(run(), 10))
