@@ -8,7 +8,7 @@ confidences and thresholds, the other is judged, then the other way round. Every
 by its rank on the fitting half, so that all are searched on equally fine grids.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -165,7 +165,7 @@ def held_out(bundle: Bundle, data: str) -> HeldOut:
     return HeldOut(logits_with_progress(runner, images, "held-out images"), labels)
 
 
-def table(results: dict[str, Sequence[Judged]]) -> str:
+def table(results: Mapping[str, Sequence[Judged]]) -> str:
     """A row per measure: mean AUROC over exits, its MACs, and the MACs it saves, with spreads."""
     baseline = next(iter(results.values()))
     heads = [f"MACs at {100 * drop:g} points lost %" for drop in DROPS]

@@ -112,7 +112,8 @@ def parts_of(images: Tensor, labels: Tensor, num_parts: int, config: TrainConfig
     if config.mixing is not None:
         images, own_share = mixed(images, config.mixing)
     chunks = [x.chunk(num_parts) for x in (images, labels, labels.roll(PARTNER_OFFSET))]
-    return [Part(*chunk, own_share) for chunk in zip(*chunks, strict=True)]
+    parts = zip(*chunks, strict=True)
+    return [Part(some, own, partners, own_share) for some, own, partners in parts]
 
 
 class Streamed:
