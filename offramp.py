@@ -166,7 +166,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            help="cifar100-150, -250, -350, -500, semi-supervised, temperature, teachers, overhead."
+            help="cifar100-150, -250, -350, -500, semi-supervised, temperature, teachers, recipe, "
+            "overhead."
         ),
     ],
     data: Annotated[str, typer.Option(help="CIFAR-100, as for train.")],

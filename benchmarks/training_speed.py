@@ -77,7 +77,7 @@ def measure(arm: str, data: str, steps: int) -> dict[str, float]:
     time = plain_steps(run, steps) if is_plain else trainer_steps(run, steps)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run.net.eval()(torch.zeros(1, 3, 32, 32))
-    dtype = torch.float32 if is_plain else torch.bfloat16
+    dtype = torch.bfloat16 if run.is_bf16 else torch.float32
     return {
         "images_per_s": BATCH_SIZE / time,
         "macs": counter.get_total_flops() / 2,

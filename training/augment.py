@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.config import Mixing
+
 
 def normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (batch, height, width, channels) to float (batch, channels, height, width).
@@ -30,6 +32,47 @@ def shifted(images: Tensor, padding: int) -> Tensor:
     columns = offsets[1] + torch.arange(width, device=device)
     index = torch.arange(n, device=device)[:, None, None]
     return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cut_out(images: Tensor, size: int) -> Tensor:
+    """Each image with a square of `size` pixels blanked to the mean colour, at a random centre.
+
+    DeVries & Taylor (2017): the square may reach over the border.
+    """
+    n, _, height, width = images.shape
+    rows = in_window(height, torch.randint(height, (n, 1), device=images.device), size)
+    columns = in_window(width, torch.randint(width, (n, 1), device=images.device), size)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def in_window(length: int, centre: Tensor, size: Tensor | int) -> Tensor:
+    """Whether each of `length` places, the last axis, is in a window of `size` at `centre`."""
+    places = torch.arange(length, device=centre.device) - centre
+    return (-size <= 2 * places) & (2 * places < size)
+
+
+PARTNER_OFFSET = 2
+"""Each image is mixed with the one so many rows before: as random as any, since batches are, and
+with unlabelled rows in every second place a labelled row meets a labelled one."""
+
+
+def mixed(images: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
+    """Each image mixed with its partner, and the share that is its own, one for the batch.
+
+    That share is uniform in half of the calls and 1 in the others. "mixup" adds pixels (Zhang et
+    al., 2018); "cutmix" fills a box of the partner's (Yun et al., 2019).
+    """
+    drawn = torch.rand(2, device=images.device)
+    share = torch.where(drawn[0] < 0.5, drawn[1], 1.0)
+    partners = images.roll(PARTNER_OFFSET, dims=0)
+    if mixing == "mixup":
+        return partners.lerp(images, share), share
+    height, width = images.shape[2:]
+    centres, side = torch.rand(2, device=images.device), (1 - share).sqrt()
+    rows = in_window(height, centres[0] * height, side * height)
+    columns = in_window(width, centres[1] * width, side * width)
+    box = rows[:, None] & columns
+    return torch.where(box, partners, images), 1 - box.float().mean()
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

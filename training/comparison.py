@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from training.measures import budget_exits
-from training.paper import ANYTIME_MODE, BUDGET_MODE, PublishedTable, counterpart
+from training.paper import ANYTIME_MODE, BUDGET_MODE, FINDINGS, PublishedTable, counterpart
 from training.reproduce import RunResult
 
 Values = NDArray[np.float64]
@@ -36,6 +36,11 @@ def anytime_mode_top5(result: RunResult) -> list[float]:
 def exit_top1(result: RunResult) -> list[float]:
     """Test top-1 of each exit alone, in percent; the paper reports none."""
     return [100 * e.top1 for e in result.exits]
+
+
+def selection_top1(result: RunResult) -> list[float]:
+    """Top-1 of each exit on the selection split, in percent."""
+    return [100 * e.selection_top1 for e in result.exits]
 
 
 def mean_and_interval(values: Values) -> tuple[Values, Values]:
@@ -78,6 +83,8 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
             "paper's numbers are those of the exit at the same place among its eleven.",
             "",
         ]
+    if name in FINDINGS:
+        lines += [f"The paper: {FINDINGS[name]}.", ""]
     published = first.images_per_class
     for title, measure, paper in (
         ("Top-5 %, budget mode (the paper's Table 2)", budget_mode_top5, BUDGET_MODE),
@@ -85,7 +92,30 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         ("Top-1 % of each exit alone", exit_top1, {}),
     ):
         lines += [f"## {title}", "", *table(results, measure, paper, published), ""]
+    title = "## Top-1 % on the held-out training images that choose the epoch"
+    lines += [title, "", *method_table(results), ""]
     return "\n".join(lines)
+
+
+def method_table(results: Sequence[RunResult]) -> list[str]:
+    """One row per method: each exit, their mean, and the mean's gain over the first method."""
+    values = by_method(results, selection_top1)
+    baseline = next(iter(values))
+    exits = [f"exit {exit}" for exit in range(1, len(results[0].exits) + 1)]
+    head = ["method", "runs", *exits, "mean", f"over {baseline}"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method, accuracy in values.items():
+        num_runs = len(accuracy)
+        columns = np.column_stack([accuracy, accuracy.mean(axis=1)])
+        num_pairs = min(num_runs, len(values[baseline]))
+        gains = (accuracy[:num_pairs] - values[baseline][:num_pairs]).mean(axis=1, keepdims=True)
+        cells = [method, str(num_runs)]
+        for mean, interval in zip(*mean_and_interval(columns), strict=True):
+            cells.append(with_interval(f"{mean:.2f}", interval, num_runs))
+        (gain,), (interval,) = mean_and_interval(gains)
+        cells.append(with_interval(f"{gain:+.2f}", interval, num_pairs))
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
 
 
 def table(

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from models.bundle.manifest import Colour, Resize
 
 LossName = Literal["distillation", "exit-wise"]
-Teachers = Literal["last", "all-later"]
+Teachers = Literal["last", "all-later", "ensemble"]
+Mixing = Literal["mixup", "cutmix"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -22,10 +23,11 @@ class TrainConfig(BaseModel):
     the bundle's manifest does, `ground` too; `crop_share` is how much of the scaled short side
     `crop` keeps, all if None. Images that cannot be decoded are refused or skipped.
 
-    `teachers` are the exits that every exit learns to imitate. `distillation_temperature` is
-    constant where given; else it is annealed from 1, rising while the last exit's softened
-    predictions are more confident than `distillation_confidence` on average: µ of Phuong &
-    Lampert (2019).
+    `teachers` are the exits that every exit but the last learns to imitate: the last, the mean of
+    all later ones, or the mean of all. `distillation_temperature` is constant where given; else it
+    is annealed from 1, rising while the last exit's softened predictions are more confident than
+    `distillation_confidence` on average: µ of Phuong & Lampert (2019). `label_smoothing` is the
+    share of a label that is spread over all classes.
 
     Of every class, `images_per_class` rows are used, all if None; they include
     `selection_per_class` rows that choose the best epoch. Apart from them, `calibration_per_class`
@@ -40,13 +42,19 @@ class TrainConfig(BaseModel):
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
-    `decay_epochs` are where the "step" schedule divides the learning rate by ten.
+    `decay_epochs` are where the "step" schedule divides the learning rate by ten. "muon" takes
+    steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else. `gradient_scaling`
+    gives a segment the mean of its exits' gradients in place of their sum.
 
     `freeze` leaves the segments as they are and trains the exit heads alone;
-    `backbone_learning_rate` is the segments' own.
+    `backbone_learning_rate` is the segments' own; Muon's for their matrices changes in proportion.
 
     `random_resized_crop` trains on parts of the images, of at least 8 % of their area, as networks
-    for ImageNet are; `crop_padding` shifts them by a few pixels instead, as for CIFAR.
+    for ImageNet are; `crop_padding` shifts them by a few pixels instead, as for CIFAR. `cutout` is
+    the side of a square that is blanked in every image, in pixels. `mixing` is done to half of the
+    batches.
+
+    `bf16` takes effect where the processor computes in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +71,7 @@ class TrainConfig(BaseModel):
     teachers: Teachers = "last"
     distillation_temperature: float | None = Field(None, ge=1)
     distillation_confidence: float = Field(0.5, gt=0, lt=1)
+    label_smoothing: float = Field(0, ge=0, lt=1)
 
     images_per_class: PositiveInt | None = None
     selection_per_class: NonNegativeInt = 50
@@ -85,12 +94,17 @@ class TrainConfig(BaseModel):
     freeze: Literal["backbone"] | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    matrix_learning_rate: float = Field(0.02, gt=0)
+    gradient_scaling: bool = False
     ema_decay: float | None = Field(None, gt=0, lt=1)
     selection_interval: PositiveInt = 1
 
     flip: bool = True
     crop_padding: NonNegativeInt = 4
     random_resized_crop: bool = False
+    cutout: NonNegativeInt = 0
+    mixing: Mixing | None = None
 
     bf16: bool = False
     compile: bool = False
@@ -112,6 +126,8 @@ class TrainConfig(BaseModel):
             raise ValueError(f"crop_share is for resize=crop, not {self.resize}: set it to null")
         if self.freeze and self.backbone_learning_rate is not None:
             raise ValueError("a frozen backbone has no learning rate")
+        if self.freeze and self.gradient_scaling:
+            raise ValueError("a frozen backbone has no gradients to scale")
         return self
 
     @model_validator(mode="after")

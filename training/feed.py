@@ -1,13 +1,21 @@
 """Batches of training images: from memory where they fit, else decoded by worker processes."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.augment import channel_statistics, flipped, normalised, shifted
+from training.augment import (
+    PARTNER_OFFSET,
+    channel_statistics,
+    cut_out,
+    flipped,
+    mixed,
+    normalised,
+    shifted,
+)
 from training.config import TrainConfig
 from training.data.cuts import Cut
 from training.data.decoding import Batch, Decoded, Decoder, decoded
@@ -23,10 +31,19 @@ HELD_BYTES = 2**30
 STATISTICS_ROWS = 2000
 """Rows that stand for all in channel means, where images are not held."""
 
-Part = tuple[Tensor, Tensor]
-"""Normalised images and their labels."""
-
 Log = Callable[[str], None]
+
+
+class Part(NamedTuple):
+    """Normalised images and their labels.
+
+    Where images are mixed with others: the labels of the others, and the share that is their own.
+    """
+
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor
+    own_share: Tensor | None
 
 
 class Feed(Protocol):
@@ -65,11 +82,11 @@ class Held:
 
     def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:  # noqa: ARG002
         size, micro = self.config.batch_size, self.config.micro_batches
-        batch = self.batch(order[step * size : (step + 1) * size])
-        parts = list(zip(*(x.chunk(micro) for x in batch), strict=True))
+        images, labels = self.batch(order[step * size : (step + 1) * size])
+        parts = parts_of(images, labels, micro, self.config)
         return parts[self.world.rank :: self.world.size]
 
-    def batch(self, rows: Tensor) -> Part:
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """These rows augmented, and their labels. Every process draws alike for all of them."""
         device = self.world.device
         images = self.images.images[rows].to(device, non_blocking=True)
@@ -79,11 +96,24 @@ class Held:
 
 
 def augmented(images: Tensor, config: TrainConfig) -> Tensor:
-    if config.flip:
+    """The images changed one by one; random resized crops are made, and flipped, as they decode."""
+    if config.flip and not config.random_resized_crop:
         images = flipped(images)
     if config.crop_padding:
         images = shifted(images, config.crop_padding)
+    if config.cutout:
+        images = cut_out(images, config.cutout)
     return images
+
+
+def parts_of(images: Tensor, labels: Tensor, num_parts: int, config: TrainConfig) -> list[Part]:
+    """The batch in equal parts, its images mixed with each other where the run does so."""
+    own_share: Tensor | None = None
+    if config.mixing is not None:
+        images, own_share = mixed(images, config.mixing)
+    chunks = [x.chunk(num_parts) for x in (images, labels, labels.roll(PARTNER_OFFSET))]
+    parts = zip(*chunks, strict=True)
+    return [Part(some, own, partners, own_share) for some, own, partners in parts]
 
 
 class Streamed:
@@ -115,11 +145,9 @@ class Streamed:
         images, labels = self.filled(next(self.stream), self.labels[places])
         device = self.world.device
         images = normalised(images.to(device), self.mean.to(device), self.std.to(device))
-        if not self.config.random_resized_crop:
-            images = augmented(images, self.config)
         num_parts = self.config.micro_batches // self.world.size
-        chunks = images.chunk(num_parts), labels.to(device).chunk(num_parts)
-        return list(zip(*chunks, strict=True))
+        images = augmented(images, self.config)
+        return parts_of(images, labels.to(device), num_parts, self.config)
 
     def places(self, order: Tensor, step: int) -> Tensor:
         """This process's rows of one step."""
@@ -133,7 +161,7 @@ class Streamed:
         first = (self.config.seed * 1_000_003 + epoch) << 32
         return Batch(rows, rows.astype(np.uint64) + np.uint64(first % 2**63))
 
-    def filled(self, batch: Decoded, labels: Tensor) -> Part:
+    def filled(self, batch: Decoded, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Skipped images are replaced by others of their batch, labels too."""
         if not batch.failures:
             return batch.images, labels

@@ -18,17 +18,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Teachers = Literal["last", "all-later"]
+Teachers = Literal["last", "all-later", "ensemble"]
 
 UNLABELLED = -100
 DISTILLATION_WEIGHT = 0.5
 LOSS_SCALE = 10.0
 
 
-def exit_wise_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """The baseline: the sum over exits of their cross-entropy on labelled rows, 0 without any."""
+def exit_wise_loss(
+    logits: Sequence[Tensor], labels: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """The baseline: the sum over exits of their cross-entropy on labelled rows, 0 without any.
+
+    `label_smoothing` is the share of each label that is spread evenly over all classes.
+    """
     num_labelled = (labels != UNLABELLED).sum().clamp(min=1)
-    sums = [F.cross_entropy(z, labels, reduction="sum") for z in logits]
+    sums = [
+        F.cross_entropy(z, labels, reduction="sum", label_smoothing=label_smoothing) for z in logits
+    ]
     return torch.stack(sums).sum() / num_labelled
 
 
@@ -37,20 +44,23 @@ def distillation_loss(
     labels: Tensor,
     distillation_temperature: Tensor | float,
     teachers: Teachers = "last",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy at every exit, and of every earlier exit against its detached teachers.
 
     With M exits and weight 1/2: 10 / M * (sum of CE_m / 2 + sum over m < M of tau^2 / 2 * H_m).
     CE_m is over labelled rows; H_m, over all rows, is the cross-entropy of exit m's prediction
-    against the last exit's, or its mean over all later exits', all softened by the distillation
-    temperature tau. Rows without a label make this the paper's semi-supervised loss.
+    against the last exit's, its mean over all later exits, or its mean over all exits, all softened
+    by the distillation temperature tau. Rows without a label make this the paper's semi-supervised
+    loss.
     """
     targets = [softened(z.detach(), distillation_temperature) for z in logits]
     imitation = torch.zeros((), device=labels.device)
     for m, z in enumerate(logits[:-1]):
-        target = targets[-1] if teachers == "last" else torch.stack(targets[m + 1 :]).mean(dim=0)
+        first_teacher = {"last": -1, "all-later": m + 1, "ensemble": 0}[teachers]
+        target = torch.stack(targets[first_teacher:]).mean(dim=0)
         imitation = imitation + F.cross_entropy(z / distillation_temperature, target)
-    total = (1 - DISTILLATION_WEIGHT) * exit_wise_loss(logits, labels)
+    total = (1 - DISTILLATION_WEIGHT) * exit_wise_loss(logits, labels, label_smoothing)
     total = total + DISTILLATION_WEIGHT * distillation_temperature**2 * imitation
     return LOSS_SCALE / len(logits) * total
 

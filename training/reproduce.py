@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 
@@ -42,17 +42,32 @@ METHODS: dict[str, dict[str, object]] = {
 }
 """What each method changes in the configuration. Without labels go all rows that are left."""
 
+CHANGES: dict[str, dict[str, object]] = {
+    "shipped recipe": {},
+    "Muon": {"optimizer": "muon"},
+    "gradient scaling": {"gradient_scaling": True},
+    "averaged weights": {"ema_decay": 0.998},
+    "cutout": {"cutout": 8},
+    "label smoothing": {"label_smoothing": 0.1},
+    "ensemble teaches": {"teachers": "ensemble"},
+    "cutmix": {"mixing": "cutmix"},
+    "mixup": {"mixing": "mixup"},
+}
+"""Single changes of the shipped network's recipe, likely ones first."""
+
 
 @dataclass(frozen=True)
 class Experiment:
     """Methods to compare on CIFAR100(X): X images per class, 50 of them for model selection.
 
-    The short recipe's epochs are fewer where there are more images.
+    The short recipe's epochs are fewer where there are more images. `schedule` is what all methods
+    change of the recipe but for its epochs.
     """
 
     images_per_class: int
     methods: tuple[str, ...]
     short_epochs: int = 60
+    schedule: Mapping[str, object] = field(default_factory=dict)
 
 
 EXPERIMENTS = {
@@ -63,6 +78,12 @@ EXPERIMENTS = {
     "semi-supervised": Experiment(80, ("exit-wise", "distillation", "semi-supervised")),
     "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
     "teachers": Experiment(150, ("distillation", "all later teach")),
+    "recipe": Experiment(
+        250,
+        tuple(CHANGES),
+        6,
+        {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
+    ),
 }
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
@@ -174,7 +195,8 @@ def config_of(
             **RECIPES["paper"],
             **RECIPE_CHANGES[recipe],
             **schedule,
-            **METHODS[method],
+            **experiment.schedule,
+            **(METHODS | CHANGES)[method],
             "data": data,
             "images_per_class": experiment.images_per_class,
             "calibration_per_class": 0,

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +21,14 @@ from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, LabelledImages
 from training.distributed import World
-from training.feed import HELD_BYTES, feed_of
+from training.feed import HELD_BYTES, Part, feed_of
 from training.losses import (
     annealed,
     distillation_loss,
     exit_wise_loss,
     mean_confidence,
 )
+from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
 from training.progress import Progress
 from training.run_data import RunData, earlier_splits, open_data
 from training.schedule import learning_rate
@@ -86,7 +86,8 @@ class Run:
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self.forward = torch.compile(self.replica, mode=mode)
         self.average = None if config.ema_decay is None else averaged(self.net, config.ema_decay)
-        self.optimizer = sgd(self.net, config)
+        self.optimizer = make_optimizer(self.net, config)
+        self.is_bf16 = config.bf16 and computes_in_bf16(device)
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
         self.mean, self.std = self.feed.mean.to(device), self.feed.std.to(device)
@@ -158,15 +159,16 @@ class Run:
         """One optimiser step on the next batch of the epoch, this process's parts of it."""
         config, world = self.config, self.world
         rate = learning_rate(config, self.epoch + self.step / self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+        set_rates(self.optimizer, rate)
         parts = self.feed.parts(self.order, self.epoch, self.step)
         self.optimizer.zero_grad()
         confidence = torch.zeros((), device=world.device)
-        for i, (images, labels) in enumerate(parts, start=1):
+        for i, part in enumerate(parts, start=1):
             is_last = i == len(parts) or world.size == 1
             with nullcontext() if is_last else self.replica.no_sync():  # type: ignore[operator]
-                confidence += self.backward(images, labels, share=1 / len(parts))
+                confidence += self.backward(part, share=1 / len(parts))
+        if config.gradient_scaling:
+            scale_trunk_gradients(self.net)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.net)
@@ -178,20 +180,32 @@ class Run:
         self.step += 1
         self.is_asked_to_stop = world.any(self.is_asked_to_stop)
 
-    def backward(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
-        """Adds the gradients of one part of the batch; returns its share of the confidence."""
-        config = self.config
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bf16):
-            logits = [z.float() for z in self.forward(images)]
-        if config.loss == "distillation":
-            loss = distillation_loss(logits, labels, self.distillation_temperature, config.teachers)
-        else:
-            loss = exit_wise_loss(logits, labels)
+    def backward(self, part: Part, share: float) -> Tensor:
+        """Adds the gradients of one part of the batch; returns its share of the confidence.
+
+        Where images are mixed, so are the losses of their own labels and of their partners'.
+        """
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
+            logits = [z.float() for z in self.forward(part.images)]
+        loss, own = self.loss(logits, part.labels), part.own_share
+        if own is not None:
+            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.loss_sum += loss * share
-            self.num_correct += torch.stack([(z.argmax(dim=1) == labels).sum() for z in logits])
+            is_right = [z.argmax(dim=1) == part.labels for z in logits]
+            self.num_correct += torch.stack(is_right).sum(dim=1)
             return mean_confidence(logits[-1], self.distillation_temperature) * share
+
+    def loss(self, logits: list[Tensor], labels: Tensor) -> Tensor:
+        """The configured loss, a scalar."""
+        config = self.config
+        if config.loss == "exit-wise":
+            return exit_wise_loss(logits, labels, config.label_smoothing)
+        temperature = self.distillation_temperature
+        return distillation_loss(
+            logits, labels, temperature, config.teachers, config.label_smoothing
+        )
 
     def train_epoch(self) -> tuple[float, list[float]]:
         """Mean loss and training accuracy per exit of one epoch, of this process's rows.
@@ -262,7 +276,7 @@ class Run:
             for images, labels in self.selection_batches():
                 num_rows += len(labels)
                 ready = normalised(images.to(device), self.mean, self.std)
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
                     logits = net(ready)
                 correct += torch.stack([(z.argmax(1).cpu() == labels).sum() for z in logits])
         return (correct / num_rows).tolist()
@@ -334,25 +348,9 @@ def earlier_weights(directory: Path, net: str, data: RunData) -> dict[str, Tenso
     return saved.weights
 
 
-def sgd(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:
-    """The optimiser, fused into one kernel. `share` is each group's, of the learning rate."""
-    groups: list[dict[str, Any]] = [{"params": list(net.parameters()), "share": 1.0}]
-    if config.freeze == "backbone":
-        groups = [{"params": list(net.heads.parameters()), "share": 1.0}]
-    elif config.backbone_learning_rate is not None:
-        share = config.backbone_learning_rate / config.learning_rate
-        groups = [
-            {"params": list(net.segments.parameters()), "share": share},
-            {"params": list(net.heads.parameters()), "share": 1.0},
-        ]
-    return torch.optim.SGD(
-        groups,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
-        fused=True,
-    )
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32; on processors without AVX-512 it is far slower."""
+    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def averaged(net: MultiExitNet, decay: float) -> AveragedModel:

@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.augment import channel_statistics, flipped, normalised, shifted
+from training.augment import (
+    PARTNER_OFFSET,
+    channel_statistics,
+    cut_out,
+    flipped,
+    mixed,
+    normalised,
+    shifted,
+)
+from training.config import Mixing
 
 
 def distinct(batch: int = 4, height: int = 5, width: int = 6) -> Tensor:
@@ -80,3 +89,61 @@ def test_a_constant_channel_normalises_to_zero() -> None:
     mean, std = channel_statistics(images)
     assert std.item() == pytest.approx(1 / 255)
     assert normalised(images, mean, std).abs().max() < 1e-4
+
+
+@given(st.integers(0, 2**32), st.integers(1, 8))
+def test_a_square_of_each_image_is_blanked(seed: int, size: int) -> None:
+    torch.manual_seed(seed)
+    images = distinct()
+    for image, made in zip(images, cut_out(images, size), strict=True):
+        is_blank = made.eq(0).all(dim=0)
+        assert torch.equal(made, torch.where(is_blank, 0.0, image))
+        rows, columns = (is_blank.any(dim=dim).nonzero() for dim in (1, 0))
+        assert 1 <= len(rows) <= size
+        assert 1 <= len(columns) <= size
+        assert is_blank[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()
+        assert is_blank.sum() == len(rows) * len(columns)
+
+
+def test_squares_are_whole_but_for_the_border_and_differ_between_images() -> None:
+    torch.manual_seed(0)
+    made = cut_out(torch.ones(500, 1, 16, 16), 4)
+    areas = made.eq(0).sum(dim=(1, 2, 3))
+    assert areas.max() == 16
+    assert areas.min() == 4  # its centre in a corner
+    assert len({tuple(image.flatten().tolist()) for image in made}) > 150
+
+
+@given(st.integers(0, 2**32))
+def test_mixup_adds_each_images_partner(seed: int) -> None:
+    torch.manual_seed(seed)
+    images = distinct(batch=6)
+    made, share = mixed(images, "mixup")
+    assert 0 <= share <= 1
+    for i in range(6):
+        expected = share * images[i] + (1 - share) * images[i - PARTNER_OFFSET]
+        assert torch.allclose(made[i], expected)
+
+
+@given(st.integers(0, 2**32))
+def test_cutmix_fills_one_box_of_all_images(seed: int) -> None:
+    torch.manual_seed(seed)
+    images = distinct(batch=6)
+    made, share = mixed(images, "cutmix")
+    is_partners = (made != images).all(dim=1)
+    assert torch.equal(is_partners, is_partners[:1].expand(6, -1, -1))
+    box = is_partners[0]
+    assert share.item() == pytest.approx(1 - box.float().mean().item())
+    assert box.sum() == box.any(dim=0).sum() * box.any(dim=1).sum()
+    for i in range(6):
+        assert torch.equal(made[i], torch.where(box, images[i - PARTNER_OFFSET], images[i]))
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_half_of_the_batches_are_mixed(mixing: Mixing) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 1, 16, 16)
+    shares = torch.stack([mixed(images, mixing)[1] for _ in range(400)])
+    assert shares.eq(1).float().mean().item() == pytest.approx(0.5, abs=0.08)
+    mean = 0.5 if mixing == "mixup" else 0.65  # boxes are cut off at the border
+    assert shares[shares < 1].mean().item() == pytest.approx(mean, abs=0.07)

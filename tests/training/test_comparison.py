@@ -11,6 +11,7 @@ from training.comparison import (
     exit_top1,
     markdown,
     mean_and_interval,
+    method_table,
     plot,
     table,
 )
@@ -71,6 +72,20 @@ def test_intervals_are_of_the_mean() -> None:
     assert (mean.tolist(), interval.tolist()) == ([1, 2], [0, 0])
 
 
+def test_methods_are_compared_by_their_mean_over_exits() -> None:
+    changed = [result("Muon", seed, [0.5] * 3, [0.3 + 0.03 * seed, 0.4, 0.5]) for seed in (0, 1)]
+    head, _, first, second = method_table([*RESULTS[:2], *changed])
+    assert head == "| method | runs | exit 1 | exit 2 | exit 3 | mean | over exit-wise |"
+    assert first == (
+        "| exit-wise | 2 | 30.00 ± 0.00 | 40.00 ± 0.00 | 50.00 ± 0.00 | 40.00 ± 0.00 "
+        "| +0.00 ± 0.00 |"
+    )
+    # 30 and 33 at exit 1: means of 40 and 41, deviations of 3 and 1 over sqrt(2)
+    assert second == (
+        "| Muon | 2 | 31.50 ± 2.94 | 40.00 ± 0.00 | 50.00 ± 0.00 | 40.50 ± 0.98 | +0.50 ± 0.98 |"
+    )
+
+
 def test_a_row_has_every_method_the_papers_number_and_the_paired_gain() -> None:
     head, _, first, _, last = table(RESULTS, budget_mode_top5, BUDGET_MODE, 150)
     assert head == (
@@ -94,6 +109,16 @@ def test_a_short_recipe_says_so() -> None:
     assert "runs: exit-wise 2, distillation 2." in text
     assert "Trained at commit 0123456789ab." in text
     assert "**A" not in markdown("cifar100-150", "paper", "2 cores", RESULTS)
+
+
+def test_what_the_papers_plots_say_stands_beside_the_tables() -> None:
+    assert "The paper: teaching by all later exits gains nothing" in markdown(
+        "teachers", "short", "2 cores", RESULTS
+    )
+    text = markdown("cifar100-150", "short", "2 cores", RESULTS)
+    assert "The paper: " not in text
+    title = "## Top-1 % on the held-out training images that choose the epoch"
+    assert text.split(title)[1].split() == " ".join(method_table(RESULTS)).split()
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from training import checkpoint, feed, loop
 from training import run as run_module
+from training.augment import cut_out, mixed
 from training.config import TrainConfig
 from training.data import DataError, decoding
 from training.distributed import World
@@ -78,11 +79,51 @@ def test_streamed_batches_are_those_that_would_be_held(
     assert torch.allclose(held.mean, streamed.mean, atol=0.05)
     streamed.mean, streamed.std = held.mean, held.std
     for step in (0, 1, 0, 2):  # also out of turn, as after a resumption
-        ((images, labels),) = held.parts(order, 0, step)
-        ((others, other_labels),) = streamed.parts(order, 0, step)
+        ((images, labels, *_),) = held.parts(order, 0, step)
+        ((others, other_labels, *_),) = streamed.parts(order, 0, step)
         assert torch.equal(images, others)
         assert torch.equal(labels, other_labels)
         assert labels[1::2].eq(UNLABELLED).all()
+
+
+@pytest.mark.parametrize("is_cropped", [False, True])
+def test_streamed_batches_are_cut_out_and_mixed(
+    is_cropped: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "HELD_BYTES", 0)
+    changes = {"flip": False, "random_resized_crop": is_cropped, "micro_batches": 2}
+    plain = run_of(tmp_path / "plain", config_of(photos, **changes)).feed
+    changed = config_of(photos, cutout=5, mixing="mixup", **changes)
+    order = torch.arange(plain.num_labelled)
+    whole, labels = (
+        torch.cat(x) for x in zip(*(p[:2] for p in plain.parts(order, 0, 0)), strict=True)
+    )
+    torch.manual_seed(0)  # a mixed batch
+    expected, share = mixed(cut_out(whole, 5), "mixup")
+    assert 0.05 < share < 0.95
+    made = run_of(tmp_path / "changed", changed).feed
+    torch.manual_seed(0)
+    parts = made.parts(order, 0, 0)
+    assert [len(part.images) for part in parts] == [6, 6]
+    assert torch.equal(torch.cat([part.images for part in parts]), expected)
+    assert torch.equal(torch.cat([part.labels for part in parts]), labels)
+    assert torch.equal(torch.cat([part.partner_labels for part in parts]), labels.roll(2))
+    assert all(part.own_share == share for part in parts)
+
+
+def test_processes_share_a_mixed_batch_that_is_held(photos: Path, tmp_path: Path) -> None:
+    config = config_of(photos, micro_batches=2, mixing="cutmix", cutout=4)
+    run = run_of(tmp_path / "whole", config)
+    order = torch.arange(run.feed.num_labelled)
+    torch.manual_seed(10)
+    expected = run.feed.parts(order, 0, 1)
+    for rank in (0, 1):
+        torch.manual_seed(10)
+        (part,) = Held(run.data, config, World(torch.device("cpu"), rank, 2)).parts(order, 0, 1)
+        for found, wanted in zip(part, expected[rank], strict=True):
+            assert found is not None
+            assert wanted is not None
+            assert torch.equal(found, wanted)
 
 
 def test_processes_share_a_streamed_batch(photos: Path, tmp_path: Path) -> None:
@@ -106,7 +147,7 @@ class Killed(BaseException):
 def test_a_streamed_run_that_was_killed_ends_with_the_same_bits(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(photos, random_resized_crop=True)
+    config = config_of(photos, random_resized_crop=True, cutout=4, mixing="cutmix")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     loop.train(config, tmp_path / "whole", lambda _: None)
@@ -145,7 +186,7 @@ def test_a_broken_image_is_named_or_its_place_is_taken_by_another(
         lines: list[str] = []
         fed = Streamed(run.data, config, CPU, lines.append)
         order = torch.arange(fed.num_labelled)
-        ((images, labels),) = fed.parts(order, 0, 0)
+        ((images, labels, *_),) = fed.parts(order, 0, 0)
         assert torch.equal(images[0], images[1])
         assert labels[0] == labels[1]
         assert len(lines) == 1

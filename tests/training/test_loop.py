@@ -15,14 +15,14 @@ import torch
 from models.bundle.errors import UserError
 from training import checkpoint
 from training import run as run_module
-from training.augment import normalised
+from training.augment import mixed, normalised
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, load_images, split_rows
 from training.distributed import World
 from training.feed import Held
 from training.loop import train
-from training.losses import UNLABELLED, annealed
+from training.losses import UNLABELLED, annealed, exit_wise_loss
 from training.run import BEST, LAST, Diverged, Run, Stopped, draw_order
 from training.run_data import SPLITS
 
@@ -465,3 +465,66 @@ def test_a_run_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("notes")
     with pytest.raises(UserError, match=r"run is a file, not a run's directory$"):
         train(CONFIG, tmp_path / "run", silent)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixed_images_have_the_losses_of_both_labels(mixing: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, mixing=mixing, flip=False, crop_padding=0, loss="exit-wise")
+    run.net.eval()
+    run.order = draw_order(len(run.splits.train), 0)
+    torch.manual_seed(10)  # a mixed batch
+    images, labels = held(run).batch(run.order[:32])
+    with torch.no_grad():
+        made, share = mixed(images, run.config.mixing or "mixup")
+        logits = run.net(made)
+        own, partners = (exit_wise_loss(logits, y) for y in (labels, labels.roll(2)))
+    assert 0.05 < share < 0.95
+    torch.manual_seed(10)
+    run.train_step()
+    assert run.epoch_means()[0] == pytest.approx((share * own + (1 - share) * partners).item())
+
+
+def test_a_resumed_run_with_every_option_ends_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"optimizer": "muon", "gradient_scaling": True, "cutout": 3, "mixing": "mixup"}
+    more = {"teachers": "ensemble", "label_smoothing": 0.1, "epochs": 2, "micro_batches": 2}
+    config = CONFIG.model_copy(update=options | more)
+    train(config, tmp_path / "whole", silent)
+    monkeypatch.setattr(run_module, "annealed", dying(annealed, 4 + 2))
+    with pytest.raises(Killed):
+        train(config, tmp_path / "killed", silent)
+    monkeypatch.setattr(run_module, "annealed", annealed)
+    train(config, tmp_path / "killed", silent)
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_scaled_gradients_are_what_the_step_takes(tmp_path: Path) -> None:
+    plain, scaled = (
+        run_of(tmp_path / str(on), gradient_scaling=on, flip=False, crop_padding=0)
+        for on in (False, True)
+    )
+    for run in (plain, scaled):
+        run.net.eval()
+        run.order = torch.arange(32)
+        run.train_step()
+    for number, factor in enumerate((3, 2, 1)):
+        pairs = zip(
+            plain.net.segments[number].parameters(),
+            scaled.net.segments[number].parameters(),
+            strict=True,
+        )
+        for one, other in pairs:
+            if one.grad is not None and other.grad is not None:
+                assert torch.allclose(one.grad, factor * other.grad, rtol=1e-4, atol=1e-6)
+    heads = zip(plain.net.heads.parameters(), scaled.net.heads.parameters(), strict=True)
+    assert all(torch.equal(a.grad, b.grad) for a, b in heads if a.grad is not None)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX2", False), ("AVX512", True)])
+def test_bfloat16_is_used_where_the_processor_has_it(
+    capability: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert run_of(tmp_path, bf16=True).is_bf16 == expected
+    assert not run_of(tmp_path).is_bf16

@@ -139,9 +139,48 @@ def test_all_later_exits_teach_with_their_mean() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_ensemble_teaches_every_exit_but_the_last(temperature: float) -> None:
+    teacher = np.mean([softmax(z / temperature) for z in LOGITS], axis=0)
+    students = [softmax(z / temperature) for z in LOGITS[:-1]]
+    distillation = sum(-(teacher * np.log(p)).sum(axis=1).mean() for p in students)
+    classification = sum(cross_entropy(z) for z in LOGITS)
+    expected = 10 / 3 * 0.5 * (classification + temperature**2 * distillation)
+    loss = distillation_loss(tensors(), torch.tensor(LABELS), temperature, "ensemble")
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_smoothing_spreads_a_share_of_the_label_over_all_classes() -> None:
+    target = 0.9 * np.eye(3)[LABELS] + 0.1 / 3
+    expected = sum(-(target * np.log(softmax(z))).sum(axis=1).mean() for z in LOGITS)
+    labels = torch.tensor(LABELS)
+    smoothed = exit_wise_loss(tensors(), labels, label_smoothing=0.1)
+    assert smoothed.item() == pytest.approx(expected, rel=1e-12)
+    change = distillation_loss(tensors(), labels, 2.0, label_smoothing=0.1)
+    change = change - distillation_loss(tensors(), labels, 2.0)
+    plain = exit_wise_loss(tensors(), labels)
+    assert change.item() == pytest.approx(10 / 3 * 0.5 * (expected - plain.item()), rel=1e-10)
+
+
+def test_unlabelled_rows_have_no_smoothed_label() -> None:
+    labels = torch.tensor(LABELS)
+    labels[0] = UNLABELLED
+    rest = [z[1:] for z in tensors()]
+    found = exit_wise_loss(tensors(), labels, label_smoothing=0.1)
+    assert found.item() == pytest.approx(
+        exit_wise_loss(rest, labels[1:], label_smoothing=0.1).item(), rel=1e-12
+    )
+    none = exit_wise_loss(tensors(), torch.full_like(labels, UNLABELLED), label_smoothing=0.1)
+    assert none.item() == 0
+
+
 def test_no_teacher_learns_from_its_students() -> None:
     logits = tensors(requires_grad=True)
-    for teachers, expected in (("last", [True, True, False]), ("all-later", [True, True, False])):
+    for teachers, expected in (
+        ("last", [True, True, False]),
+        ("all-later", [True, True, False]),
+        ("ensemble", [True, True, False]),
+    ):
         imitation = distillation_loss(logits, torch.tensor(LABELS), 2.0, teachers)  # type: ignore[arg-type]
         imitation = imitation - 5 / 3 * exit_wise_loss(logits, torch.tensor(LABELS))
         moves = [bool(g.abs().max() > 1e-12) for g in gradients(imitation, logits)]

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.bundle.errors import UserError
 from training import cli, reproduce
 from training.config import TrainConfig
+from training.distributed import World
 from training.reproduce import (
+    CHANGES,
     EXPERIMENTS,
     LOG,
     METHODS,
@@ -22,7 +25,7 @@ from training.reproduce import (
     Plan,
     config_of,
 )
-from training.run import LAST
+from training.run import LAST, Run
 
 TINY: dict[str, object] = {
     "net": "msdnet-tiny",
@@ -45,14 +48,36 @@ def _tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: str) -> None:
     experiment = EXPERIMENTS[name]
-    assert set(experiment.methods) <= set(METHODS)
+    assert set(experiment.methods) <= set(METHODS | CHANGES)
     configs = [config_of(experiment, m, 3, recipe, "cifar") for m in experiment.methods]
     assert len({c.model_dump_json() for c in configs}) == len(experiment.methods)
     for config in configs:
         assert (config.seed, config.data, config.selection_per_class) == (3, "cifar", 50)
-        assert (config.learning_rate, config.weight_decay, config.batch_size) == (0.1, 1e-4, 64)
-        decays = [epoch / config.epochs for epoch in config.decay_epochs]
-        assert (config.schedule, decays) == ("step", [0.5, 0.75])
+        assert (config.learning_rate, config.batch_size) == (0.1, 64)
+        if name == "recipe":
+            assert (config.schedule, config.weight_decay) == ("linear", 5e-4)
+        else:
+            assert (config.schedule, config.weight_decay) == ("step", 1e-4)
+            assert [e / config.epochs for e in config.decay_epochs] == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("method", METHODS | CHANGES)
+def test_every_method_trains(method: str, tmp_path: Path) -> None:
+    config = config_of(EXPERIMENT, method, 0, "tiny", "digits")
+    run = Run(config, tmp_path, World(torch.device("cpu")))
+    assert bool(len(run.splits.unlabelled)) == (method == "semi-supervised")
+    loss, accuracy = run.train_epoch()
+    assert 0 < loss < 200  # a constant temperature of 4 multiplies imitation by 16
+    assert all(0.05 < share < 1 for share in accuracy)
+
+
+def test_the_first_method_of_the_recipes_changes_nothing_and_every_other_one_thing() -> None:
+    experiment = EXPERIMENTS["recipe"]
+    plain, *others = (
+        config_of(experiment, m, 0, "short", "cifar").model_dump() for m in experiment.methods
+    )
+    for other in others:
+        assert sum(plain[name] != other[name] for name in plain) == 1
 
 
 def test_an_experiment_runs_once_and_writes_its_tables(
