@@ -67,7 +67,8 @@ def main(
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
             os.sched_setaffinity(0, {client_core})  # also of the load, not of the server
-            unhurried = f"{server.url}{ROUTE}?model={path.parent.name}&version={path.name}&operating_point={point}"
+            query = f"model={path.parent.name}&version={path.name}&operating_point={point}"
+            unhurried = f"{server.url}{ROUTE}?{query}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
             capacity = len(asked.load(unhurried, connections=32, seconds=seconds)) / seconds
