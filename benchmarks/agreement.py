@@ -71,7 +71,8 @@ def main(
         processes = len(server_cores)
         with serving(path.parent.parent, processes=processes, access_log=False) as server:
             os.sched_setaffinity(0, {client_core})  # also of the load, not of the server
-            unhurried = f"{server.url}{ROUTE}?version={path.name}&operating_point={point}"
+            query = f"model={path.parent.name}&version={path.name}&operating_point={point}"
+            unhurried = f"{server.url}{ROUTE}?{query}"
             url = f"{unhurried}&latency_budget_ms={budget_ms:g}"
             asked.load(unhurried, connections=32, seconds=3)
             capacity = len(asked.load(unhurried, connections=32, seconds=seconds)) / seconds

@@ -31,7 +31,8 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent, access_log=False) as server:
-            url = f"{server.url}{ROUTE}?version={path.name}&operating_point={point}"
+            query = f"model={path.parent.name}&version={path.name}&operating_point={point}"
+            url = f"{server.url}{ROUTE}?{query}"
             asked.load(url, connections=1, seconds=2)
             before = totals(server.url, ROUTE)
             shots = asked.load(url, connections=1, seconds=seconds)

@@ -57,7 +57,7 @@ def main(
         results: dict[str, list[list[Answer | None]]] = {query: [] for query in queries}
         for _ in range(rounds):
             for query in queries:
-                results[query].append(ask(client, query, pngs))
+                results[query].append(ask(client, path.parent.name, query, pngs))
     for query, answers in results.items():
         print(row(query, [a for one in answers for a in one], chosen, last_macs))
     deepest = zip(results[queries[0]][0], last, strict=True)
@@ -76,11 +76,11 @@ class Answer:
     met: bool
 
 
-def ask(client: httpx.Client, query: str, pngs: list[bytes]) -> list[Answer | None]:
+def ask(client: httpx.Client, model: str, query: str, pngs: list[bytes]) -> list[Answer | None]:
     """Posts every image once; None where a pause of the host spent the budget before its turn."""
     answers: list[Answer | None] = []
     for png in tqdm(pngs, query, leave=False):
-        response = client.post(f"/v1/classify?{query}", content=png, headers=PNG)
+        response = client.post(f"/v1/classify?{query}&model={model}", content=png, headers=PNG)
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             answers.append(None)
             continue

@@ -36,7 +36,9 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, images, Path(directory))
         with serving(path.parent.parent) as server:
-            base = f"{server.url}/v1/classify?version={path.name}&threshold=1"
+            base = (
+                f"{server.url}/v1/classify?model={path.parent.name}&version={path.name}&threshold=1"
+            )
             urls = [base + ("" if b is None else f"&latency_budget_ms={b:g}") for b in BUDGETS_MS]
 
             def load(url: str) -> list[Shot]:

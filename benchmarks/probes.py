@@ -40,7 +40,7 @@ def main(
             with serving(path.parent.parent, processes=processes, access_log=False) as server:
                 over, taken = threading.Event(), {probe: list[float]() for probe in PROBES}
                 asking = threading.Thread(target=ask, args=(server.url, over, taken))
-                query = f"v1/classify?version={path.name}"
+                query = f"v1/classify?model={path.parent.name}&version={path.name}"
                 asked.load(f"{server.url}/{query}", connections=connections, seconds=2)
                 asking.start()
                 shots = asked.load(

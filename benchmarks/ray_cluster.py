@@ -91,7 +91,13 @@ def send(url: str, image: bytes, number: int) -> Counter[str]:
     said: Counter[str] = Counter()
     with httpx.Client(base_url=url, timeout=60, headers=HEADERS) as client:
         for _ in range(number):
-            said[str(client.post("/v1/classify?threshold=1", content=image).status_code)] += 1
+            said[
+                str(
+                    client.post(
+                        "/v1/classify?model=cifar100-msdnet&threshold=1", content=image
+                    ).status_code
+                )
+            ] += 1
     return said
 
 

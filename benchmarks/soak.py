@@ -26,24 +26,25 @@ MAX_GROWTH = 0.05
 SAMPLE = re.compile(r"^offramp_(\w+?)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
 PNGS = [encoded(Image.fromarray(pixels), "PNG") for pixels in PIXELS]
+CLASSIFY = "/v1/classify?model=cifar100-msdnet"
 QUERIES = (
     "",
-    "?latency_budget_ms=5",
-    "?latency_budget_ms=20&energy_budget_mj=5",
-    "?operating_point=fast&top_k=5",
-    "?threshold=1&trace=true",
-    "?threshold=0.7&max_exit=2",
-    "?latency_budget_ms=0.01",
+    "&latency_budget_ms=5",
+    "&latency_budget_ms=20&energy_budget_mj=5",
+    "&operating_point=fast&top_k=5",
+    "&threshold=1&trace=true",
+    "&threshold=0.7&max_exit=2",
+    "&latency_budget_ms=0.01",
 )
 BAD: tuple[tuple[str, bytes, str], ...] = (
     ("", b"no image", "image/png"),
     ("", PNGS[0][:99], "image/png"),
-    ("?top_k=0", PNGS[0], "image/png"),
-    ("?model=other", PNGS[0], "image/png"),
+    ("&top_k=0", PNGS[0], "image/png"),
+    ("&version=99", PNGS[0], "image/png"),
     ("", b'{"images": [', "application/json"),
     ("", b"[" * 10_000, "application/json"),
     ("", b"GIF89a", "image/gif"),
-    ("?strict=true&latency_budget_ms=0.001", PNGS[0], "image/png"),
+    ("&strict=true&latency_budget_ms=0.001", PNGS[0], "image/png"),
 )
 
 
@@ -60,7 +61,7 @@ class Client:
         await act[0]()
 
     async def ask(self) -> None:
-        path = "/v1/classify" + self.random.choice(QUERIES)
+        path = CLASSIFY + self.random.choice(QUERIES)
         if self.random.random() < 0.2:
             images = self.random.choices(PNGS, k=self.random.randint(2, 8))
             said = await self.http.post(path, files=[("image", image) for image in images])
@@ -69,7 +70,7 @@ class Client:
             self._count(await self._post(path, self.random.choice(PNGS)), 1)
 
     async def stream(self) -> None:
-        said = await self._post("/v1/classify?threshold=1", PNGS[0], accept="text/event-stream")
+        said = await self._post(f"{CLASSIFY}&threshold=1", PNGS[0], accept="text/event-stream")
         assert said.status_code != 200 or "event: final" in said.text
         self._count(said, 1)
 
@@ -79,7 +80,7 @@ class Client:
         _, writer = await asyncio.open_connection(url.host, url.port)
         accept = self.random.choice(("*/*", "text/event-stream"))
         writer.write(
-            f"POST /v1/classify?threshold=1 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            f"POST {CLASSIFY}&threshold=1 HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
             f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         )
         writer.write(body[: self.random.choice((len(body), len(body) // 2))])
@@ -90,7 +91,7 @@ class Client:
 
     async def fail(self) -> None:
         query, body, media_type = self.random.choice(BAD)
-        said = await self._post(f"/v1/classify{query}", body, media_type)
+        said = await self._post(CLASSIFY + query, body, media_type)
         assert 400 <= said.status_code < 500 or said.status_code == 503
         self._count(said, 0)
 
@@ -106,7 +107,7 @@ class Client:
 
 
 def main(
-    zoo: Annotated[Path, typer.Argument(help="Bundles to serve; one model.")],
+    zoo: Annotated[Path, typer.Argument(help="Bundles to serve.")],
     requests: int = 200_000,
     clients: int = 16,
 ) -> None:

@@ -12,7 +12,7 @@ from locust import HttpUser, LoadTestShape, constant_throughput, task
 
 PNGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "images").iterdir())]
 HEADERS = {"content-type": "image/png"}
-CLASSIFY = "/v1/classify"
+CLASSIFY = "/v1/classify?model=cifar100-msdnet"
 LEAST, MOST = 2, 60
 """Users at low and at high tide; each sends so many requests a second."""
 PER_SECOND = 5

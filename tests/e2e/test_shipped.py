@@ -23,6 +23,7 @@ from training.evaluate import all_logits
 from training.operating_points import UNCONSULTED
 
 BUNDLE = ROOT / "models/zoo/cifar100-msdnet/3"
+CLASSIFY = "/v1/classify?model=cifar100-msdnet"
 NUM_IMAGES = 500
 ONE_ROW = 1.5e-4  # another processor may round a tie the other way
 PNG = {"content-type": "image/png"}
@@ -78,7 +79,7 @@ def test_last_exit_equals_the_segments_run_by_hand(
     client: httpx.Client, pngs: list[bytes], last_labels: list[int]
 ) -> None:
     before = counters(client, "offramp_exits_total")
-    said = [client.post("/v1/classify?min_exit=7", content=p, headers=PNG).json() for p in pngs]
+    said = [client.post(f"{CLASSIFY}&min_exit=7", content=p, headers=PNG).json() for p in pngs]
     assert [answer["index"] for answer in said] == last_labels
     sent = counters(client, "offramp_exits_total") - before
     assert sent == Counter({("7", "cifar100-msdnet"): NUM_IMAGES})
@@ -89,7 +90,7 @@ def test_balanced_stops_where_the_stop_rule_run_by_hand_does_and_costs_less(
 ) -> None:
     """How good its answers are the report says, of all test images."""
     said = [
-        client.post("/v1/classify?operating_point=balanced", content=png, headers=PNG).json()
+        client.post(f"{CLASSIFY}&operating_point=balanced", content=png, headers=PNG).json()
         for png in pngs
     ]
     manifest = bundle.manifest
@@ -114,7 +115,7 @@ def test_more_budget_buys_deeper_exits(client: httpx.Client, pngs: list[bytes]) 
     depths = [
         mean(
             client.post(
-                f"/v1/classify?threshold=1&latency_budget_ms={budget}", content=png, headers=PNG
+                f"{CLASSIFY}&threshold=1&latency_budget_ms={budget}", content=png, headers=PNG
             ).json()["exit"]
             for png in pngs[:50]
         )
@@ -126,7 +127,7 @@ def test_more_budget_buys_deeper_exits(client: httpx.Client, pngs: list[bytes]) 
 def test_readme_shows_the_real_answer(client: httpx.Client) -> None:
     text = (ROOT / "README.md").read_text()
     answer = client.post(
-        "/v1/classify?latency_budget_ms=1000",
+        f"{CLASSIFY}&latency_budget_ms=1000",
         content=(ROOT / "examples/otter.png").read_bytes(),
         headers=PNG,
     ).json()
