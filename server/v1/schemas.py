@@ -117,6 +117,7 @@ class CertificateInfo(BaseModel):
     """What stopping early costs at most against the last exit, but for requests cut short."""
 
     max_accuracy_drop: float
+    max_disagreement: float | None
     holds_with_probability: float
     num_rows: int
 
