@@ -15,6 +15,8 @@ from server.settings import PREFIX, Settings, SettingsError
 from server.telemetry.memory import Head, State
 
 logger = logging.getLogger("offramp.processes")
+SAID_WHY = 1
+"""The status of a member that ended with its reason as the last line."""
 TICK_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
 """Before a process is replaced, and at most, where its successors end before they are ready."""
@@ -95,7 +97,8 @@ class Parent:
         return os.environ | {f"{PREFIX}PROCESSES": str(self._num)}
 
     def _cannot_start(self, child: Child, code: int) -> None:
-        logger.error("process %d %s before all were ready", child.number, how_ended(code))
+        if code != SAID_WHY:
+            logger.error("process %d %s before all were ready", child.number, how_ended(code))
         self._status = code if code > 0 else 1
         self._told_to_end(signal.SIGTERM)
 
