@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf, isnan
+from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -11,7 +12,6 @@ from prometheus_client.platform_collector import PlatformCollector
 
 from models.bundle.bundle import sha256
 from models.bundle.energy import Meter, joules
-from models.bundle.manifest import Key as ModelKey
 from models.bundle.policy import StopReason
 from server.engine.job import Budget, Outcome
 from server.engine.model import ServedModel
@@ -29,6 +29,8 @@ SECONDS = (
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 FAILURES = (500, 503)
+GRAPHS = {"name", "version", "input", "segments", "exit_heads"}
+"""Of a manifest: what decides what a version's sessions compute."""
 SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
     BodiesTooLarge: "overload",
@@ -58,7 +60,7 @@ class Metrics:
         """Counts in `memory`, and exports the sum with those of the other processes, if any."""
         self._memory = memory = memory or Memory()
         self._fds = fds or (memory.fd,)
-        self._statistics: dict[ModelKey, Statistics] = {}
+        self._statistics: WeakKeyDictionary[ServedModel, Statistics] = WeakKeyDictionary()
         self._sums = Sums(self._fds, self.refresh)
         self._watched: dict[Level, Callable[[], float]] = {}
         self.registry = registry = CollectorRegistry()
@@ -260,10 +262,10 @@ class Metrics:
             observe(value)
 
     def _statistics_of(self, model: ServedModel) -> Statistics:
-        if (kept := self._statistics.get(model.key)) is None:
+        if (kept := self._statistics.get(model)) is None:
             key, memory = statistics_key(model), self._memory
             kept = Statistics(lambda what: memory.take((*key, what), SIZE))
-            self._statistics[model.key] = kept
+            self._statistics[model] = kept
         return kept
 
     def graph_failed(self, model: ServedModel, exit: int) -> None:
@@ -400,5 +402,5 @@ def is_disabled(model: ServedModel, exit: int) -> bool:
 
 
 def statistics_key(model: ServedModel) -> Key:
-    """Versions that differ in anything have statistics of their own."""
-    return "statistics", sha256(model.manifest.model_dump_json().encode())
+    """Versions that differ in a graph have statistics of their own."""
+    return "statistics", sha256(model.manifest.model_dump_json(include=GRAPHS).encode())

@@ -117,7 +117,8 @@ class Repository:
             self._loading = None
         self.catalog.reasons.pop(key, None)
         if model is not current:
-            self._metrics.statistics_begin(model)
+            if current is None or model.runner is not current.runner:
+                self._metrics.statistics_begin(model)
             self._metrics.model_loaded(model)
             self.catalog.add(model)
             self._tell_default(key[0])

@@ -221,6 +221,11 @@ def test_thresholds_change_without_loading_weights(
         assert ask(client, name, by_hand, rows=4)["exit"] == [exit] * 4
     stats = client.get(f"/v2/models/{name}/stats").json()["model_stats"]
     assert stats[0]["inference_count"] == 12, "the sessions, and what they counted, went on"
+    copied(digits_bundle.path, zoo, name, 1, partial(answer_always, index=3))
+    assert load(client, name).status_code == 200
+    assert ask(client, name, by_hand, rows=4)["label"] == ["3"] * 4
+    stats = client.get(f"/v2/models/{name}/stats").json()["model_stats"]
+    assert stats[0]["inference_count"] == 4, "other weights are counted anew"
 
 
 def test_replaced_under_load_without_losing_a_request(
