@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget, Demand, Job, Outcome
 from server.engine.model import ServedModel
 from server.errors import Overloaded
 from server.service import Results
+from tests.server.conftest import made_profile, served
 from tests.server.engines import results_of, running
 
 if find_spec("ray") is None:
@@ -46,8 +48,10 @@ def asked(model: ServedModel) -> Demand:
 
 
 def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
-    model: ServedModel,
+    digits_bundle: Bundle,
 ) -> None:
+    model = served(digits_bundle, made_profile(per_row_s=0.001))
+
     async def run() -> None:
         replicas = Replicas(model)
         handle: Any = replicas

@@ -20,7 +20,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("http",),
     ("v1", "v2"),
     ("app",),
-    ("processes", "cli"),
+    ("processes",),
+    ("cli",),
 )
 """The server's rooms, bottom to top; rooms of one row know nothing of each other."""
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -116,7 +116,7 @@ def test_routes_are_counted_by_their_templates(client: httpx.Client) -> None:
 def test_openapi_documents_the_protocol(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     paths = [path for path in document["paths"] if path.startswith("/v2")]
-    assert len(paths) == 15
+    assert len(paths) == 17
     for path in paths:
         for operation in document["paths"][path].values():
             assert set(operation["responses"]) == {"200", "4XX", "5XX"}
