@@ -13,9 +13,7 @@ from server.v1.schemas import GraphInfo
 def test_costs_of_graphs_add_up_to_costs_of_exits(model: ServedModel) -> None:
     info, manifest = version_info(model), model.manifest
     macs, seconds = 0, 0.0
-    for exit, segment, head in zip(
-        info.exits, manifest.segments, manifest.exit_heads, strict=True
-    ):
+    for exit, segment, head in zip(info.exits, manifest.segments, manifest.exit_heads, strict=True):
         macs, seconds = macs + segment.macs, seconds + 0.005
         assert exit.segment == GraphInfo(macs=segment.macs, latency_ms=5, energy_mj=40)
         assert exit.head == GraphInfo(macs=head.macs, latency_ms=5, energy_mj=40)
