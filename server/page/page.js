@@ -394,7 +394,8 @@ function roleOf(exit, said, stop, threshold) {
 
 function drawExitsNote() {
   const slowed = state.slowness >= 2 ? ` Shown ${Math.round(state.slowness)} times slower than it happened.` : "";
-  if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}`;
+  const cut = state.final?.truncated ? " The text is longer than what the model reads, and was cut." : "";
+  if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}${cut}`;
   else $("#exits-note").textContent = state.isRunning ? "" : "Times and MACs are what this server expects.";
 }
 
@@ -740,16 +741,23 @@ function number(text) {
 }
 
 function makeInput() {
-  const isImage = kind() === "image", info = state.version.input;
+  const isImage = kind() === "image", body = state.version.example?.body ?? {};
   $("#input-title").textContent = { image: "Image", text: "Text" }[kind()] ?? "Row";
   $("#image-input").hidden = !isImage;
   $("#text-input").hidden = isImage;
-  $("#text-hint").textContent = kind() === "text" ? "" : "Numbers with commas between them, or JSON.";
+  $("#text-hint").textContent = isImage ? "" : hint(state.version.input);
   const known = isImage ? EXAMPLES.filter((label) => state.version.labels.includes(label)) : [];
-  const given = isImage || info.example == null ? [] : [info.example];
+  const given = isImage ? [] : (body.texts ?? body.rows ?? []);
   $("#examples .tiles").classList.toggle("texts", !isImage);
   $("#examples .tiles").replaceChildren(...known.map(imageTile), ...given.map(textTile));
   $("#examples").hidden = known.length + given.length === 0;
+}
+
+/** What a text or a row may be. */
+function hint({ kind, max_characters: most, max_tokens: read, tensors }) {
+  if (kind === "text") return most ? `At most ${most} characters, of which the model reads ${read} tokens.` : "";
+  const parts = (tensors ?? []).map(({ name, dtype, shape }) => `${name}: ${dtype} ${shape.join(" × ")}`);
+  return `Numbers with commas between them, or JSON. ${parts.join("; ")}`;
 }
 
 function imageTile(label) {
