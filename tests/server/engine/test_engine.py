@@ -16,6 +16,7 @@ from server.engine.compute import gather
 from server.engine.engine import Engine
 from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
 from server.engine.model import ServedModel
+from server.telemetry.ledger import later
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import trace_segments
 from tests.server.conftest import made_profile, served
@@ -76,7 +77,8 @@ def test_energy_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) 
 class Miscounting(Metrics):
     """Metrics that raise whenever a batch is counted."""
 
-    def _count_batch(self, *_: object) -> None:
+    @later
+    def batch_ran(self, *_: object) -> None:
         raise RuntimeError("made to fail")
 
 
