@@ -20,7 +20,7 @@ DEFAULT_DEADLINE_S = 1.0
 PATIENCE = 20.0
 """The same in multiples of the whole cost of a request's rows, for slow networks."""
 NUM_BEHIND = 50
-"""How many of the jobs that a newcomer would go before are asked whether they can wait."""
+"""Of how many jobs that a newcomer would go before it is asked whether they can wait."""
 
 
 @dataclass(slots=True, eq=False)

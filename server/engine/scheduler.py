@@ -8,6 +8,7 @@ ones. A job that waits until its next answer no longer fits answers with the one
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from math import inf
 
 from server.engine.debt import Debt
@@ -165,14 +166,23 @@ class Scheduler:
         )
 
     def first_after(self, due: float, most: int) -> list[tuple[float, float]]:
-        """When first answers that wait are due, the next ones after `due`, and what each takes."""
+        """When first answers that wait are due, of those after `due`, and seconds between them.
+
+        Of a longer queue about `most`, at even distances, its last one among them.
+        """
         found: list[tuple[float, float]] = []
         for queue in self._queues:
-            if queue.kind is Kind.FIRST and queue.places[-1][0] >= due:
-                start = queue.num_due_before(due)
-                seconds = self.work_s(queue.step, queue.step.row_s())
-                found += [(place[0], seconds) for place in queue.places[start : start + most]]
-        return sorted(found)[:most]
+            if queue.kind is not Kind.FIRST:
+                continue
+            num_before = queue.num_due_before(due)
+            if (num_after := len(queue) - num_before) > 0:
+                stride = -(-num_after // most)
+                num_skipped = (num_after - 1) % stride
+                rows = chain((num_skipped + 1,), repeat(stride))
+                row_s = self.work_s(queue.step, queue.step.row_s())
+                places = queue.places[num_before + num_skipped :: stride]
+                found += [(place[0], n * row_s) for place, n in zip(places, rows, strict=False)]
+        return sorted(found)
 
     def work_s(self, step: Step, seconds: float) -> float:
         """How long so many seconds of work on a step take.
