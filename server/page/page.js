@@ -321,8 +321,9 @@ function drawVerdict(stop) {
   $("#verdict .label").classList.toggle("none", said === null);
   $("#now").textContent = said === null ? "No answer yet" : `${speak(said.label)} · exit ${stop.exit}, ${worded(stop.reason)}`;
   if (said === null) {
-    words(".label", state.isRunning ? "Looking …" : "Nothing to look at yet");
-    words(".why", state.isRunning ? "" : "Choose an input to see which exit answers, and why it stops there.");
+    const isEmpty = state.input === null;
+    words(".label", state.isRunning ? "Looking …" : isEmpty ? "Nothing to look at yet" : "No answer");
+    words(".why", isEmpty ? "Choose an input to see which exit answers, and why it stops there." : "");
     words(".others", "");
     return;
   }

@@ -13,6 +13,9 @@ PATIENCE_MS = 60_000
 ARGUMENTS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 """Containers have no user namespaces, little shared memory, and no GPU."""
 
+Opened = tuple[Page, list[str]]
+"""A tab, and what its console says: errors and refusals, as they come."""
+
 
 def find_chromium() -> str | None:
     """The path of the Chromium that CHROMIUM names, or of the one that is installed."""
@@ -40,8 +43,8 @@ def opened(
     is_phone: bool = False,
     is_slowed: bool = False,
     scale: float = 1,
-) -> Iterator[tuple[Page, list[str]]]:
-    """The page in a tab of its own, and what its console says: errors and refusals, as they come.
+) -> Iterator[Opened]:
+    """The page in a tab of its own.
 
     Unless it is slowed, exits are shown when they answer: people's wish for less motion.
     """

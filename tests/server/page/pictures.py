@@ -5,12 +5,13 @@ python -m tests.server.page.pictures http://127.0.0.1:8000 docs/page
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
-from tests.server.page.browser import chromium, find_chromium, opened
+from tests.server.page.browser import Opened, chromium, find_chromium, opened
 
 COLOURS = 128
 """Enough for flat colours and small photos; a third of the bytes."""
@@ -45,13 +46,13 @@ def tight(tab: Page) -> None:
 
 
 def error(tab: Page) -> None:
-    file = {"name": "notes.png", "mimeType": "image/png", "buffer": b"no image at all"}
-    tab.get_by_label("Choose an image").set_input_files(files=[file])  # type: ignore[list-item]
+    file = FilePayload(name="notes.png", mimeType="image/png", buffer=b"no image at all")
+    tab.get_by_label("Choose an image").set_input_files(file)
     expect(tab.locator("#run-error")).to_be_visible()
 
 
-def picture(browser: Browser, url: str, path: Path, act: Act, **options: object) -> None:
-    with opened(browser, url, **options) as (tab, _):  # type: ignore[arg-type]
+def picture(opening: AbstractContextManager[Opened], path: Path, act: Act) -> None:
+    with opening as (tab, _):
         expect(tab.locator("#points-table tbody tr")).not_to_have_count(0)
         act(tab)
         tab.mouse.move(0, 0)
@@ -66,12 +67,12 @@ def main(url: str, directory: Path) -> None:
     path = find_chromium()
     assert path is not None, "there is no Chromium"
     with chromium(path) as browser:
-        picture(browser, url, directory / "easy.png", easy)
-        picture(browser, url, directory / "hard.png", hard, is_dark=True)
-        picture(browser, url, directory / "tight.png", tight)
-        picture(browser, url, directory / "error.png", error, height=700)
-        phone = {"width": 390, "height": 844, "is_phone": True, "scale": 1.5}
-        picture(browser, url, directory / "phone.png", choose("poppy"), **phone)
+        phone = opened(browser, url, width=390, height=844, is_phone=True, scale=1.5)
+        picture(opened(browser, url), directory / "easy.png", easy)
+        picture(opened(browser, url, is_dark=True), directory / "hard.png", hard)
+        picture(opened(browser, url), directory / "tight.png", tight)
+        picture(opened(browser, url), directory / "error.png", error)
+        picture(phone, directory / "phone.png", choose("poppy"))
 
 
 if __name__ == "__main__":
