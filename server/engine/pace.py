@@ -12,6 +12,12 @@ DECAY = 0.9
 UNSEEN = 1.0
 """What a budget keeps for what the server does not see, in multiples of what requests wait for the
 loop: where that is busy, network stack, proxies and clients wait for cores as well."""
+HOLD_SHARE = 0.25
+"""The share of the tightest latency budget of late that a batch may hold up the event loop."""
+LOOSEST_S = 1.0
+"""What a request without a latency budget counts as there; longer budgets count as much."""
+RELAX = 0.005
+"""How fast the tightest budget of late follows looser ones: by this share of the gap a request."""
 UP, DOWN = 0.2, 0.02
 """How fast the wait for the loop follows a longer one, and a shorter one."""
 
@@ -26,6 +32,7 @@ class Pace:
     def __init__(self) -> None:
         self._delivery = Expectation(DELIVERY_S, DELIVERY_FALL)
         self._elapsed_s = self._batch_s = self._lag_s = 0.0
+        self._tightest_s = LOOSEST_S
 
     @property
     def delivery_s(self) -> float:
@@ -39,6 +46,16 @@ class Pace:
     def unseen_s(self) -> float:
         """What a budget keeps for the way between client and server; nothing on an idle server."""
         return UNSEEN * self._lag_s
+
+    @property
+    def hold_s(self) -> float:
+        """How long a batch may hold up the event loop: requests wait unread meanwhile."""
+        return HOLD_SHARE * self._tightest_s
+
+    def asked(self, budget_s: float) -> None:
+        """A request came with a latency budget that an idle server could meet."""
+        gap_s = min(budget_s, LOOSEST_S) - self._tightest_s
+        self._tightest_s += gap_s if gap_s < 0 else RELAX * gap_s
 
     def delivered(self, seconds: float) -> None:
         """A response left so long after its last outcome was due or known."""
