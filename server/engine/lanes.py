@@ -21,7 +21,7 @@ NICENESS = 5
 WATCH_S = 0.1
 """Time between two looks at a run on the event loop."""
 MAX_INLINE_S = 1.0
-"""Bound of a run on the event loop: some hundred times what it is to take."""
+"""Bound of a run on the event loop, which is expected to take at most `INLINE_S`."""
 
 Done = Callable[[Computed], None]
 
@@ -85,7 +85,7 @@ class ThreadLane:
         self._tasks.put(None)
 
     def give_up(self) -> LaneRun | None:
-        """Its run, whose result is not looked at any more; the thread ends once it comes back."""
+        """Returns its run and ignores the result; the thread ends when the run does."""
         run, self.run = self.run, None
         self.end()
         return run
