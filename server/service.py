@@ -129,6 +129,11 @@ class Service:
         policy, budget = policy_of(parameters, model), budget_of(parameters)
         return Demand(model, policy, budget, arrival, lag_s, request_id)
 
+    def decoded_by(self, demand: Demand, num_rows: int) -> float:
+        """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
+        exit_s = demand.model.costs.next_answer(0, num_rows).latency_s
+        return demand.deadline - exit_s - self.engine.pace.delivery_s
+
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:
         """Runs every row to its outcome; raises why the request is refused, or why one failed."""
         running = await self.start(demand, encoded, strict=strict)
@@ -151,7 +156,8 @@ class Service:
             slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
         started = time.monotonic()
         try:
-            rows = await self._decoded(encoded)
+            with self._counted_if_refused(encoded.num_rows):
+                rows = await self._decoded(encoded)
         except BaseException:
             self.engine.release(slots)
             raise
