@@ -18,8 +18,9 @@ from models.nets.presets import build
 from training import checkpoint
 from training.augment import normalised
 from training.checkpoint import Checkpoint, CheckpointError
-from training.config import TrainConfig
+from training.config import TrainConfig, changes
 from training.data import DataError, LabelledImages
+from training.data.errors import listed
 from training.distributed import World
 from training.feed import HELD_BYTES, Part, feed_of
 from training.losses import (
@@ -111,8 +112,10 @@ class Run:
 
     def restore(self, saved: Checkpoint) -> None:
         """Takes over everything a checkpoint holds."""
-        if saved.config != self.config:
-            raise CheckpointError(f"{self.directory} holds a run with another configuration")
+        if differing := changes(saved.config, self.config):
+            raise CheckpointError(
+                f"{self.directory} holds a run with another configuration: {listed(differing)}"
+            )
         self.net.load_state_dict(saved.net)
         if self.average is not None and saved.average is not None:
             self.average.load_state_dict(saved.average)

@@ -182,12 +182,22 @@ def test_a_finished_run_is_not_trained_again(
     assert (uninterrupted / LAST).read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"learning_rate": 0.05}, {"epochs": 4}])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        (
+            {"learning_rate": 0.05, "epochs": 4},
+            "epochs was 3, is 4, learning_rate was 0.1, is 0.05",
+        ),
+    ],
+)
 def test_a_run_with_another_configuration_is_left_alone(
-    change: dict[str, object], uninterrupted: Path
+    change: dict[str, object], named: str, uninterrupted: Path
 ) -> None:
+    """The message names each option that differs, with both values."""
     before = {name: (uninterrupted / name).read_bytes() for name in (LAST, BEST, SPLITS)}
-    with pytest.raises(CheckpointError, match="holds a run with another configuration"):
+    with pytest.raises(CheckpointError, match=f"holds a run with another configuration: {named}$"):
         train(CONFIG.model_copy(update=change), uninterrupted, silent)
     assert {name: (uninterrupted / name).read_bytes() for name in before} == before
 
