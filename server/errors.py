@@ -59,7 +59,7 @@ class Unauthenticated(Exception):
 
 
 class Forbidden(Exception):
-    """Nobody may do this here."""
+    """The server lets no client do this."""
 
 
 class Draining(Exception):
@@ -87,7 +87,7 @@ class NoAnswer(Exception):
 
 
 class ClientGone(Exception):
-    """The client went away before its answer; nobody is left to read anything."""
+    """The client went away before its answer: nothing more is sent."""
 
 
 class BadParameter(Exception):

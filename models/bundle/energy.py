@@ -41,7 +41,7 @@ class Zone:
 
 @dataclass(slots=True)
 class Rapl:
-    """All packages together, whoever else uses them. Read it more often than a counter wraps."""
+    """All processor packages, all programs included. Read it more often than a counter wraps."""
 
     zones: list[Zone] = field(default_factory=list)
     source: Literal["rapl"] = "rapl"
@@ -53,7 +53,7 @@ class Rapl:
 
 @dataclass(slots=True)
 class Nvml:
-    """All GPUs that a process sees, whoever else uses them, by the `pynvml` of nvidia-ml-py."""
+    """All GPUs that a process sees, all programs included, by the `pynvml` of nvidia-ml-py."""
 
     library: Any
     gpus: list[Any]

@@ -11,7 +11,7 @@ from models.bundle.manifest import MODEL_NAME, Key, version_of
 def skipped(zoo: Path) -> list[Path]:
     """Directories whose names are no NAME/VERSION: nothing is served from them.
 
-    Names that begin with a dot are for what is being written.
+    Names that begin with a dot are left out: such directories are being written.
     """
     with suppress(OSError):
         parents = [path for path in zoo.iterdir() if is_shown(path)]
