@@ -116,7 +116,7 @@ def find_hot(method: str, path: str) -> HotRoute | None:
 
 
 def with_cors(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
-    """What lets pages of the origins that are set call the server."""
+    """Lets pages of the origins in the settings call the server."""
     origins = settings.cors_origins
     return lambda app: CORSMiddleware(app, allow_origins=origins, **CORS) if origins else app
 

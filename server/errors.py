@@ -31,7 +31,7 @@ class NotReady(FieldError):
 
 
 class Infeasible(FieldError):
-    """A strict request whose budget is less than the first exit's expected cost."""
+    """A strict request; decoding and exit 1 are expected to take more than its budget."""
 
 
 class BadBody(Exception):
@@ -51,11 +51,11 @@ class BodyTooLate(Exception):
 
 
 class UnsupportedMedia(Exception):
-    """The body's content type is none that is served."""
+    """The server does not take bodies of this content type."""
 
 
 class Unauthenticated(Exception):
-    """No key was given, or none that the server knows."""
+    """The request has no key, or one that the server does not know."""
 
 
 class Forbidden(Exception):
@@ -79,7 +79,7 @@ class GraphFailed(Exception):
 
 
 class GraphOutOfUse(GraphFailed):
-    """It was not even tried, having failed again and again."""
+    """The graph was not run: it has failed again and again."""
 
 
 class NoAnswer(Exception):

@@ -77,7 +77,7 @@ Meter = Rapl | Nvml
 
 @dataclass(slots=True)
 class Usage:
-    """What a stretch of work used beyond the idle host; None where that is not known."""
+    """The energy of a stretch of work beyond the idle host's; None where it is not known."""
 
     watts: float | None = None
 
@@ -137,7 +137,7 @@ def find_rapl(powercap: Path = POWERCAP) -> Rapl | None:
 
 
 def joules(meter: Meter) -> float:
-    """What the meter says; NaN where it has gone."""
+    """The meter's joules; NaN where it has gone."""
     try:
         return meter.read_j()
     except OSError:

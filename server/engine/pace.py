@@ -1,4 +1,4 @@
-"""What requests take beside their batches: learned while the server runs, for all models alike."""
+"""The time that requests take beside their batches, learned while the server runs."""
 
 from models.bundle.costs import Expectation
 
@@ -52,29 +52,29 @@ class Pace:
 
     @property
     def unseen_s(self) -> float:
-        """What a budget keeps for the way between client and server; nothing on an idle server."""
+        """The part of a budget kept for the network; nothing on an idle server."""
         return UNSEEN * self._lag_s
 
     def delivered(self, seconds: float) -> None:
-        """A response left so long after its last outcome was due or known."""
+        """Notes the time from a request's last outcome to its response."""
         self._delivery.observe(seconds)
 
     def turned(self, elapsed_s: float, batch_s: float) -> None:
-        """From one inline batch to the next it took `elapsed_s`, of which the batch `batch_s`."""
+        """Notes the time from one inline batch to the next, and the batch's part of it."""
         self._elapsed_s = DECAY * self._elapsed_s + elapsed_s
         self._batch_s = DECAY * self._batch_s + batch_s
 
     def waited(self, lag_s: float) -> None:
-        """A request had waited so long for the loop."""
+        """Notes how long a request had waited for the loop."""
         gap_s = lag_s - self._lag_s
         self._lag_s += (UP if gap_s > 0 else DOWN) * gap_s
 
 
 class Decoding:
-    """How long decoding an image takes, by its kind and pixels, which its header says.
+    """The time to decode an image, from the kind and the pixels in its header.
 
-    Kinds are those of `DECODE_PIXEL_S`. Any thread may call it: a time that is lost because two
-    threads tell one at once is told again by the next image.
+    Kinds are those of `DECODE_PIXEL_S`. Any thread may call it: if two call it at once, one time
+    may be lost, and the next image makes up for it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which jobs of a batch need the exit head, and what becomes of each once it has run. Pure."""
+"""Decides which jobs of a batch need the exit head, and how each goes on after it. Pure."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ NOTHING = Spend(0.0, 0.0)
 
 @dataclass(slots=True)
 class Verdict:
-    """What becomes of the jobs of a batch.
+    """Sorts the jobs of a batch.
 
-    Some go on, some end for a reason, some need the head of this exit after all, and some end
+    Some go on, some end for a reason, some need the head of this exit after all, and some fail
     without any answer.
     """
 
