@@ -44,7 +44,10 @@ def test_a_large_image_is_not_decoded_for_a_budget_that_decoding_uses_up(
         assert ask(url, LARGE, 60_000, strict=True).status_code == 200
 
 
-def test_the_limit_on_pixels_goes_before(model: ServedModel) -> None:
+def test_the_limit_on_pixels_goes_before(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the app sets it
     with live(model, max_image_pixels=1_000_000) as url:
         assert ask(url, LARGE, 300, strict=True).status_code == 413
 
