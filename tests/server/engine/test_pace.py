@@ -2,11 +2,14 @@ import pytest
 
 from server.engine.pace import (
     DECAY,
+    DECODE_PIXEL_S,
+    DECODE_S,
     DELIVERY_FALL,
     DELIVERY_S,
     HOLD_SHARE,
     LOOSEST_S,
     RELAX,
+    Decoding,
     Pace,
 )
 
@@ -39,3 +42,22 @@ def test_a_tight_budget_shortens_batches_at_once_and_is_forgotten_slowly() -> No
     assert pace.hold_s == pytest.approx(HOLD_SHARE * 0.02)
     pace.asked(10.0)
     assert pace.hold_s == pytest.approx(HOLD_SHARE * (0.02 + RELAX * (LOOSEST_S - 0.02)))
+
+
+def test_what_decoding_takes_is_learned_per_pixel_and_kind() -> None:
+    decoding = Decoding()
+    default_s = decoding.expected_s("PNG", 10**6)
+    assert default_s == pytest.approx(DECODE_S + 10**6 * DECODE_PIXEL_S["PNG"])
+    decoding.took("PNG", 10**6, DECODE_S + 1.5 * 10**6 * DECODE_PIXEL_S["PNG"])
+    slower_s = decoding.expected_s("PNG", 10**6)
+    assert slower_s == pytest.approx(DECODE_S + 1.25 * 10**6 * DECODE_PIXEL_S["PNG"])
+    decoding.took("PNG", 10**6, default_s / 2)
+    assert default_s < decoding.expected_s("PNG", 10**6) < slower_s
+    assert decoding.expected_s("JPEG/8", 10**6) == Decoding().expected_s("JPEG/8", 10**6)
+
+
+def test_small_images_teach_nothing_of_large_ones() -> None:
+    """Most of their time is not spent on pixels."""
+    decoding = Decoding()
+    decoding.took("PNG", 1024, 0.001)
+    assert decoding.expected_s("PNG", 10**7) == Decoding().expected_s("PNG", 10**7)
