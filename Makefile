@@ -13,7 +13,7 @@ INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/d
 INSTALL_CHROMIUM := command -v chromium >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y chromium)
 
-.PHONY: serve test check format bench fuzz soak dashboards lock clean
+.PHONY: serve test check faults format bench fuzz soak dashboards lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -22,6 +22,11 @@ test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(INSTALL_CHROMIUM)
 	$(RUN)/pytest
+
+# every situation of docs/faults.md that names its tests
+faults: $(DEV_ENV)/ready
+	$(RUN)/pytest tests/test_faults.py \
+		$$(grep -oE '[a-z0-9_/]+\.py::test_[a-z0-9_]+' docs/faults.md | sort -u | sed 's|^|tests/|')
 
 check: $(DEV_ENV)/ready
 	$(RUN)/ruff format --check .

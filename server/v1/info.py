@@ -68,15 +68,15 @@ def calibration_info(model: ServedModel) -> CalibrationInfo:
 
 
 def version_info(model: ServedModel) -> VersionInfo:
-    manifest, fitted = model.manifest, model.bundle.calibration
+    manifest = model.manifest
     return VersionInfo(
         version=manifest.version,
         input=InputInfo.model_validate(manifest.input, from_attributes=True),
         labels=manifest.labels,
+        judged_by=model.bundle.calibration.judged_by,
         exits=exit_infos(model),
         overhead_ms=milli(model.costs.overhead_s),
         energy_source=model.energy_source,
-        judged_by=fitted.judged_by,
         operating_points={
             name: OperatingPointInfo.model_validate(point, from_attributes=True)
             for name, point in model.operating_points.items()
