@@ -62,8 +62,8 @@ def calibration_info(model: ServedModel) -> CalibrationInfo:
         version=model.manifest.version,
         num_rows=fitted.num_rows,
         num_exits=model.manifest.num_exits,
-        confidences=rows and b64encode(rows.confidences).decode(),
-        is_right=rows and b64encode(rows.is_right).decode(),
+        confidences=None if rows is None else b64encode(rows.confidences).decode(),
+        is_right=None if rows is None else b64encode(rows.is_right).decode(),
     )
 
 
