@@ -396,7 +396,9 @@ function roleOf(exit, said, stop, threshold) {
 function drawExitsNote() {
   const slowed = state.slowness >= 2 ? ` Shown ${Math.round(state.slowness)} times slower than it happened.` : "";
   const cut = state.final?.truncated ? " The text is longer than what the model reads, and was cut." : "";
-  if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}${cut}`;
+  const isCut = state.final !== null && state.said[numExits() - 1] === undefined;
+  if (isCut) $("#exits-note").textContent = `The server cut this run short: ${worded(state.final.stop_reason)}. Choose the input again to repeat it.`;
+  else if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}${cut}`;
   else $("#exits-note").textContent = state.isRunning ? "" : "Times and MACs are what this server expects.";
 }
 

@@ -13,8 +13,8 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from tests.server.page.browser import Opened, chromium, find_chromium, opened
 
-COLOURS = 128
-"""Enough for flat colours and small photos; a third of the bytes."""
+COLOURS = 256
+"""Enough for flat colours and small drawings; a third of the bytes."""
 Act = Callable[[Page], None]
 
 
