@@ -10,14 +10,23 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench fuzz soak dashboards lock clean
+QUICK := tests/models tests/server/engine tests/server/planning tests/server/v2 tests/server/test_*.py \
+	tests/server/telemetry tests/load/test_bodies.py tests/test_docs.py tests/e2e/test_serving.py \
+	tests/e2e/test_shipped.py tests/training/test_losses.py
+
+.PHONY: serve test quick check format bench fuzz soak dashboards settings lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
 
+# every test, on two cores; a file's tests stay together, as they share servers
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
-	$(RUN)/pytest
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
+
+# the tests that cover most in under two minutes
+quick: $(DEV_ENV)/ready
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile $(QUICK)
 
 check: $(DEV_ENV)/ready
 	$(RUN)/ruff format --check .
@@ -37,6 +46,9 @@ soak: $(DEV_ENV)/ready
 
 dashboards: $(DEV_ENV)/ready
 	$(RUN)/python -m deploy.grafana.generate
+
+settings: $(DEV_ENV)/ready
+	$(RUN)/python -m server.options > docs/settings.md
 
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .

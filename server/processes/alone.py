@@ -26,7 +26,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 def begin(settings: Settings) -> None:
     """Ending as asked is no failure; this is for while models load."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    configure_logs(access=settings.access_log)
+    configure_logs(access=settings.telemetry.access_log)
 
 
 def settle() -> None:

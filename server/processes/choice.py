@@ -17,11 +17,11 @@ beside it: one process then shares the weights among all cores."""
 
 def num_processes(settings: Settings) -> int:
     """As set; else one per core, or per so many as `workers` was set to, for short networks."""
-    if settings.processes is not None:
-        return settings.processes
-    if settings.execution_provider != CPU or not any(map(is_short, costs(settings))):
+    if settings.cores.processes is not None:
+        return settings.cores.processes
+    if settings.cores.execution_provider != CPU or not any(map(is_short, costs(settings))):
         return 1
-    workers = settings.workers if "workers" in settings.model_fields_set else 1
+    workers = settings.cores.workers if "workers" in settings.cores.model_fields_set else 1
     return max(1, NUM_CORES // workers)
 
 
@@ -29,7 +29,7 @@ def costs(settings: Settings) -> list[CostProfile]:
     """What the bundles say that they cost; those that cannot be read are refused elsewhere."""
     found = []
     try:
-        for path in find_bundles(settings.zoo).values():
+        for path in find_bundles(settings.models.zoo).values():
             found += read(path / COST)
     except UserError:
         return []

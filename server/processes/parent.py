@@ -5,13 +5,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 from server.processes.changes import Changes
 from server.processes.child import Child
 from server.processes.door import Door
-from server.settings import PREFIX, Settings, SettingsError
+from server.settings import Settings, SettingsError, variable
 from server.telemetry.memory import Head, State
 
 logger = logging.getLogger("offramp.processes")
@@ -33,10 +32,8 @@ class Parent:
     is not ended because something else cannot start.
     """
 
-    def __init__(
-        self, settings: Settings, num: int, arguments: Sequence[str], sockets: list[socket.socket]
-    ) -> None:
-        self._settings, self._arguments, self._num = settings, arguments, num
+    def __init__(self, settings: Settings, num: int, sockets: list[socket.socket]) -> None:
+        self._settings, self._num = settings, num
         self._changes = Changes(lambda: [child for child in self._children if child.is_ready])
         self._children = [Child(number, self._answer) for number in range(num)]
         self._memories = [child.memory for child in self._children]
@@ -76,7 +73,7 @@ class Parent:
         pause_s = FIRST_PAUSE_S
         while not self._is_ending:
             state = [self._changes.state, len(self._changes.log)]
-            code = await child.run(self._arguments, self._environment(), self._memories, state)
+            code = await child.run(self._environment(), self._memories, state)
             self._door.give_all(child.left())
             if self._is_ending:
                 self._status = self._status or max(0, code)
@@ -94,7 +91,7 @@ class Parent:
 
     def _environment(self) -> dict[str, str]:
         """A member finds there how many there are, and shares the cores with them."""
-        return os.environ | {f"{PREFIX}PROCESSES": str(self._num)}
+        return os.environ | {variable("processes"): str(self._num)}
 
     def _cannot_start(self, child: Child, code: int) -> None:
         if code != SAID_WHY:
@@ -110,7 +107,7 @@ class Parent:
             return
         self._is_ending = True
         loop, settings = asyncio.get_running_loop(), self._settings
-        loop.call_later(settings.drain_delay_s if self._is_open else 0, self._close)
+        loop.call_later(settings.timeouts.drain_delay_s if self._is_open else 0, self._close)
 
     def _close(self) -> None:
         self._door.close()
@@ -119,7 +116,9 @@ class Parent:
             child.settled.set()
         loop = asyncio.get_running_loop()
         for child in self._children:
-            loop.call_later(self._settings.shutdown_grace_s + END_S, child.signal, signal.SIGKILL)
+            loop.call_later(
+                self._settings.timeouts.shutdown_grace_s + END_S, child.signal, signal.SIGKILL
+            )
 
     async def _watch(self) -> None:
         """Ends members that hang. Time in which the parent itself did not run is not counted."""
@@ -130,7 +129,8 @@ class Parent:
                 if state == State.DRAINING and not self._is_ending:
                     child.close_channel()  # somebody told it alone to end
                 elif (
-                    state == State.READY and child.listen_for_beat(TICK_S) > self._settings.stall_s
+                    state == State.READY
+                    and child.listen_for_beat(TICK_S) > self._settings.cores.stall_s
                 ):
                     logger.error("process %d hangs", child.number)
                     child.silent_s = 0.0

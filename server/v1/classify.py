@@ -33,7 +33,7 @@ async def classify(exchange: Exchange) -> ASGIApp:
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")
-    images = Images(contents, model.manifest.input, service.settings.max_image_pixels)
+    images = Images(contents, model.manifest.input, service.settings.limits.max_image_pixels)
     if not wants_events(exchange):
         served = await service.classify(demand, images, strict=parameters.strict)
         exchange.exits = served.exits

@@ -32,7 +32,7 @@ async def read(exchange: Exchange) -> tuple[list[bytes], Parameters]:
     media_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
     if media_type in RAW:
         return [await exchange.body()], query
-    max_images = exchange.service.settings.max_images
+    max_images = exchange.service.settings.limits.max_images
     if media_type == "application/json":
         name, (contents, fields) = "images", read_json(await exchange.body(), max_images)
     elif media_type == "multipart/form-data":
@@ -87,7 +87,7 @@ async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], d
         max_fields=MAX_FIELDS,
     )
     # in memory: the body's cap bounds it
-    parser.spool_max_size = exchange.service.settings.max_body_bytes
+    parser.spool_max_size = exchange.service.settings.limits.max_body_bytes
     try:
         form = await parser.parse()
     except MultiPartException as error:

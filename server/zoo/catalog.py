@@ -47,7 +47,7 @@ def serve_bundle(
             return replace(current, bundle=bundle)
     try:
         runner = SegmentRunner(
-            manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
+            manifest.segments, manifest.exit_heads, bundle.graphs, settings.cores.execution_provider
         )
         profile = measured(bundle, runner, settings, meter, check_open)
     except Draining:

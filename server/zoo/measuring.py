@@ -29,16 +29,20 @@ def measured(
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """What was measured before of this bundle on this host, or measures it now, with `progress`."""
-    path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
+    path = settings.models.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
     else:
-        warmed_up(runner, profile.batch_sizes[:1], settings.profile_s)  # nobody's first is slow
+        warmed_up(
+            runner, profile.batch_sizes[:1], settings.models.profile_s
+        )  # nobody's first is slow
         return profile
-    watts = settings.watts_per_core
-    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter, progress=progress)
+    watts = settings.cores.watts_per_core
+    profile = measure(
+        runner, max_s=settings.models.profile_s, watts=watts, meter=meter, progress=progress
+    )
     try:
         keep(profile, path)
     except OSError as error:
@@ -53,9 +57,9 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
         manifest.model_dump_json(),
         hardware(),
         ort.__version__,
-        settings.execution_provider,
-        settings.watts_per_core,
-        settings.profile_s,
+        settings.cores.execution_provider,
+        settings.cores.watts_per_core,
+        settings.models.profile_s,
         meter is not None,
     )
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -19,7 +19,7 @@ from server.http import problems
 from server.http.access import check_key, trusted
 from server.http.decode import Images
 from server.service import Service
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import SettingsError, load_settings
 from server.telemetry.logs import JsonLines
 from tests.server.live import PNG, live, samples
 
@@ -135,9 +135,7 @@ def managed(settings: dict[str, str]) -> tuple[TestClient, Gate]:
     problems.install(app)
     nothing: Any = None
     gate = Gate(max_requests=1)
-    app.state.service = Service(
-        Settings.model_validate(settings), nothing, nothing, nothing, nothing, gate
-    )
+    app.state.service = Service(load_settings(**settings), nothing, nothing, nothing, nothing, gate)
     app.post("/load", dependencies=[Depends(trusted)])(lambda: "loaded")
     return TestClient(app), gate
 
@@ -146,13 +144,13 @@ def test_keys_and_origins_are_read_from_variables(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OFFRAMP_API_KEY_HASHES", hashes(KEY, OTHER))
     monkeypatch.setenv("OFFRAMP_CORS_ORIGINS", "https://a.example,https://b.example")
     settings = load_settings()
-    assert settings.api_key_hashes == (
+    assert settings.access.api_key_hashes == (
         sha256(KEY.encode()).digest(),
         sha256(OTHER.encode()).digest(),
     )
-    assert settings.cors_origins == ("https://a.example", "https://b.example")
-    options = load_settings(["--management-key-hashes", hashes(KEY, OTHER)])
-    assert options.management_key_hashes == settings.api_key_hashes
+    assert settings.access.cors_origins == ("https://a.example", "https://b.example")
+    options = load_settings(management_key_hashes=hashes(KEY, OTHER))
+    assert options.access.management_key_hashes == settings.access.api_key_hashes
 
 
 @pytest.mark.parametrize("bad", [KEY, "abcd", hashes(KEY) + "0"])
