@@ -174,7 +174,7 @@ def test_network_policy_lets_two_namespaces_in_and_nothing_out() -> None:
 
 
 def test_guides_policy_for_traces_is_valid_and_adds_only_ways_out() -> None:
-    guide = (ROOT / "docs/operating.md").read_text()
+    guide = (ROOT / "docs/deploying.md").read_text()
     (policy,) = map(yaml.safe_load, re.findall(r"^```yaml\n(.+?)^```", guide, re.M | re.S))
     kubernetes_validate.validate(policy, VERSIONS[0], strict=True)
     assert policy["metadata"]["name"] != MANIFESTS["network-policy.yaml"]["metadata"]["name"]
