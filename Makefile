@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SERVE_ENV := .venv/serve
 DEV_ENV := .venv/dev
 TORCH := torch==2.13.0
+SETUPTOOLS := setuptools==84.2.1
 RUN := $(DEV_ENV)/bin
 DATA ?= data/cifar100
 
@@ -78,7 +79,7 @@ $(SERVE_ENV)/ready: requirements/serve.txt
 
 $(DEV_ENV)/ready: requirements/dev.txt requirements/ray.txt
 	$(PYTHON) -m venv $(DEV_ENV)
-	$(RUN)/pip install -q $(TORCH)
+	$(RUN)/pip install -q $(TORCH) $(SETUPTOOLS)
 	$(RUN)/pip install -q -r requirements/dev.txt -r requirements/ray.txt
 	$(RUN)/pip install -q --no-deps -e .
 	touch $@

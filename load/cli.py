@@ -32,7 +32,7 @@ class Plan:
     """What every run sends."""
 
     traffic: Traffic
-    headers: list[str]
+    headers: list[tuple[str, str]]
     seconds: float
     budget_ms: float | None
 
@@ -54,7 +54,7 @@ def load(
     """
     if plot is not None and find_spec("matplotlib") is None:
         raise UserError("a plot needs matplotlib: pip install matplotlib")
-    plan = Plan(bodies.read(data, num_bodies), list(headers), seconds, budget_ms)
+    plan = Plan(bodies.read(data, num_bodies), list(map(header, headers)), seconds, budget_ms)
     servers = {
         name: route(url, budget_ms) for name, url in zip(ascii_uppercase, urls, strict=False)
     }
@@ -138,10 +138,18 @@ def route(url: str, budget_ms: float | None) -> str:
     return parts.geturl()
 
 
+def header(text: str) -> tuple[str, str]:
+    """The name and value of NAME: VALUE."""
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UserError(f"{text!r} is not a header, NAME: VALUE")
+    return name.strip(), value.strip()
+
+
 def ask_once(url: str, plan: Plan) -> None:
     """Raises UserError where the server does not answer the first body."""
     parts, body = urlsplit(url), plan.traffic.bodies[0]
-    headers = dict(header.split(": ", 1) for header in plan.headers)
+    headers = dict(plan.headers)
     connection = HTTPConnection(parts.netloc, timeout=30)
     try:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path

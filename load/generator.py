@@ -68,7 +68,7 @@ class Client:
     """Sends bodies to one route over as many connections as are needed.
 
     One thread and one epoll: the server on the same cores lacks what the client takes. Connections
-    are watched for changes only, so that each is registered once. `headers` are lines, NAME: VALUE.
+    are watched for changes only, so that each is registered once. `headers` are names and values.
     With `says_when` a request says when it was sent, as a proxy in front of the server would:
     `X-Request-Start`, seconds since 1970.
     """
@@ -77,14 +77,14 @@ class Client:
         self,
         url: str,
         bodies: Sequence[Body],
-        headers: Sequence[str] = (),
+        headers: Sequence[tuple[str, str]] = (),
         *,
         says_when: bool = False,
     ) -> None:
         parts = urlsplit(url)
         self._address = socket.gethostbyname(parts.hostname or ""), parts.port or 80
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        first = (f"POST {target} HTTP/1.1", f"Host: {parts.netloc}", *headers)
+        first = (f"POST {target} HTTP/1.1", f"Host: {parts.netloc}", *map(": ".join, headers))
         self._requests = [
             (
                 "\r\n".join(
