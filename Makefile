@@ -11,9 +11,10 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-QUICK := tests/models tests/server/engine tests/server/planning tests/server/v2 tests/server/test_*.py \
-	tests/server/telemetry tests/load/test_bodies.py tests/test_docs.py tests/e2e/test_serving.py \
-	tests/e2e/test_shipped.py tests/training/test_losses.py
+QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exit.py \
+	tests/training/test_losses.py tests/load/test_bodies.py tests/server/test_*.py \
+	tests/server/engine tests/server/planning tests/server/telemetry tests/server/zoo \
+	tests/server/v1 tests/server/v2 tests/e2e/test_serving.py
 
 .PHONY: serve test quick check format bench fuzz soak dashboards settings lock clean
 
