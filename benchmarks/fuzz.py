@@ -69,7 +69,7 @@ COMPRESSIONS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
 )
 Sent = tuple[bytes, str, str | None]
 """A body, its content encoding, and Inference-Header-Content-Length."""
-SETTINGS = load_settings(max_body_bytes=100_000, max_images=2)
+BOUNDS = load_settings(max_body_bytes=100_000, max_images=2)
 CHUNK = 5_000
 """Cases after which hypothesis, which remembers them all, starts anew."""
 MAX_GROWTH_MIB = 32
@@ -195,12 +195,12 @@ def fuzz_tensors(manifest: Manifest, num_cases: int) -> Counter[str]:
     @patient(min(num_cases, CHUNK))
     def read(sent: Sent) -> None:
         try:
-            asked = decode(*sent, manifest, SETTINGS)
+            asked = decode(*sent, manifest, BOUNDS)
         except (BadBody, BadParameter, BodyTooLarge, UnsupportedMedia) as error:
             ends[type(error).__name__] += 1
         else:
             rows, *rest = asked.images.shape
-            assert 1 <= rows <= SETTINGS.limits.max_images
+            assert 1 <= rows <= BOUNDS.limits.max_images
             assert rest == shape
             assert asked.images.dtype == np.uint8
             ends["understood"] += 1
@@ -216,7 +216,7 @@ def damaged_requests(draw: st.DrawFn, shape: list[int]) -> Sent:
 
     The length of the JSON is announced as it is after the damage, most of the time.
     """
-    rows = draw(st.integers(1, SETTINGS.limits.max_images))
+    rows = draw(st.integers(1, BOUNDS.limits.max_images))
     pixels = bytes(draw(st.binary(min_size=1, max_size=8))) * (rows * prod(shape))
     content = pixels[: rows * prod(shape)]
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": [rows, *shape]}

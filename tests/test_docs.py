@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from benchmarks.process import ROOT
 from offramp import app
@@ -66,6 +67,7 @@ def test_every_command_shown_exists(page: Path) -> None:
 
 def parse(words: list[str]) -> None:
     """Raises a usage error for a command or an option that does not exist."""
+    assert isinstance(COMMANDS, TyperGroup)
     with COMMANDS.make_context("offramp", list(words), resilient_parsing=True) as context:
         _, command, rest = COMMANDS.resolve_command(context, list(words))
         assert command is not None

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from benchmarks.process import ROOT
 from models.bundle.bundle import Bundle
 
 
-def offramp(*arguments: str, code: int = 0, **environment: str) -> str:
+def offramp(*arguments: str, code: int = 0, environment: Mapping[str, str] = os.environ) -> str:
     """Runs a command, checks how it ended, and returns what it printed."""
     command = [sys.executable, "-m", "offramp", *arguments]
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | environment,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -53,7 +54,7 @@ def test_version_is_the_package_s() -> None:
 def test_a_shell_completes_the_settings() -> None:
     environment = {"_OFFRAMP_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     environment |= {"COMP_WORDS": "offramp serve --max-i"}
-    assert offramp(**environment).split() == [
+    assert offramp(environment=os.environ | environment).split() == [
         "--max-in-flight",
         "--max-images",
         "--max-image-pixels",
