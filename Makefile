@@ -16,7 +16,7 @@ QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exi
 	tests/server/engine tests/server/planning tests/server/telemetry tests/server/zoo \
 	tests/server/v1 tests/server/v2 tests/e2e/test_serving.py
 
-.PHONY: serve test quick check format bench fuzz soak dashboards settings lock clean
+.PHONY: serve test quick check faults format bench fuzz soak dashboards settings lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -29,6 +29,11 @@ test: $(DEV_ENV)/ready
 # the tests that cover most in under two minutes
 quick: $(DEV_ENV)/ready
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile $(QUICK)
+
+# every situation of docs/faults.md that names its tests
+faults: $(DEV_ENV)/ready
+	$(RUN)/pytest tests/test_faults.py \
+		$$(grep -oE '[a-z0-9_/]+\.py::test_[a-z0-9_]+' docs/faults.md | sort -u | sed 's|^|tests/|')
 
 check: $(DEV_ENV)/ready
 	$(RUN)/ruff format --check .
