@@ -377,7 +377,7 @@ def load(
         list[str],
         typer.Argument(
             help="A server, http://HOST:PORT, or a route with parameters. Several are compared.",
-            metavar="URL...",
+            metavar="URL",
         ),
     ],
     data: Annotated[
