@@ -12,7 +12,7 @@ INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/d
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
 QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exit.py \
-	tests/training/test_losses.py tests/load/test_bodies.py tests/server/test_*.py \
+	tests/training/test_losses.py tests/load/test_bodies.py tests/load/test_target.py tests/server/test_*.py \
 	tests/server/engine tests/server/planning tests/server/telemetry tests/server/zoo \
 	tests/server/v1 tests/server/v2 tests/e2e/test_serving.py
 

@@ -5,20 +5,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from string import ascii_uppercase
-from urllib.parse import urlsplit
 
 from load import bodies
 from load.bodies import Traffic
 from load.generator import Client, poisson
 from load.outcomes import HEADINGS, Outcomes, medians, outcomes
+from load.target import ask_once, header, route
 from models.bundle.errors import Interrupted, UserError
 
-ROUTE = "/v1/classify"
 WARM_S, WARM_CONNECTIONS = 1.0, 8
 """Before each run: warms the server up, and takes what the run before left."""
 EVERY_S = 0.5
@@ -59,7 +57,7 @@ def load(
         name: route(url, budget_ms) for name, url in zip(ascii_uppercase, urls, strict=False)
     }
     for name, url in servers.items():
-        ask_once(url, plan)
+        ask_once(url, plan.traffic.bodies[0], plan.headers)
         print(f"{name}: {url}")
     runs: Runs = {(rate, name): [] for rate in rates for name in servers}
     print(f"\n{line('rate', 'server', HEADINGS)}\n{rule()}")
@@ -123,46 +121,6 @@ def conclude(runs: Runs, plot: Path | None) -> None:
             {key: medians(rounds) for key, rounds in done.items()}, plot
         )
         print(f"wrote {plot}")
-
-
-def route(url: str, budget_ms: float | None) -> str:
-    """The URL that requests are sent to: /v1/classify where none is given, with the budget."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UserError(f"{url!r} is not an http:// URL")
-    if parts.path in ("", "/"):
-        parts = parts._replace(path=ROUTE)
-    if budget_ms is not None:
-        budget = f"latency_budget_ms={budget_ms:g}"
-        parts = parts._replace(query=f"{parts.query}&{budget}" if parts.query else budget)
-    return parts.geturl()
-
-
-def header(text: str) -> tuple[str, str]:
-    """The name and value of NAME: VALUE."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise UserError(f"{text!r} is not a header, NAME: VALUE")
-    return name.strip(), value.strip()
-
-
-def ask_once(url: str, plan: Plan) -> None:
-    """Raises UserError where the server does not answer the first body."""
-    parts, body = urlsplit(url), plan.traffic.bodies[0]
-    headers = dict(plan.headers)
-    connection = HTTPConnection(parts.netloc, timeout=30)
-    try:
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        headers["Content-Type"] = body.kind
-        connection.request("POST", target, body.content, headers)
-        response = connection.getresponse()
-        said = response.read().decode(errors="replace")
-    except (OSError, HTTPException) as error:
-        raise UserError(f"{url} does not answer: {error}") from error
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise UserError(f"{url} answers {response.status}: {said}")
 
 
 def progress(rate: float, seconds: float) -> Callable[[float, int], None]:

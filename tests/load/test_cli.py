@@ -14,8 +14,6 @@ import pytest
 
 from benchmarks.loading import encode
 from benchmarks.process import ROOT, free_port
-from load.cli import route
-from models.bundle.errors import UserError
 from tests.conftest import Serve
 from training.data import load_images
 
@@ -111,11 +109,3 @@ def test_mistakes_get_one_sentence(url: str, digits: Path) -> None:
     assert "answers 404" in said
     assert "does not answer" in load(f"http://127.0.0.1:{free_port()}", *options, code=1)
     assert load("127.0.0.1:8000", *options, code=1).endswith("is not an http:// URL\n")
-
-
-def test_the_route_takes_the_budget() -> None:
-    assert route("http://a:1", None) == "http://a:1/v1/classify"
-    assert route("http://a:1/?model=x", 25) == "http://a:1/v1/classify?model=x&latency_budget_ms=25"
-    assert route("http://a/other", 2.5) == "http://a/other?latency_budget_ms=2.5"
-    with pytest.raises(UserError, match="is not an http:// URL"):
-        route("https://a", None)
