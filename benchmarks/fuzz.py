@@ -207,7 +207,7 @@ def fuzz_tensors(manifest: Manifest, num_cases: int) -> Counter[str]:
         else:
             if isinstance(asked.rows, Arrays):
                 ((rows, *rest),) = (array.shape for array in asked.rows.arrays)
-                assert 1 <= rows <= LIMITS.max_images
+                assert 1 <= rows <= LIMITS.limits.max_images
                 assert rest == shape
                 assert asked.rows.arrays[0].dtype == np.uint8
             ends["understood"] += 1
@@ -223,7 +223,7 @@ def damaged_requests(draw: st.DrawFn, shape: list[int]) -> Sent:
 
     The length of the JSON is announced as it is after the damage, most of the time.
     """
-    rows = draw(st.integers(1, LIMITS.max_images))
+    rows = draw(st.integers(1, LIMITS.limits.max_images))
     pixels = bytes(draw(st.binary(min_size=1, max_size=8))) * (rows * prod(shape))
     content = pixels[: rows * prod(shape)]
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": [rows, *shape]}

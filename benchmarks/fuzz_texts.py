@@ -68,7 +68,7 @@ def fuzz_texts(served: list[ServedModel], num_cases: int) -> Counter[str]:
         except (BadBody, BadParameter, BodyTooLarge, TextTooLong, UnsupportedMedia) as error:
             ends[type(error).__name__] += 1
             return
-        assert 1 <= len(rows) <= LIMITS.max_images
+        assert 1 <= len(rows) <= LIMITS.limits.max_images
         for row in rows:
             for array, tensor in zip(row.arrays, model.runner.inputs, strict=True):
                 sizes = [row.length if size == LENGTH else size for size in tensor.shape[1:]]
@@ -87,7 +87,7 @@ def rows_of(model: ServedModel, body: bytes, protocol: str) -> Sequence[Given]:
     if protocol == "text":
         contents = Contents("text", [text_of(body, "text")], media_type="text/plain")
     elif protocol == "json":
-        contents, _ = contents_of(body, LIMITS.max_images)
+        contents, _ = contents_of(body, LIMITS.limits.max_images)
     else:
         length = None if protocol == "v2" else str(body.find(END) + len(END))
         asked = decode(body, "", length, model.manifest, LIMITS)

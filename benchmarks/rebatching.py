@@ -168,7 +168,7 @@ def main(
 ) -> None:
     """Prints a Markdown table: medians over the rounds, and the smallest and largest."""
     settings = load_settings()
-    model, lanes = serve_bundle(path.resolve(), settings), settings.workers
+    model, lanes = serve_bundle(path.resolve(), settings), settings.cores.workers
     images = open_images(data, "test").take(np.arange(1000)).images.numpy()
     arms = {
         "earliest due first": Arm(re_forming, model, images, point),

@@ -21,7 +21,9 @@ class EngineReplica:
         settings, metrics = load_settings(), Metrics()
         self._catalog = load_catalog(settings, metrics)
         self._engine = local_engine(settings, metrics)
-        metrics.watch(self._engine.queue_depth, self._engine.in_flight, settings.max_in_flight)
+        metrics.watch(
+            self._engine.queue_depth, self._engine.in_flight, settings.limits.max_in_flight
+        )
         Exporter(metrics.registry).report()
 
     async def answer(self, work: Work) -> list[Result]:

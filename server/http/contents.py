@@ -51,11 +51,11 @@ def encoded(
     if contents.kind != takes.kind:
         refuse(contents, model.manifest.name, takes)
     if isinstance(takes, Input):
-        return Images(contents.values, takes, settings.max_image_pixels, pace, by)
+        return Images(contents.values, takes, settings.limits.max_image_pixels, pace, by)
     if isinstance(takes, TensorInput):
         return Rows(contents.values, takes.tensors)
     assert model.reader is not None
-    limit = settings.max_text_characters
+    limit = settings.limits.max_text_characters
     return Texts(contents.values, names_of(contents), model.reader, limit)
 
 

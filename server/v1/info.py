@@ -57,7 +57,9 @@ async def calibration(
 def model_info(service: Service, name: str) -> ModelInfo:
     """The versions of one model, highest first."""
     versions, settings = service.repository.catalog.versions(name), service.settings
-    infos = [version_info(model, settings.max_text_characters) for model in reversed(versions)]
+    infos = [
+        version_info(model, settings.limits.max_text_characters) for model in reversed(versions)
+    ]
     return ModelInfo(name=name, versions=infos)
 
 

@@ -42,7 +42,7 @@ async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
         check_charset(given)
         text = text_of(await exchange.body(), "text")
         return Contents("text", [text], media_type=media_type), query
-    max_rows = exchange.service.settings.max_images
+    max_rows = exchange.service.settings.limits.max_images
     if media_type == "application/json":
         contents, fields = await read_json(exchange, max_rows)
     elif media_type == "multipart/form-data":
@@ -135,7 +135,7 @@ async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], d
         max_fields=MAX_FIELDS,
     )
     # in memory: the body's cap bounds it
-    parser.spool_max_size = exchange.service.settings.max_body_bytes
+    parser.spool_max_size = exchange.service.settings.limits.max_body_bytes
     try:
         form = await parser.parse()
     except MultiPartException as error:

@@ -94,8 +94,8 @@ def decode(
     body: bytes, encoding: str, header_length: str | None, manifest: Manifest, settings: Settings
 ) -> Inference:
     """The request that a body holds; raises BadBody, BadParameter and what inflating raises."""
-    content = inflate(body, encoding, settings.max_body_bytes)
-    return read_inference(content, header_length, manifest, settings.max_images)
+    content = inflate(body, encoding, settings.limits.max_body_bytes)
+    return read_inference(content, header_length, manifest, settings.limits.max_images)
 
 
 def reply_of(asked: Inference, served: Served) -> Reply:

@@ -72,7 +72,7 @@ async def config(request: Request) -> ModelConfig:
         name=said.name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
-        max_batch_size=service_of(request).settings.max_images,
+        max_batch_size=service_of(request).settings.limits.max_images,
         input=[config_tensor(tensor) for tensor in said.inputs],
         output=[config_tensor(tensor) for tensor in said.outputs],
     )

@@ -50,7 +50,7 @@ def serve_bundle(
     try:
         reader = TextReader(bundle.tokenizer, takes) if isinstance(takes, TextInput) else None
         runner = SegmentRunner(
-            manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
+            manifest.segments, manifest.exit_heads, bundle.graphs, settings.cores.execution_provider
         )
         profile = measured(bundle, runner, settings, meter, check_open)
     except Draining:

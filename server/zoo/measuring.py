@@ -30,20 +30,20 @@ def measured(
 ) -> CostProfile:
     """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
     lengths = bundle.manifest.input.length_buckets
-    path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
+    path = settings.models.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
     else:
         for length in lengths or (0,):  # so that no request is the first
-            warmed_up(runner, profile.batch_sizes[:1], settings.profile_s, length)
+            warmed_up(runner, profile.batch_sizes[:1], settings.models.profile_s, length)
         return profile
-    watts = settings.watts_per_core
+    watts = settings.cores.watts_per_core
     profile = measure(
         runner,
         lengths=lengths,
-        max_s=settings.profile_s,
+        max_s=settings.models.profile_s,
         watts=watts,
         meter=meter,
         progress=progress,
@@ -62,9 +62,9 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
         manifest.model_dump_json(),
         hardware(),
         ort.__version__,
-        settings.execution_provider,
-        settings.watts_per_core,
-        settings.profile_s,
+        settings.cores.execution_provider,
+        settings.cores.watts_per_core,
+        settings.models.profile_s,
         meter is not None,
     )
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
