@@ -5,19 +5,17 @@ import os
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from server.settings import Settings
+from server.settings import load_settings
 
 EDITS = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6
 )
-LIMITS = Settings.model_validate(
-    {
-        "max_body_bytes": 100_000,
-        "max_images": 2,
-        "max_text_characters": 5_000,
-        "profile_s": 0.1,
-        "cache": os.devnull,
-    }
+LIMITS = load_settings(
+    max_body_bytes=100_000,
+    max_images=2,
+    max_text_characters=5_000,
+    profile_s=0.1,
+    cache=os.devnull,
 )
 CHUNK = 5_000
 """Cases after which hypothesis, which remembers them all, starts anew."""
