@@ -347,8 +347,18 @@ def test_triton_is_told_what_models_take(triton_client: triton.InferenceServerCl
         ("digits", [("images", "BYTES", [1], 5)], b"\1\0\0\0a", "not a PNG"),
         ("row", [("x", "FP32", [1, 3], [1.0, 2.0])], b"", "2 elements; shape [1, 3] has 3"),
         ("row", [("x", "FP32", [1, 3], [1, 2, 10**400])], b"", "inputs.0.data"),
-        ("row", [("x", "FP32", [1, 3], 12)], np.float32([1, np.nan, 3]).tobytes(), "inputs.0: has"),
-        ("row", [("x", "FP32", [1, 3], 12)], np.float32([1, np.inf, 3]).tobytes(), "not finite"),
+        (
+            "row",
+            [("x", "FP32", [1, 3], 12)],
+            np.array([1, np.nan, 3], "<f4").tobytes(),
+            "inputs.0: has",
+        ),
+        (
+            "row",
+            [("x", "FP32", [1, 3], 12)],
+            np.array([1, np.inf, 3], "<f4").tobytes(),
+            "not finite",
+        ),
         ("row", [("x", "FP32", [1, 3], 8)], bytes(8), "8 bytes of data"),
         ("numbers", [("numbers", "FP32", [1, 3], [1, 2, 3])], b"", "there must be these 2"),
         (
