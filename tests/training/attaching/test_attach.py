@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import load_bundle
 from models.bundle.confidence import Floats, calibrated_probabilities
+from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
 from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, residual
 from training.attaching.attach import attach
@@ -142,7 +143,7 @@ def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_in_a_sentence(
     changes: dict[str, object], complaint: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(AttachError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         attach(order(residual(tmp_path / "net.onnx"), tmp_path, **changes))
     assert not (tmp_path / "zoo").exists()
 
