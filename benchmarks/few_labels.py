@@ -32,8 +32,8 @@ from training.attaching.trial import runner_of
 from training.data.rows import Labels
 from training.losses import UNLABELLED
 from training.measures import top_k_accuracy
+from training.origin import git_commit
 from training.report import table
-from training.run import git_commit
 
 PER_CLASS = (5, 10, 20, None)
 """Photos of each class that have labels; None is all of them."""

@@ -20,7 +20,7 @@ DEFAULT_DEADLINE_S = 1.0
 PATIENCE = 20.0
 """The same in multiples of the whole cost of a request's rows, for slow networks."""
 NUM_BEHIND = 50
-"""How many of the jobs that a newcomer would go before are asked whether they can wait."""
+"""Of how many jobs that a newcomer would go before it is asked whether they can wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,8 +93,9 @@ class Admission:
         due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s())
         needed_s = own_s + DELIVERY_S + costs.idle_s(num_rows, self.scheduler.num_lanes)
         budget_s = demand.budget.latency_s
-        if budget_s is not None and budget_s >= needed_s:
-            due_s = min(budget_s, due_s)
+        if budget_s is None or budget_s >= needed_s:
+            due_s = min(budget_s or inf, due_s)
+            pace.asked(due_s)
         due = demand.arrival + due_s - kept_s
         return Slots(demand, num_rows, demand.deadline - kept_s, due)
 
@@ -121,13 +122,13 @@ class Admission:
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
         own_s = slots.num_rows * self._first_s(model)
         if start + max(model.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
-            scheduler.lack(own_s)
+            scheduler.debt.lack(own_s, now)
             raise Overloaded("the first answer would come too late")
         end = start + own_s
         for due, seconds in scheduler.first_after(slots.due, NUM_BEHIND):
             end += seconds
             if end - own_s <= due < end:
-                scheduler.lack(own_s)
+                scheduler.debt.lack(own_s, now)
                 raise Overloaded("the first answer of another would come too late")
 
     def _first_s(self, model: ServedModel) -> float:

@@ -1,4 +1,4 @@
-"""Who is admitted and who is refused, at given times.
+"""Requests that are admitted and requests that are refused, at given times.
 
 A first answer takes 10 ms alone, and 4 ms a row in batches of four, with a margin of a tenth.
 A response takes 1 ms.
@@ -64,6 +64,15 @@ def test_a_newcomer_is_refused_for_the_sake_of_those_before_it(model: ServedMode
     with pytest.raises(Overloaded, match=OTHERS_TOO_LATE):
         desk.admit(*(job(model, 0.05) for _ in range(6)))
     desk.admit(*(job(model, 0.5) for _ in range(6)))
+
+
+def test_the_last_of_a_long_queue_is_asked_too(model: ServedModel) -> None:
+    """80 rows take 352 ms, and the last is due after 354."""
+    desk = Desk()
+    desk.admit(*(job(model, 0.355) for _ in range(80)))
+    with pytest.raises(Overloaded, match=OTHERS_TOO_LATE):
+        desk.admit(job(model, 0.03))
+    desk.admit(job(model, 0.365))
 
 
 def test_rows_that_are_being_decoded_count(model: ServedModel) -> None:
