@@ -162,7 +162,7 @@ def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool 
     bundle = load_bundle(path)
     manifest = bundle.manifest
     rows = open_rows(data, "test", manifest.labels)
-    source = ImageSource(rows, manifest.input, "skip" if skip_undecodable else "refuse")
+    source = ImageSource(rows, manifest.image_input, "skip" if skip_undecodable else "refuse")
     graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
     tested = np.arange(len(rows.labels))
     logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")
