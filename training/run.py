@@ -16,12 +16,13 @@ from models.bundle.errors import UserError
 from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
-from training.augment import normalised
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
-from training.data import DataError, LabelledImages
+from training.data import DataError
+from training.data.sources import Inputs, LabelledRows
 from training.distributed import World
 from training.feed import HELD_BYTES, Part, feed_of
+from training.fronts import front_of
 from training.losses import (
     annealed,
     distillation_loss,
@@ -64,24 +65,24 @@ class Run:
             )
         is_new = not (directory / LAST).exists()
         self.data = open_data(config, directory, is_new=is_new)
-        self.splits, self.image_shape = self.data.splits, self.data.image_shape
+        self.splits = self.data.splits
         self.feed = feed_of(self.data, config, world, log)
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"{self.feed.num_labelled} training images do not fill one batch of "
+                f"{self.feed.num_labelled} training rows do not fill one batch of "
                 f"{config.batch_size}"
             )
         self.selection = self.held_selection()
         torch.manual_seed(config.seed)
         device = world.device
-        net = build(config.net, self.image_shape, len(self.data.train.names)).to(device)
+        net = build(config.net, self.data.train.shape, len(self.data.train.names)).to(device)
         if config.start_from is not None:
             net.load_state_dict(earlier_weights(Path(config.start_from), config.net, self.data))
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.freeze == "backbone":
             self.net.segments.requires_grad_(requires_grad=False)
         self.replica = world.wrap(self.net)
-        self.forward: Callable[[Tensor], list[Tensor]] = self.replica
+        self.forward: Callable[..., list[Tensor]] = self.replica
         if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self.forward = torch.compile(self.replica, mode=mode)
@@ -91,6 +92,7 @@ class Run:
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
         self.mean, self.std = self.feed.mean.to(device), self.feed.std.to(device)
+        self.front = front_of(self.data.train.target, self.mean, self.std)
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
         )
@@ -140,6 +142,7 @@ class Run:
             random_state=checkpoint.random_state(),
             labels=list(self.data.train.names),
             input=self.data.train.target,
+            tokenizer=self.data.tokenizer,
             mean=self.mean.tolist(),
             std=self.std.tolist(),
             git_commit=self.git_commit,
@@ -186,7 +189,7 @@ class Run:
         Where images are mixed, so are the losses of their own labels and of their partners'.
         """
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
-            logits = [z.float() for z in self.forward(part.images)]
+            logits = [z.float() for z in self.forward(*part.inputs)]
         loss, own = self.loss(logits, part.labels), part.own_share
         if own is not None:
             loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels)
@@ -214,7 +217,7 @@ class Run:
         """
         self.set_training()
         if self.step == 0:
-            self.order = draw_order(self.feed.num_labelled, self.feed.num_unlabelled)
+            self.order = self.feed.order()
             self.loss_sum.zero_()
             self.num_correct.zero_()
         saved_at = monotonic()
@@ -273,31 +276,31 @@ class Run:
         correct = torch.zeros(self.net.num_exits, dtype=torch.int64)
         num_rows = 0
         with torch.no_grad():
-            for images, labels in self.selection_batches():
+            for inputs, labels in self.selection_batches():
                 num_rows += len(labels)
-                ready = normalised(images.to(device), self.mean, self.std)
+                ready = self.front.prepared([x.to(device) for x in inputs])
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
-                    logits = net(ready)
+                    logits = net(*ready)
                 correct += torch.stack([(z.argmax(1).cpu() == labels).sum() for z in logits])
         return (correct / num_rows).tolist()
 
-    def held_selection(self) -> LabelledImages | None:
+    def held_selection(self) -> LabelledRows | None:
         """The selection rows decoded, if they fit in memory."""
         rows = self.splits.selection
         if len(rows) * self.data.train.row_bytes > HELD_BYTES:
             return None
         return self.data.train.take(rows)
 
-    def selection_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """uint8 images and labels of the selection rows."""
+    def selection_batches(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """The selection rows as segment 1 takes them, and their labels."""
         if self.selection is not None:
             for start in range(0, len(self.selection), SELECTION_BATCH):
                 rows = slice(start, start + SELECTION_BATCH)
-                yield self.selection.images[rows], self.selection.labels[rows]
+                yield [x[rows] for x in self.selection.inputs], self.selection.labels[rows]
             return
         source = self.data.train
-        for index, images in source.batches(self.splits.selection, SELECTION_BATCH):
-            yield images, source.labels[torch.from_numpy(index)]
+        for index, inputs in source.inputs_of(self.splits.selection):
+            yield inputs, source.labels[torch.from_numpy(index)]
 
     def finish_epoch(self) -> dict[str, float]:
         """Counts the epoch, judges it if its turn has come, and saves; returns what to record.
@@ -357,21 +360,6 @@ def averaged(net: MultiExitNet, decay: float) -> AveragedModel:
     """An exponential moving average of the weights and of the normalisation statistics."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-
-
-def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
-    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
-
-    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
-    none is left, and then again.
-    """
-    labelled = torch.randperm(num_labelled)
-    if num_unlabelled == 0:
-        return labelled
-    rounds = -(-num_labelled // num_unlabelled)
-    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
-    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
-    return torch.stack(pairs, dim=1).flatten()
 
 
 def by_exit(split: str, accuracy: list[float]) -> dict[str, float]:

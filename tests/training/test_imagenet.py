@@ -52,7 +52,7 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
     assert config.crop_share == 224 / 256
     best = checkpoint.load(loop.train(config, tmp_path / "run", lambda _: None))
     assert best.labels == list(CLASSES)
-    assert best.image_shape == [32, 32, 3]
+    assert best.shape == [32, 32, 3]
     assert (best.input.resize, best.input.short_side) == ("crop", 37)
     assert best.best_score > 0.6  # a third by chance; colours are easy
     labels = load_images(str(folder), "train", 8).labels

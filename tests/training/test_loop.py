@@ -20,10 +20,10 @@ from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.data import DataError, load_images, split_rows
 from training.distributed import World
-from training.feed import Held
+from training.feed import Held, draw_order
 from training.loop import train
 from training.losses import UNLABELLED, annealed, exit_wise_loss
-from training.run import BEST, LAST, Diverged, Run, Stopped, draw_order
+from training.run import BEST, LAST, Diverged, Run, Stopped
 from training.run_data import SPLITS
 
 CONFIG = TrainConfig(
@@ -232,7 +232,7 @@ def test_selection_accuracy_is_of_the_selection_split(tmp_path: Path) -> None:
     run.train_epoch()
     found = run.selection_accuracy()
     assert run.selection is not None
-    images = normalised(run.selection.images, run.mean, run.std)
+    images = normalised(run.selection.inputs[0], run.mean, run.std)
     with torch.no_grad():
         logits = run.net.eval()(images)
     labels = run.selection.labels
@@ -254,7 +254,7 @@ def test_an_epoch_visits_rows_once_and_drops_the_incomplete_batch(tmp_path: Path
 
 
 def test_a_training_split_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^130 training images do not fill one batch of 131$"):
+    with pytest.raises(DataError, match=r"^130 training rows do not fill one batch of 131$"):
         run_of(tmp_path, batch_size=131)
 
 

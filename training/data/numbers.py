@@ -1,0 +1,72 @@
+"""Rows of numbers: a tensor for each column, or one for all where they are many."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.bundle.manifest import RowTensor, TensorInput
+from training.data.records import Records, Values
+from training.data.rows import Index
+from training.data.sources import Inputs, shape_of
+
+BATCH = 1000
+MAX_NAMED = 32
+"""Columns up to which each is a tensor of its own: a request then names its numbers."""
+ALL = "numbers"
+
+
+@dataclass(frozen=True)
+class LabelledNumbers:
+    """A float32 tensor (rows, numbers) for each part of a row, and int64 labels (rows,)."""
+
+    inputs: Inputs
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class NumberSource:
+    """A split of rows of numbers."""
+
+    rows: Records
+    target: TensorInput
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.rows.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.rows.names
+
+    @property
+    def shape(self) -> list[int]:
+        return shape_of(self.target)
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * sum(self.shape)
+
+    def take(self, index: Index) -> LabelledNumbers:
+        taken = self.rows.take(index)
+        table = torch.from_numpy(taken.table)
+        sizes = [part.shape[0] for part in self.target.tensors]
+        return LabelledNumbers(list(table.split(sizes, dim=1)), torch.from_numpy(taken.labels))
+
+    def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
+        for start in range(0, len(index), BATCH):
+            rows = index[start : start + BATCH]
+            yield rows, self.take(rows).inputs
+
+
+def target_of(values: Values) -> TensorInput:
+    """What a network for these columns takes."""
+    sizes = {name: value[0].size for name, value in values.items()}
+    if len(sizes) > MAX_NAMED:
+        sizes = {ALL: sum(sizes.values())}
+    tensors = (RowTensor(name=n, dtype="float32", shape=(size,)) for n, size in sizes.items())
+    return TensorInput(tensors=tuple(tensors))

@@ -1,0 +1,44 @@
+"""What rows of several lengths cost on average."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from models.bundle.bundle import Bundle
+from models.bundle.manifest import Graph
+from training.data.rows import Index
+from training.data.sources import Source
+from training.data.texts import TextSource
+
+Shares = dict[int, float]
+"""The share of rows in each length bucket; empty where all rows have one size."""
+
+
+def bucket_shares(source: Source, rows: Index) -> Shares:
+    if not isinstance(source, TextSource):
+        return {}
+    buckets, counts = np.unique(source.buckets[rows], return_counts=True)
+    return dict(zip(buckets.tolist(), (counts / len(rows)).tolist(), strict=True))
+
+
+def mean_cost(graphs: Sequence[Graph], shares: Shares) -> list[Graph]:
+    """The same graphs with the MACs that these rows take on average."""
+    if not shares:
+        return list(graphs)
+    return [
+        graph.model_copy(
+            update={"macs": round(sum(s * graph.macs_of(n) for n, s in shares.items()))}
+        )
+        for graph in graphs
+    ]
+
+
+def at_mean_cost(bundle: Bundle, shares: Shares) -> Bundle:
+    """The bundle as an evaluation sees it: with the mean MACs of its rows."""
+    manifest = bundle.manifest
+    changed = {
+        "segments": tuple(mean_cost(manifest.segments, shares)),
+        "exit_heads": tuple(mean_cost(manifest.exit_heads, shares)),
+    }
+    return replace(bundle, manifest=manifest.model_copy(update=changed))
