@@ -27,7 +27,7 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help='"digits", a directory of image folders or parquet files, or a hub name.'
+            help='"digits", image folders, CSV, JSON lines or parquet files, or a hub name.'
         ),
     ],
     net: Annotated[
@@ -36,7 +36,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="paper (300 epochs), paper-imagenet, short (two CPU cores, two hours), digits."
+            help="paper (300 epochs), paper-imagenet, short (two CPU cores, two hours), text, "
+            "numbers, digits."
         ),
     ] = "paper",
     set: Annotated[
@@ -72,10 +73,8 @@ def export(
 
 @app.command()
 def attach(
-    model: Annotated[Path, typer.Argument(help="A trained image classifier as an ONNX file.")],
-    data: Annotated[
-        str, typer.Option(help="Images as for train; labels and a test split are not needed.")
-    ],
+    model: Annotated[Path, typer.Argument(help="A trained classifier as an ONNX file.")],
+    data: Annotated[str, typer.Option(help="Images or texts as for train; images need no labels.")],
     name: Annotated[str, typer.Option(help="The model's name.")],
     version: Annotated[int, typer.Option(help="Its version, a positive integer.", min=1)] = 1,
     zoo: Annotated[Path, typer.Option(help="Where bundles live.")] = Path("models/zoo"),
@@ -106,6 +105,13 @@ def attach(
     std: Annotated[str | None, typer.Option(help="Standard deviation, likewise.")] = None,
     channels_first: Annotated[
         bool | None, typer.Option(help="Where the file does not say.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Of a network for texts; else the tokenizer.json beside its file."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest text, where the data's longest is too long.", min=4)
     ] = None,
     max_disagreement: Annotated[
         float,
@@ -139,6 +145,8 @@ def attach(
         mean=mean,
         std=std,
         channels_first=channels_first,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
         max_disagreement=max_disagreement,
         int8=int8,
         cache=cache,

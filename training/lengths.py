@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
 from models.bundle.manifest import Graph
@@ -16,10 +17,15 @@ Shares = dict[int, float]
 
 
 def bucket_shares(source: Source, rows: Index) -> Shares:
-    if not isinstance(source, TextSource):
+    return shares_of(source.buckets[rows]) if isinstance(source, TextSource) else {}
+
+
+def shares_of(buckets: NDArray[np.int64]) -> Shares:
+    """From the length bucket of every row, 0 where there are none."""
+    if not buckets.any():
         return {}
-    buckets, counts = np.unique(source.buckets[rows], return_counts=True)
-    return dict(zip(buckets.tolist(), (counts / len(rows)).tolist(), strict=True))
+    found, counts = np.unique(buckets, return_counts=True)
+    return dict(zip(found.tolist(), (counts / len(buckets)).tolist(), strict=True))
 
 
 def mean_cost(graphs: Sequence[Graph], shares: Shares) -> list[Graph]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from training.data import DataError
 from training.data.columns import Wanted
 from training.data.folders import FolderRows, sorted_images, split_folder
 from training.data.layout import open_rows
-from training.data.opening import find_records
+from training.data.opening import Found, find_records
 from training.data.rows import Index, Labels, Rows, SplitName
 from training.data.survey import ERRORS, complaint
 from training.data.tables import parquet_files
@@ -137,11 +138,16 @@ def texts_of(source: TextSource) -> Photos:
     )
 
 
-def text_parts(source: str, target: TextInput, tokenizer: str, seed: int) -> Parts:
-    """Opens the texts of a table; the same seed gives the same parts."""
+def open_texts(source: str, seed: int) -> tuple[tuple[str, ...], Callable[[TextInput, str], Parts]]:
+    """The training texts of a table, and how they become parts once a tokenizer is known."""
     found = find_records(source, Wanted())
     if found is None or found.train.values is not None:
         raise AttachError(f"{source} has no texts: it must be a table with a column of them")
+    return found.train.texts, partial(text_parts, source, found, seed)
+
+
+def text_parts(source: str, found: Found, seed: int, target: TextInput, tokenizer: str) -> Parts:
+    """A validation split calibrates, or else a part of the training rows."""
     train, test = (
         texts_of(TextSource(rows, target, tokenizer)) for rows in (found.train, found.test)
     )
