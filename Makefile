@@ -31,6 +31,7 @@ fuzz: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000
 	$(RUN)/python -m benchmarks.fuzz images --cases 100000
 	$(RUN)/python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/3 --cases 100000
+	$(RUN)/python -m benchmarks.fuzz texts --cases 100000
 
 soak: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.soak models/zoo --requests 200000

@@ -101,7 +101,7 @@ def write_tensor_bundle(zoo: Path, name: str = "numbers", version: int = 1) -> P
     takes = TensorInput(
         tensors=(
             RowTensor(name="numbers", dtype="float32", shape=(len(LABELS),)),
-            RowTensor(name="colour", dtype="int64", shape=(1,)),
+            RowTensor(name="colour", dtype="int64", shape=(1,), span=(0, len(LABELS) - 1)),
         )
     )
     votes = np.eye(len(LABELS), dtype=np.float32)

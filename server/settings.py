@@ -116,14 +116,18 @@ class Settings(BaseSettings):
         CPU, description="onnxruntime execution provider that runs segments"
     )
     max_in_flight: PositiveInt = Field(
-        256, description="images admitted at once; more are refused with 503"
+        256,
+        description="rows (images, texts, numbers) admitted at once; more are refused with 503",
     )
-    max_images: PositiveInt = Field(64, description="images in one request")
+    max_images: PositiveInt = Field(
+        64, description="rows in one request: images, texts or rows of numbers"
+    )
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
     max_held_bytes: PositiveInt = Field(
         128 * 2**20, description="bytes of all bodies held at once; more are refused with 503"
     )
     max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
+    max_text_characters: PositiveInt = Field(20_000, description="characters in one text")
     max_requests: PositiveInt = Field(
         512, description="POST requests in progress at once; more are refused with 503"
     )

@@ -25,13 +25,13 @@ class EngineReplica:
         Exporter(metrics.registry).report()
 
     async def answer(self, work: Work) -> list[Result]:
-        """What becomes of each image; raises what the engine raises. Times count from here."""
+        """What becomes of each row; raises what the engine raises. Times count from here."""
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
-        demand, results = Demand(model, work.policy, work.budget, now), Results(len(work.images))
+        demand, results = Demand(model, work.policy, work.budget, now), Results(len(work.rows))
         jobs = [
-            Job(demand, image, partial(results.settle, number))
-            for number, image in enumerate(work.images)
+            Job(demand, row, partial(results.settle, number))
+            for number, row in enumerate(work.rows)
         ]
         slots = self._engine.admit(demand, len(jobs), strict=work.strict)
         self._engine.submit(slots, jobs)

@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.bundle.policy import Policy
-from server.engine.job import Budget, Job, Outcome
+from server.engine.job import Budget, Given, Job, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The images of one request, and what is left of its latency budget."""
+    """The rows of one request, and what is left of its latency budget."""
 
     model: str
     version: int
     policy: Policy
     budget: Budget
-    images: list[NDArray[np.uint8]]
+    rows: list[Given]
     strict: bool
 
 
@@ -29,8 +26,8 @@ def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
         latency_s -= now - demand.arrival
     budget = replace(demand.budget, latency_s=latency_s)
     manifest = demand.model.manifest
-    images = [job.image for job in jobs]
-    return Work(manifest.name, manifest.version, demand.policy, budget, images, strict)
+    rows = [job.given for job in jobs]
+    return Work(manifest.name, manifest.version, demand.policy, budget, rows, strict)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

@@ -31,6 +31,8 @@ from pydantic import (
     model_validator,
 )
 
+from models.bundle.errors import UserError
+
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
 
@@ -166,11 +168,25 @@ class TextInput(Record):
 
 
 class RowTensor(Record):
-    """One named part of a row; `shape` is without the batch."""
+    """One named part of a row; `shape` is without the batch.
+
+    `span` is the smallest and the largest value that an integer may have. It is needed where the
+    graph looks something up by it: a value beyond would fail for all rows of its batch.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     dtype: DType
     shape: tuple[PositiveInt, ...]
+    span: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _span_is_sound(self) -> Self:
+        if self.span is not None:
+            if "int" not in self.dtype:
+                raise ValueError(f"{self.dtype} has no span")
+            if self.span[0] > self.span[1]:
+                raise ValueError("span must rise")
+        return self
 
 
 class TensorInput(Record):
@@ -230,6 +246,13 @@ class Manifest(Record):
     @property
     def num_exits(self) -> int:
         return len(self.segments)
+
+    @property
+    def image_input(self) -> Input:
+        """The input of a model of images; raises UserError for another."""
+        if isinstance(self.input, Input):
+            return self.input
+        raise UserError(f"{self.name} takes {self.input.kind}, not images")
 
     @model_validator(mode="after")
     def _graphs_chain(self) -> Self:

@@ -56,12 +56,15 @@ class TextReader:
         """The tokens of each text; raises what `tokenizers` raises, and ValueError for no token."""
         return [self._tokens(encoding) for encoding in self._tokenizer.encode_batch_fast(texts)]
 
+    def length_of(self, num_tokens: int) -> int:
+        """The smallest length bucket that holds so many, or the largest."""
+        return self._buckets[min(bisect_left(self._buckets, num_tokens), len(self._buckets) - 1)]
+
     def _tokens(self, encoding: Encoding) -> Tokens:
         ids = encoding.ids
         if not ids:
             raise ValueError("the text has no token")
-        length = self._buckets[bisect_left(self._buckets, len(ids))]
-        return Tokens(ids, encoding.type_ids, length, bool(encoding.overflowing))
+        return Tokens(ids, encoding.type_ids, self.length_of(len(ids)), bool(encoding.overflowing))
 
     def arrays(self, texts: Sequence[Tokens], length: int) -> Arrays:
         """Segment 1's inputs for a batch of texts, each (texts, length), padded."""

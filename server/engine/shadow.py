@@ -34,7 +34,7 @@ class Shadows:
             return None
         to_the_end = Policy((None,) * num_exits, min_exit=num_exits, max_exit=num_exits)
         demand = Demand(job.model, to_the_end, Budget(), now, is_background=True)
-        shadow = Job(demand, job.image, partial(self._compare, job.model, job.answers[-1]))
+        shadow = Job(demand, job.given, partial(self._compare, job.model, job.answers[-1]))
         # a copy of its row: the whole batch is not to be kept
         features = [array.copy() for array in gather([job.features])]
         shadow.exit, shadow.features, shadow.is_counted = job.exit, Row(features, 0), False

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.bundle.image import FORMATS, fit_image
 from models.bundle.manifest import Input
+from server.engine.job import Given
 from server.errors import BadImage, ImageTooLarge
 
 Image.init()  # or the first images, and the first that are none, would wait for every plugin
@@ -39,12 +40,13 @@ class Images:
     contents: Sequence[bytes]
     target: Input
     max_pixels: int
+    length = 0
 
     @property
     def num_rows(self) -> int:
         return len(self.contents)
 
-    def decode_here(self) -> list[NDArray[np.uint8]] | None:
+    def decode_here(self) -> list[Given] | None:
         """The images where they are small, or None: a thread is to decode what takes longer."""
         if sum(map(len, self.contents)) > SMALL_BYTES:
             return None
@@ -52,12 +54,12 @@ class Images:
             return replace(self, max_pixels=min(SMALL_PIXELS, self.max_pixels)).decode()
         return None
 
-    def decode(self) -> list[NDArray[np.uint8]]:
+    def decode(self) -> list[Given]:
         """Every image; an error names the image where there are several."""
-        images = []
+        images: list[Given] = []
         for index, content in enumerate(self.contents):
             try:
-                images.append(decode_image(content, self.target, self.max_pixels))
+                images.append(Given.of(decode_image(content, self.target, self.max_pixels)))
             except (BadImage, ImageTooLarge) as error:
                 if len(self.contents) > 1:
                     error.field = f"images.{index}"

@@ -1,11 +1,17 @@
 """Examples of the OpenAPI document: requests that any image model answers, and answers."""
 
+from math import prod
 from typing import Any
+
+import numpy as np
+
+from models.bundle.manifest import AnyInput, Input, RowTensor, TextInput
 
 PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNk"
     "EIAAJgGKGACOGAQAwSeVywAAAABJRU5ErkJggg=="
 )
+EXAMPLE_VALUES = 1000
 REQUESTS: dict[str, Any] = {
     "budget": {
         "summary": "One image, to be answered in 20 ms",
@@ -18,6 +24,22 @@ REQUESTS: dict[str, Any] = {
     "trace": {
         "summary": "What every exit says, to the last",
         "value": {"images": [PICTURE], "threshold": 1, "trace": True},
+    },
+}
+TEXT_REQUESTS: dict[str, Any] = {
+    "texts": {
+        "summary": "Two texts, to be answered in 20 ms each",
+        "value": {"texts": ["what is my balance", "play a song"], "latency_budget_ms": 20},
+    },
+}
+ROW_REQUESTS: dict[str, Any] = {
+    "row": {
+        "summary": "A row for a model of one tensor",
+        "value": {"rows": [[5.1, 3.5, 1.4, 0.2]], "top_k": 3},
+    },
+    "named": {
+        "summary": "A row for a model of two tensors",
+        "value": {"rows": [{"numbers": [5.1, 3.5, 1.4], "colour": 2}]},
     },
 }
 CLASSIFICATION: dict[str, Any] = {
@@ -50,3 +72,25 @@ EXIT: dict[str, Any] = {
     "num_exits": 7,
     "at_ms": 2.114,
 }
+
+
+def example_of(takes: AnyInput) -> dict[str, Any] | None:
+    """The body of a JSON request that a model with this input answers.
+
+    None where a row has more numbers than a person wants to read.
+    """
+    if isinstance(takes, Input):
+        return {"images": [PICTURE]}
+    if isinstance(takes, TextInput):
+        return {"texts": [takes.example]}
+    if sum(prod(tensor.shape) for tensor in takes.tensors) > EXAMPLE_VALUES:
+        return None
+    if len(takes.tensors) == 1:
+        return {"rows": [least(takes.tensors[0])]}
+    return {"rows": [{tensor.name: least(tensor) for tensor in takes.tensors}]}
+
+
+def least(tensor: RowTensor) -> Any:  # noqa: ANN401
+    """A value of the tensor's shape, as JSON has it: 0, or the smallest that is allowed."""
+    value = 0 if tensor.span is None else tensor.span[0]
+    return np.full(tensor.shape, value, tensor.dtype).tolist()

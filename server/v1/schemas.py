@@ -1,11 +1,12 @@
 """What a classification request may say and what its answer holds."""
 
 from base64 import b64decode
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
 from models.bundle.policy import StopReason
+from server.http.contents import Kind
 from server.parameters import InferenceParameters
 
 
@@ -28,10 +29,37 @@ class Parameters(InferenceParameters):
     trace: bool = Field(False, description="add what each exit said, and when")
 
 
-class JsonBody(Parameters):
+class ImagesBody(Parameters):
     """A JSON request: base64 images, and any parameter."""
 
     images: list[Base64] = Field(min_length=1)
+
+
+class TextsBody(Parameters):
+    """A JSON request: texts, and any parameter."""
+
+    texts: list[str] = Field(min_length=1)
+
+
+ROW_SCHEMA: dict[str, Any] = {"type": ["object", "array", "number", "boolean"]}
+
+
+class RowsBody(Parameters):
+    """A JSON request: rows of numbers, and any parameter.
+
+    A row is an object with a value for each of the model's tensors; where the model has one tensor,
+    a row may be its value alone. A value is a number or nested lists of numbers.
+    """
+
+    rows: list[Any] = Field(min_length=1, json_schema_extra={"items": ROW_SCHEMA})
+
+
+BODIES: dict[str, tuple[Kind, type[Parameters]]] = {
+    "images": ("image", ImagesBody),
+    "texts": ("text", TextsBody),
+    "rows": ("tensor", RowsBody),
+}
+"""The field with the rows, what they are, and the whole body."""
 
 
 class Labelled(BaseModel):
@@ -49,7 +77,7 @@ class BudgetReport(BaseModel):
 
 
 class CostReport(BaseModel):
-    """What one image took; `total_ms` runs from the request's arrival."""
+    """What one row took; `total_ms` runs from the request's arrival."""
 
     total_ms: float
     queue_ms: float
@@ -69,7 +97,7 @@ class TraceEntry(BaseModel):
 
 
 class Classification(BaseModel):
-    """The answer for one image."""
+    """The answer for one image, text or row; of a text, whether it was too long and was cut."""
 
     model: str
     version: int
@@ -82,19 +110,25 @@ class Classification(BaseModel):
     stop_reason: StopReason
     budget: BudgetReport
     cost: CostReport
+    truncated: bool | None = Field(None, exclude_if=lambda is_cut: is_cut is None)
     trace: list[TraceEntry] | None = Field(None, exclude_if=lambda entries: entries is None)
 
 
 class Classifications(BaseModel):
-    """The answers for several images, in their order."""
+    """The answers for several rows, in their order."""
 
     results: list[Classification]
 
 
 class ExitEvent(BaseModel):
-    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+    """What one exit says of one row, `at_ms` after the request's arrival.
 
-    image: int
+    The row is numbered from 0 as `image`, `text` or `row`, by what the model takes.
+    """
+
+    image: int | None = None
+    text: int | None = None
+    row: int | None = None
     label: str
     index: int
     confidence: float
@@ -133,18 +167,54 @@ class OperatingPointInfo(BaseModel):
     certificate: CertificateInfo | None
 
 
-class InputInfo(BaseModel):
-    """What the model takes; other image sizes are resized."""
+class ImageInfo(BaseModel):
+    """Images; other sizes are resized."""
 
-    kind: str
+    kind: Literal["image"]
     height: int
     width: int
     channels: int
 
 
+class TextInfo(BaseModel):
+    """Texts. A text of more than `max_tokens` is cut there, one of more characters is refused.
+
+    A text costs as much as the smallest length, in tokens, that holds it.
+    """
+
+    kind: Literal["text"]
+    lengths: tuple[int, ...]
+    max_tokens: int
+    max_characters: int
+
+
+class TensorPart(BaseModel):
+    """One tensor of a row; `span` is the smallest and the largest of its integers."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    span: tuple[int, int] | None
+
+
+class TensorInfo(BaseModel):
+    """Rows of numbers, of one tensor or several."""
+
+    kind: Literal["tensor"]
+    tensors: list[TensorPart]
+
+
+class RequestExample(BaseModel):
+    """A request that the model answers: a POST of `body` as JSON."""
+
+    path: str
+    body: dict[str, Any]
+
+
 class VersionInfo(BaseModel):
     version: int
-    input: InputInfo
+    input: ImageInfo | TextInfo | TensorInfo = Field(discriminator="kind")
+    example: RequestExample | None
     labels: tuple[str, ...]
     exits: list[ExitInfo]
     operating_points: dict[str, OperatingPointInfo]

@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from models.bundle.manifest import Manifest, version_of
 from server.engine.model import ServedModel
 from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
+from server.http.contents import Contents, encoded
 from server.http.edge import HotRoute
 from server.http.exchange import Exchange, Reply, own_path
 from server.http.wording import is_met, milli, server_timing
@@ -25,22 +24,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 PREFIX, SUFFIX = "/v2/models/", "/infer"
 SMALL_BYTES = 65_536
 """A body that is read on the event loop, where it is binary: its tensors are only looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """The rows of a request, which are decoded already."""
-
-    images: NDArray[np.uint8]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.images)
-
-    def decode_here(self) -> list[NDArray[np.uint8]]:
-        return list(self.images)
-
-    decode = decode_here
 
 
 def route_of(method: str, path: str) -> HotRoute | None:
@@ -63,7 +46,10 @@ async def infer(exchange: Exchange) -> ASGIApp:
     service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
-    served = await service.classify(demand, Tensor(asked.images), strict=parameters.strict)
+    rows = asked.rows
+    if isinstance(rows, Contents):
+        rows = encoded(rows, model, service.settings)
+    served = await service.classify(demand, rows, strict=parameters.strict)
     exchange.exits = served.exits
     return await compressed(exchange, reply_of(asked, served))
 
@@ -115,6 +101,7 @@ def reply_of(asked: Inference, served: Served) -> Reply:
             "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
             "energy_source": model.energy_source,
             "met": all(is_met(served, outcome) for outcome in served.outcomes),
+            **truncated(served),
         },
         outputs=[tensor for tensor, _ in parts],
     )
@@ -126,6 +113,12 @@ def reply_of(asked: Inference, served: Served) -> Reply:
     length = HEADER_LENGTH.lower().encode(), b"%d" % len(content)
     body = b"".join([content, *tails])
     return Reply(200, body, b"application/octet-stream", (length, timing))
+
+
+def truncated(served: Served) -> dict[str, int]:
+    """How many of a request's texts were too long and were cut."""
+    is_text = served.demand.model.manifest.input.kind == "text"
+    return {"num_truncated": sum(served.are_cut)} if is_text else {}
 
 
 async def compressed(exchange: Exchange, reply: Reply) -> Reply:

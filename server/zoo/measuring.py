@@ -29,16 +29,25 @@ def measured(
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """What was measured before of this bundle on this host, or measures it now, with `progress`."""
+    lengths = bundle.manifest.input.length_buckets
     path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
     else:
-        warmed_up(runner, profile.batch_sizes[:1], settings.profile_s)  # nobody's first is slow
+        for length in lengths or (0,):  # nobody's first is slow
+            warmed_up(runner, profile.batch_sizes[:1], settings.profile_s, length)
         return profile
     watts = settings.watts_per_core
-    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter, progress=progress)
+    profile = measure(
+        runner,
+        lengths=lengths,
+        max_s=settings.profile_s,
+        watts=watts,
+        meter=meter,
+        progress=progress,
+    )
     try:
         keep(profile, path)
     except OSError as error:
