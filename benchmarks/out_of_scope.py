@@ -17,13 +17,13 @@ from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.manifest import TextInput
 from models.bundle.policy import policy_at
+from training.cli import test_source
 from training.data.columns import text_column
 from training.data.records import Records, texts_of
 from training.data.tabular import load
 from training.data.texts import TextSource
 from training.export import logits_of
 from training.replay import walk
-from training.cli import test_source
 
 Confidences = NDArray[np.floating]
 
@@ -35,7 +35,8 @@ def confidences(bundle: Bundle, source: TextSource) -> Confidences:
     logits, _ = logits_of(graphs, source, np.arange(len(source.labels)), "asking")
     temperatures = [exit.calibration_temperature for exit in bundle.calibration.exits]
     found = [
-        confidence(calibrated_probabilities(z, t)) for z, t in zip(logits, temperatures, strict=True)
+        confidence(calibrated_probabilities(z, t))
+        for z, t in zip(logits, temperatures, strict=True)
     ]
     return np.stack(found, axis=1)
 

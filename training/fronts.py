@@ -77,7 +77,7 @@ class NumberFront:
         self.mean, self.std = mean, std
 
     def prepared(self, inputs: Inputs) -> Features:
-        return [(torch.cat(inputs, dim=1) - self.mean) / self.std]
+        return [(one_table(inputs) - self.mean) / self.std]
 
     def before(self, segment: nn.Module) -> nn.Module:
         return NumberSegment(segment, self.mean, self.std)
@@ -103,16 +103,20 @@ class ImageSegment(nn.Module):
 
 
 class NumberSegment(nn.Module):
-    """Segment 1 with the normalisation in front: takes float32 (batch, numbers) tensors."""
+    """Segment 1 with the normalisation in front: takes float32 tensors, (batch, ...) each."""
 
     def __init__(self, segment: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.segment, self.shift, self.scale = segment, mean, 1 / std
 
     def forward(self, features: Features) -> Features:
-        rows = torch.cat(features, dim=1)
-        outputs: Features = self.segment([(rows - self.shift) * self.scale])
+        outputs: Features = self.segment([(one_table(features) - self.shift) * self.scale])
         return outputs
+
+
+def one_table(parts: Sequence[Tensor]) -> Tensor:
+    """All numbers of each row, (rows, numbers)."""
+    return torch.cat([x[:, None] if x.dim() == 1 else x.flatten(1) for x in parts], dim=1)
 
 
 def statistics(table: Tensor) -> tuple[Tensor, Tensor]:

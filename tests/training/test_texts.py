@@ -136,7 +136,7 @@ def test_rows_of_numbers_become_a_bundle_too(tmp_path: Path) -> None:
     loop.train(config, tmp_path / "run", lambda _: None, is_rehearsed=True)
     bundle = load_bundle(export(tmp_path / "run", "iris", 1, tmp_path / "zoo"))
     names = ("sepal length", "sepal width", "petal length", "petal width")
-    tensors = tuple(RowTensor(name=name, dtype="float32", shape=(1,)) for name in names)
+    tensors = tuple(RowTensor(name=name, dtype="float32", shape=()) for name in names)
     assert bundle.manifest.input == TensorInput(tensors=tensors)
     assert bundle.manifest.labels == ("setosa", "versicolor", "virginica")
     report = json.loads((bundle.path / "report.json").read_text())

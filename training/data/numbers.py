@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ ALL = "numbers"
 
 @dataclass(frozen=True)
 class LabelledNumbers:
-    """A float32 tensor (rows, numbers) for each part of a row, and int64 labels (rows,)."""
+    """A float32 tensor for each part of a row, (rows,) or (rows, numbers); int64 labels (rows,)."""
 
     inputs: Inputs
     labels: Tensor
@@ -53,9 +54,12 @@ class NumberSource:
 
     def take(self, index: Index) -> LabelledNumbers:
         taken = self.rows.take(index)
-        table = torch.from_numpy(taken.table)
-        sizes = [part.shape[0] for part in self.target.tensors]
-        return LabelledNumbers(list(table.split(sizes, dim=1)), torch.from_numpy(taken.labels))
+        parts = torch.from_numpy(taken.table).split([prod(p.shape) for p in self.target.tensors], 1)
+        inputs = [
+            x.reshape(len(x), *part.shape)
+            for x, part in zip(parts, self.target.tensors, strict=True)
+        ]
+        return LabelledNumbers(inputs, torch.from_numpy(taken.labels))
 
     def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
         for start in range(0, len(index), BATCH):
@@ -64,9 +68,9 @@ class NumberSource:
 
 
 def target_of(values: Values) -> TensorInput:
-    """What a network for these columns takes."""
-    sizes = {name: value[0].size for name, value in values.items()}
-    if len(sizes) > MAX_NAMED:
-        sizes = {ALL: sum(sizes.values())}
-    tensors = (RowTensor(name=n, dtype="float32", shape=(size,)) for n, size in sizes.items())
+    """What a network for these columns takes: numbers, or lists of them."""
+    shapes = {name: value.shape[1:] for name, value in values.items()}
+    if len(shapes) > MAX_NAMED:
+        shapes = {ALL: (sum(map(prod, shapes.values())),)}
+    tensors = (RowTensor(name=n, dtype="float32", shape=shape) for n, shape in shapes.items())
     return TensorInput(tensors=tuple(tensors))
