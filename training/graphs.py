@@ -87,15 +87,19 @@ def export_graphs(
     """
     net.eval()
     names: Sequence[str] = front.names
-    features = Trail(inputs, {n: resized([x[:1] for x in inputs], n) for n in front.lengths})
+    # one length more, so that what goes with the length is seen even where there is one bucket
+    lengths = {*front.lengths, *(n - 1 for n in front.lengths[-1:])}
+    features = Trail(inputs, {n: resized([x[:1] for x in inputs], n) for n in lengths})
     segments, heads = [], []
     for exit, (segment, head) in enumerate(net.split(), start=1):
         module = front.before(segment) if exit == 1 else segment
         outputs = features.through(Piece(module).eval())
         output_names = [f"features_{exit}_{i}" for i in range(len(outputs.rows))]
-        segments.append(_export(module, f"segment_{exit}", exit, features, names, output_names))
+        buckets = front.lengths
+        made = _export(module, f"segment_{exit}", exit, features, buckets, names, output_names)
+        segments.append(made)
         features, names = outputs, output_names
-        heads.append(_export(head, f"exit_{exit}", exit, features, names, ["logits"]))
+        heads.append(_export(head, f"exit_{exit}", exit, features, buckets, names, ["logits"]))
     return segments, heads
 
 
@@ -104,6 +108,7 @@ def _export(
     stem: str,
     exit: int,
     features: Trail,
+    buckets: Sequence[int],
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> ExportedGraph:
@@ -117,7 +122,9 @@ def _export(
                 tuple(features.rows),
                 input_names=list(input_names),
                 output_names=list(output_names),
-                dynamic_shapes={"features": tuple(map(dimensions, features.shapes))},
+                dynamic_shapes={
+                    "features": tuple(dimensions(shape, buckets) for shape in features.shapes)
+                },
                 dynamo=True,
                 verbose=False,
             )
@@ -130,7 +137,7 @@ def _export(
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     outputs = features.through(piece)
-    macs = {length: _macs(piece, some) for length, some in features.by_length.items()}
+    macs = {length: _macs(piece, features.by_length[length]) for length in buckets}
     given = zip(input_names, features.rows, features.shapes, strict=True)
     made = zip(output_names, outputs.rows, outputs.shapes, strict=True)
     used = {value.name for value in model.graph.input}
@@ -140,7 +147,7 @@ def _export(
         exit=exit,
         inputs=tuple(_spec(name, x, shape) for name, x, shape in given if name in used),
         outputs=tuple(_spec(name, x, shape) for name, x, shape in made),
-        macs=max(macs.values()) if macs else _macs(piece, [x[:1] for x in features.rows]),
+        macs=macs[buckets[-1]] if buckets else _macs(piece, [x[:1] for x in features.rows]),
         parameters=sum(p.numel() for p in module.parameters()),
         macs_by_length=macs,
     )
@@ -153,10 +160,12 @@ def _macs(piece: Piece, features: Features) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def dimensions(shape: tuple[int, ...]) -> dict[int, torch.export.Dim]:
+def dimensions(shape: tuple[int, ...], buckets: Sequence[int]) -> dict[int, torch.export.Dim]:
     """The axes of a tensor that are not fixed, as the exporter wants them."""
-    names = {BATCH: "batch", LENGTH: "length"}
-    return {k: torch.export.Dim(names[n]) for k, n in enumerate(shape) if n in names}
+    free = {BATCH: torch.export.Dim("batch")}
+    if buckets:
+        free[LENGTH] = torch.export.Dim("length", max=buckets[-1])
+    return {axis: free[size] for axis, size in enumerate(shape) if size in free}
 
 
 def reason(error: BaseException) -> str:

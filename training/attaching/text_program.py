@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from training.attaching.errors import AttachError
 from training.attaching.program import Program, folded, needed, watched
 from training.attaching.read import LOGITS, Network
-from training.attaching.reading import MASK, Reading
+from training.attaching.reading import INPUTS, MASK, Reading
 
 OBSERVED = ((1, 6), (2, 6), (3, 6), (2, 10))
 """Batches and lengths at which every tensor is looked at."""
@@ -113,11 +113,13 @@ def is_feature(sizes: tuple[Size, ...], array: NDArray[np.generic]) -> bool:
     """Whether a tensor can be handed on: float32, (batch, numbers) or (batch, length, numbers)."""
     if array.dtype != np.float32 or not 2 <= len(sizes) <= MAX_AXES:
         return False
-    first, *others = sizes
-    spans = [size.has_length for size in others]
-    is_plain = first == Size(1, has_batch=True, has_length=False)
-    is_free = any(size.has_batch for size in others)
-    return is_plain and not is_free and spans in ([False], [True, False])
+    *axes, numbers = sizes
+    batch, length = (
+        Size(1, has_batch=True, has_length=False),
+        Size(1, has_batch=False, has_length=True),
+    )
+    is_fixed = not numbers.has_batch and not numbers.has_length
+    return is_fixed and axes in ([batch], [batch, length])
 
 
 def with_sizes_from_mask(
@@ -133,7 +135,7 @@ def with_sizes_from_mask(
         for name in ("batch", "length")
     ]
     for node in model.graph.node:
-        if node.op_type != "Shape" or node.input[0] in (MASK, "input_ids", "token_type_ids"):
+        if node.op_type != "Shape" or node.input[0] in (*INPUTS, *constants):
             nodes.append(with_mask_for_tokens(node))
             continue
         if node.input[0] not in sizes:
@@ -146,7 +148,7 @@ def with_sizes_from_mask(
 
 def with_mask_for_tokens(node: NodeProto) -> NodeProto:
     """All inputs have one shape: it can be read off the mask."""
-    if node.op_type != "Shape":
+    if node.op_type != "Shape" or node.input[0] not in INPUTS:
         return node
     changed = NodeProto()
     changed.CopyFrom(node)

@@ -103,9 +103,8 @@ def hub_rows(source: str, split: SplitName, names: Names | None) -> TableRows:
     raise DataError(f"cannot load {title}: it has the splits {', '.join(found)}")
 
 
-def hub_splits(source: str, title: str | None = None) -> DatasetDict:
+def hub_splits(source: str, title: str) -> DatasetDict:
     """Every split of a hub data set; the hub is not asked for what looks like a path."""
-    title = title or f"{source!r}"
     path = Path(source)
     looks_near = ("/" in source and path.parent.is_dir()) or path.suffix in FILE_SUFFIXES
     if looks_near or source.startswith(".") or not HUB_NAME.fullmatch(source):

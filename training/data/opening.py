@@ -28,7 +28,9 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
             raise DataError(f"{source!r} has no columns: it is no table")
         return None
     table = tables.splits[tables.train]()
-    if is_of_images(table.features) and wanted == Wanted(label=wanted.label):
+    if is_of_images(table.features) and wanted.text is None and not wanted.numbers:
+        if wanted.label is not None:
+            raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
         return None
     columns = chosen_columns(table, wanted, tables.title(tables.train))
     title = tables.title(tables.train)

@@ -77,8 +77,8 @@ def tables_of(source: str) -> Tables | None:
     if path.is_file():
         return Tables(source, {WHOLE: partial(load, [path], f"{source!r}")})
     if not path.is_dir():
-        found = hub_splits(source)
-        return Tables(source, {str(name): partial(found.get, name) for name in found})
+        found = hub_splits(source, f"the train split of {source!r}")
+        return Tables(source, {str(name): partial(found.__getitem__, name) for name in found})
     splits = {}
     for name in ("train", *SPLIT_NAMES["test"]):
         if files := table_files(path, name):
