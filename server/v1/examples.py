@@ -26,22 +26,6 @@ REQUESTS: dict[str, Any] = {
         "value": {"images": [PICTURE], "threshold": 1, "trace": True},
     },
 }
-TEXT_REQUESTS: dict[str, Any] = {
-    "texts": {
-        "summary": "Two texts, to be answered in 20 ms each",
-        "value": {"texts": ["what is my balance", "play a song"], "latency_budget_ms": 20},
-    },
-}
-ROW_REQUESTS: dict[str, Any] = {
-    "row": {
-        "summary": "A row for a model of one tensor",
-        "value": {"rows": [[5.1, 3.5, 1.4, 0.2]], "top_k": 3},
-    },
-    "named": {
-        "summary": "A row for a model of two tensors",
-        "value": {"rows": [{"numbers": [5.1, 3.5, 1.4], "colour": 2}]},
-    },
-}
 CLASSIFICATION: dict[str, Any] = {
     "model": "cifar100-msdnet",
     "version": 1,

@@ -30,7 +30,7 @@ REQUEST: dict[str, Any] = {
             TEXT: {"schema": {"type": "string"}, "example": "what is my balance"},
             "application/json": {
                 "schema": {"anyOf": [body.model_json_schema() for _, body in BODIES.values()]},
-                "examples": examples.REQUESTS | examples.TEXT_REQUESTS | examples.ROW_REQUESTS,
+                "examples": examples.REQUESTS,
             },
         },
     },

@@ -17,6 +17,10 @@ def decoded(text: object) -> bytes:
     return b64decode(text, validate=True)
 
 
+def is_none(value: object) -> bool:
+    return value is None
+
+
 Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
 
 
@@ -38,7 +42,7 @@ class ImagesBody(Parameters):
 class TextsBody(Parameters):
     """A JSON request: texts, and any parameter."""
 
-    texts: list[str] = Field(min_length=1)
+    texts: list[str] = Field(min_length=1, examples=[["what is my balance", "play a song"]])
 
 
 ROW_SCHEMA: dict[str, Any] = {"type": ["object", "array", "number", "boolean"]}
@@ -51,7 +55,11 @@ class RowsBody(Parameters):
     a row may be its value alone. A value is a number or nested lists of numbers.
     """
 
-    rows: list[Any] = Field(min_length=1, json_schema_extra={"items": ROW_SCHEMA})
+    rows: list[Any] = Field(
+        min_length=1,
+        json_schema_extra={"items": ROW_SCHEMA},
+        examples=[[[5.1, 3.5, 1.4, 0.2]], [{"measures": [5.1, 3.5], "colour": [2]}]],
+    )
 
 
 BODIES: dict[str, tuple[Kind, type[Parameters]]] = {
@@ -110,8 +118,8 @@ class Classification(BaseModel):
     stop_reason: StopReason
     budget: BudgetReport
     cost: CostReport
-    truncated: bool | None = Field(None, exclude_if=lambda is_cut: is_cut is None)
-    trace: list[TraceEntry] | None = Field(None, exclude_if=lambda entries: entries is None)
+    truncated: bool | None = Field(None, exclude_if=is_none)
+    trace: list[TraceEntry] | None = Field(None, exclude_if=is_none)
 
 
 class Classifications(BaseModel):
@@ -126,9 +134,9 @@ class ExitEvent(BaseModel):
     The row is numbered from 0 as `image`, `text` or `row`, by what the model takes.
     """
 
-    image: int | None = None
-    text: int | None = None
-    row: int | None = None
+    image: int | None = Field(None, exclude_if=is_none)
+    text: int | None = Field(None, exclude_if=is_none)
+    row: int | None = Field(None, exclude_if=is_none)
     label: str
     index: int
     confidence: float

@@ -14,7 +14,7 @@ from server.http.contents import Contents, encoded
 from server.http.edge import HotRoute
 from server.http.exchange import Exchange, Reply, own_path
 from server.http.wording import is_met, milli, server_timing
-from server.service import Served
+from server.service import Encoded, Served
 from server.settings import Settings
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
@@ -46,12 +46,16 @@ async def infer(exchange: Exchange) -> ASGIApp:
     service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
-    rows = asked.rows
-    if isinstance(rows, Contents):
-        rows = encoded(rows, model, service.settings)
+    rows = encoded_rows(asked, model, service.settings)
     served = await service.classify(demand, rows, strict=parameters.strict)
     exchange.exits = served.exits
     return await compressed(exchange, reply_of(asked, served))
+
+
+def encoded_rows(asked: Inference, model: ServedModel, settings: Settings) -> Encoded:
+    """The rows of a request as the service takes them."""
+    rows = asked.rows
+    return encoded(rows, model, settings) if isinstance(rows, Contents) else rows
 
 
 def model_of(exchange: Exchange) -> ServedModel:

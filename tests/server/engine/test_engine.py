@@ -88,8 +88,11 @@ def test_an_outcome_is_sent_before_the_next_batch_runs(digits_bundle: Bundle) ->
         first = Demand(model, Policy((1.0, 1.0, None), min_exit=1, max_exit=1), Budget(), now)
         second = Demand(model, NEVER, Budget(), now)
         async with running() as engine:
-            submit(engine, Job(first, IMAGES[0], lambda _: loop.call_soon(events.append, "sent")))
-            submit(engine, Job(second, IMAGES[1], ended.set_result))
+            submit(
+                engine,
+                Job(first, Given.of(IMAGES[0]), lambda _: loop.call_soon(events.append, "sent")),
+            )
+            submit(engine, Job(second, Given.of(IMAGES[1]), ended.set_result))
             await ended
 
     asyncio.run(run())
