@@ -15,6 +15,7 @@ from benchmarks.small_bundles import write_row_bundle, write_tensor_bundle, writ
 from models.bundle.manifest import LENGTH
 from server.engine.job import Given
 from server.engine.model import ServedModel
+from server.engine.pace import Decoding
 from server.errors import BadBody, BadParameter, BodyTooLarge, TextTooLong, UnsupportedMedia
 from server.http.contents import Contents, encoded
 from server.http.rows import Arrays
@@ -93,7 +94,7 @@ def rows_of(model: ServedModel, body: bytes, protocol: str) -> Sequence[Given]:
         if isinstance(asked.rows, Arrays):
             return asked.rows.decode()
         contents = asked.rows
-    return encoded(contents, model, LIMITS).decode()
+    return encoded(contents, model, LIMITS, Decoding()).decode()
 
 
 @st.composite

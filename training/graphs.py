@@ -169,7 +169,7 @@ def dimensions(shape: tuple[int, ...], buckets: Sequence[int]) -> dict[int, torc
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what is at the bottom of it."""
+    """The first line of the error that caused it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{error}".strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What distillation costs per training step, and at test time, over exit-wise training."""
+"""The cost of distillation over exit-wise training, per training step and at test time."""
 
 import tempfile
 from dataclasses import dataclass

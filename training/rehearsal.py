@@ -77,7 +77,7 @@ def check_contract(net: MultiExitNet, inputs: Features, num_classes: int) -> Non
 
 
 def kind(value: object) -> str:
-    """What it is, and of what, as a person says it."""
+    """The type of a value in words, with the types of its items."""
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {', '.join(type(x).__name__ for x in value)}"
     return f"a {type(value).__name__}"

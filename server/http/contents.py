@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from models.bundle.manifest import AnyInput, Input, TensorInput
 from server.engine.model import ServedModel
+from server.engine.pace import Decoding
 from server.errors import BadParameter, UnsupportedMedia
 from server.http.decode import MEDIA_TYPES, Images
 from server.http.rows import Rows
@@ -38,24 +40,23 @@ class Contents:
     media_type: str = ""
 
 
-def encoded(contents: Contents, model: ServedModel, settings: Settings) -> Encoded:
-    """The rows for a model; raises UnsupportedMedia or BadParameter where it takes another kind."""
+def encoded(
+    contents: Contents, model: ServedModel, settings: Settings, pace: Decoding, by: float = inf
+) -> Encoded:
+    """The rows for a model; raises UnsupportedMedia or BadParameter where it takes another kind.
+
+    Images that would be decoded later than `by`, on the monotonic clock, are refused.
+    """
     takes = model.manifest.input
     if contents.kind != takes.kind:
         refuse(contents, model.manifest.name, takes)
     if isinstance(takes, Input):
-        return Images(contents.values, takes, settings.max_image_pixels)
+        return Images(contents.values, takes, settings.max_image_pixels, pace, by)
     if isinstance(takes, TensorInput):
         return Rows(contents.values, takes.tensors)
-    return texts(contents.values, names_of(contents), model, settings)
-
-
-def texts(
-    values: Sequence[str], fields: Sequence[str], model: ServedModel, settings: Settings
-) -> Texts:
-    """Texts for a model that takes them."""
     assert model.reader is not None
-    return Texts(values, fields, model.reader, settings.max_text_characters)
+    limit = settings.max_text_characters
+    return Texts(contents.values, names_of(contents), model.reader, limit)
 
 
 def names_of(contents: Contents) -> list[str]:

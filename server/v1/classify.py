@@ -1,6 +1,7 @@
 """`POST /v1/classify`: body to rows, outcomes to answers."""
 
 import asyncio
+from math import inf
 
 import orjson
 from fastapi import APIRouter, Depends, Response
@@ -33,7 +34,8 @@ async def classify(exchange: Exchange) -> ASGIApp:
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")
-    rows = encoded(contents, model, service.settings)
+    by = service.decoded_by(demand, len(contents.values)) if parameters.strict else inf
+    rows = encoded(contents, model, service.settings, service.engine.pace.decoding, by)
     if not wants_events(exchange):
         served = await service.classify(demand, rows, strict=parameters.strict)
         exchange.exits = served.exits

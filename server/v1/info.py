@@ -92,6 +92,7 @@ def version_info(model: ServedModel, max_characters: int) -> VersionInfo:
         input=input_info(manifest, max_characters),
         example=example_request(manifest),
         labels=manifest.labels,
+        judged_by=model.bundle.calibration.judged_by,
         exits=exits,
         operating_points={
             name: OperatingPointInfo.model_validate(point, from_attributes=True)

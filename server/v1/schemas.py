@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
+from models.bundle.manifest import JudgedBy, Resize
 from models.bundle.policy import StopReason
 from server.http.contents import Kind
 from server.parameters import InferenceParameters
@@ -176,12 +177,18 @@ class OperatingPointInfo(BaseModel):
 
 
 class ImageInfo(BaseModel):
-    """Images; other sizes are resized."""
+    """Images. Other sizes are fitted by the rule `resize`.
+
+    `squash` gives up the aspect ratio. `crop` scales the short side, to `short_side` pixels where
+    that is given, and cuts the centre. `pad` scales the long side and fills up.
+    """
 
     kind: Literal["image"]
     height: int
     width: int
     channels: int
+    resize: Resize
+    short_side: int | None
 
 
 class TextInfo(BaseModel):
@@ -220,10 +227,13 @@ class RequestExample(BaseModel):
 
 
 class VersionInfo(BaseModel):
+    """One version. Accuracies count an answer as right where it equals what `judged_by` names."""
+
     version: int
     input: ImageInfo | TextInfo | TensorInfo = Field(discriminator="kind")
     example: RequestExample | None
     labels: tuple[str, ...]
+    judged_by: JudgedBy
     exits: list[ExitInfo]
     operating_points: dict[str, OperatingPointInfo]
 

@@ -3,18 +3,21 @@
 import asyncio
 import time
 from dataclasses import replace
+from math import inf
 
 from starlette.types import ASGIApp
 
 from models.bundle.manifest import Manifest, version_of
+from server.engine.job import Demand
 from server.engine.model import ServedModel
 from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
-from server.http.contents import Contents, encoded
+from server.http.contents import encoded
 from server.http.edge import HotRoute
 from server.http.exchange import Exchange, Reply, own_path
+from server.http.rows import Arrays
 from server.http.wording import is_met, milli, server_timing
-from server.service import Encoded, Served
+from server.service import Encoded, Served, Service
 from server.settings import Settings
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
@@ -46,16 +49,19 @@ async def infer(exchange: Exchange) -> ASGIApp:
     service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
-    rows = encoded_rows(asked, model, service.settings)
+    rows = encoded_rows(asked, demand, service)
     served = await service.classify(demand, rows, strict=parameters.strict)
     exchange.exits = served.exits
     return await compressed(exchange, reply_of(asked, served))
 
 
-def encoded_rows(asked: Inference, model: ServedModel, settings: Settings) -> Encoded:
+def encoded_rows(asked: Inference, demand: Demand, service: Service) -> Encoded:
     """The rows of a request as the service takes them."""
     rows = asked.rows
-    return encoded(rows, model, settings) if isinstance(rows, Contents) else rows
+    if isinstance(rows, Arrays):
+        return rows
+    by = service.decoded_by(demand, len(rows.values)) if asked.parameters.strict else inf
+    return encoded(rows, demand.model, service.settings, service.engine.pace.decoding, by)
 
 
 def model_of(exchange: Exchange) -> ServedModel:

@@ -28,7 +28,7 @@ def measured(
     meter: Meter | None,
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
-    """What was measured before of this bundle on this host, or measures it now, with `progress`."""
+    """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
     lengths = bundle.manifest.input.length_buckets
     path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
@@ -36,7 +36,7 @@ def measured(
     except (OSError, ValidationError):
         pass
     else:
-        for length in lengths or (0,):  # nobody's first is slow
+        for length in lengths or (0,):  # so that no request is the first
             warmed_up(runner, profile.batch_sizes[:1], settings.profile_s, length)
         return profile
     watts = settings.watts_per_core
@@ -72,7 +72,7 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
 
 
 def keep(profile: CostProfile, path: Path) -> None:
-    """Writes aside and renames: nobody reads half a profile."""
+    """Writes aside and renames, so that a reader finds a whole profile or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(profile.model_dump_json(indent=1))

@@ -157,7 +157,7 @@ def test_ten_megabytes_of_one_character_are_refused(client: httpx.Client) -> Non
         ("row", {"rows": [[1, 2, True]]}, 422, ["rows.0"]),
         ("row", {"rows": [[1, 2, None]]}, 422, ["rows.0"]),
         ("row", {"rows": [[1, 2, 1e39]]}, 422, ["rows.0"]),
-        ("row", {"rows": [[1, 2, -(10**39)]]}, 422, ["rows.0"]),
+        ("row", {"rows": [[1, 2, -9 * 10**38]]}, 422, ["rows.0"]),
         ("row", {"rows": [{"y": [1, 2, 3]}]}, 422, ["rows.0.y"]),
         ("numbers", {"rows": [[1, 2, 3]]}, 422, ["rows.0"]),
         ("numbers", {"rows": [{"numbers": [1, 2, 3]}]}, 422, ["rows.0.colour"]),

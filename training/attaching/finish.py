@@ -35,8 +35,8 @@ from training.calibrate import calibrate
 from training.evaluate import evaluate
 from training.export import PACKAGES, profile_with_progress, write_record
 from training.lengths import at_mean_cost, mean_cost, shares_of
+from training.origin import git_commit
 from training.quantize import Graphs
-from training.run import git_commit
 
 Precision = Literal["float32", "int8"]
 

@@ -1,5 +1,6 @@
 """Texts as a request's rows: one array for each length bucket, in the request's order."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,11 @@ def test_an_error_names_the_text(reader: TextReader) -> None:
     assert text_of("\ufeffé".encode(), "text") == "é"
 
 
-def test_a_bundle_without_a_vocabulary_for_a_text_names_the_text(tmp_path: Path) -> None:
-    """Words that the tokenizer cannot say, and texts of which it leaves nothing."""
+def test_a_text_that_the_tokenizer_cannot_say_is_named(tmp_path: Path) -> None:
     path = write_text_bundle(tmp_path)
     takes = load_bundle(path).manifest.input
     assert isinstance(takes, TextInput)
-    content = (path / takes.tokenizer.file).read_text().replace('"[UNK]"', '"[NONE]"')
+    content = json.loads((path / takes.tokenizer.file).read_text())
+    content["model"]["unk_token"] = "[NONE]"
     with pytest.raises(BadParameter, match=r"texts\.0: cannot be tokenized"):
-        texts(TextReader(content.encode(), takes), "other").decode()
+        texts(TextReader(json.dumps(content).encode(), takes), "other").decode()
