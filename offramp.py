@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 SERVING, TRAINING, MEASURING = "Serve", "Make bundles", "Measure"
-CUTTING, IMAGES, OUTCOME = "Where to cut", "Images", "What comes out"
+CUTTING, IMAGES, TEXTS, OUTCOME = "Where to cut", "Images", "Texts", "What comes out"
 LOAD, HOST = "Load", "Host"
 
 Run = Annotated[Path, typer.Argument(help="Directory of the training run.")]
@@ -66,7 +66,8 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="Images: digits, a directory of image folders or parquet files, or a hub name."
+            help="Data: digits, a directory of image folders, CSV, JSON lines or parquet files, or"
+            " a hub name."
         ),
     ],
     net: Annotated[
@@ -75,8 +76,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe: paper (300 epochs), paper-imagenet, short (two hours on two CPU cores)"
-            " or digits (seconds)."
+            help="Recipe: paper (300 epochs), paper-imagenet, short (two hours on two CPU cores),"
+            " text, numbers or digits (seconds)."
         ),
     ] = "paper",
     set: Annotated[
@@ -116,11 +117,13 @@ def export(
 
 @app.command(rich_help_panel=TRAINING)
 def attach(
-    model: Annotated[Path, typer.Argument(help="A trained image classifier as an ONNX file.")],
+    model: Annotated[
+        Path, typer.Argument(help="A trained classifier of images or texts as an ONNX file.")
+    ],
     data: Annotated[
         str,
         typer.Option(
-            help="Images, as for train. Labels and a test split are not needed.",
+            help="Images or texts, as for train. Images need no labels, and no test split.",
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model.")],
@@ -188,6 +191,21 @@ def attach(
             help="Order of the input's axes, where the file does not say.", rich_help_panel=IMAGES
         ),
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tokenizer of a network for texts. Default: the tokenizer.json beside its file.",
+            rich_help_panel=TEXTS,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of the longest text. Default: those of the longest in the data.",
+            min=4,
+            rich_help_panel=TEXTS,
+        ),
+    ] = None,
     max_disagreement: Annotated[
         float,
         typer.Option(
@@ -235,6 +253,8 @@ def attach(
         mean=mean,
         std=std,
         channels_first=channels_first,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
         max_disagreement=max_disagreement,
         int8=int8,
         cache=cache,

@@ -26,9 +26,10 @@ from models.bundle.runner import SegmentRunner
 from training.calibrate import fit_temperature
 from training.config import TrainConfig
 from training.data import load_images, open_images, split_rows
-from training.export import logits_with_progress
+from training.evaluate import all_logits
 from training.measures import Labels, failure_auroc
 from training.operating_points import SplitView, chances_of_being_right, tuned_candidates
+from training.progress import Progress
 
 DROPS = (0.005, 0.01, 0.02, 0.03)
 """Accuracy below the last exit's at which MACs are compared."""
@@ -162,7 +163,8 @@ def held_out(bundle: Bundle, data: str) -> HeldOut:
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
     images = np.concatenate([kept.images.numpy(), test.images.numpy()])
     labels = np.concatenate([kept.labels.numpy(), test.labels.numpy()])
-    return HeldOut(logits_with_progress(runner, images, "held-out images"), labels)
+    with Progress(len(images), "held-out images", "row") as bar:
+        return HeldOut(all_logits(runner, images, bar.update), labels)
 
 
 def table(results: Mapping[str, Sequence[Judged]]) -> str:

@@ -26,6 +26,7 @@ from training.attaching.features import Features, cache_directory, cached_featur
 from training.attaching.heads import LINEAR, TWO_LAYER, Recipe, answers, new_heads, train_heads
 from training.attaching.photos import Photos, open_photos
 from training.attaching.pooling import pool_graph
+from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
 from training.attaching.read import Options, read
 from training.attaching.trial import runner_of
@@ -169,6 +170,8 @@ def main(
     """Prints Markdown: accuracy of every exit by labels a class and by how the heads learned."""
     means, stds = (None if value is None else (value,) for value in (mean, std))
     network = read(model, Options(mean=means, std=stds))
+    if not isinstance(network.preprocessing, Preprocessing):
+        raise typer.BadParameter(f"{model} takes no images")
     cut_up, target = program(network), input_of(network.preprocessing)
     photos, tested = (open_photos(data, split, target) for split in ("train", "test"))
     place = cache or cache_directory() / "few-labels"

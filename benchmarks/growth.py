@@ -36,6 +36,7 @@ from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics
 from training.calibrate import calibrate
 from training.evaluate import all_logits
+from training.fronts import ImageFront
 from training.graphs import export_graphs
 
 WIDTH = 16
@@ -143,7 +144,7 @@ def made_model(case: Case) -> tuple[ServedModel, NDArray[np.uint8]]:
     size = (ROWS, case.pixels, case.pixels, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     mean = std = torch.full((3,), 0.5)
-    exported = export_graphs(net, torch.from_numpy(images[:2]), mean, std)
+    exported = export_graphs(net, [torch.from_numpy(images[:2])], ImageFront(mean, std))
     segments, exit_heads = (tuple(graph.entry for graph in graphs) for graphs in exported)
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     runner = SegmentRunner(segments, exit_heads, content)

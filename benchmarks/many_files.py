@@ -82,7 +82,10 @@ def main(directory: Path, files: int = 1_281_167, classes: int = 1000, batches: 
     order = draw_order(feed.num_labelled, feed.num_unlabelled)
     timed("first batch", lambda: feed.parts(order, 0, 0))
     rest = range(1, batches)
-    timed(f"{len(rest)} more batches", lambda: [feed.parts(order, 0, k)[0][0].shape for k in rest])
+    timed(
+        f"{len(rest)} more batches",
+        lambda: [feed.parts(order, 0, k)[0].inputs[0].shape for k in rest],
+    )
     print("\n{} workers, {:.0f} MiB of their own".format(*workers_memory()))
     print(*data.notes, sep="\n")
 

@@ -25,6 +25,7 @@ from models.bundle.manifest import (
 from models.bundle.profile import measure
 from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import MultiExitNet
+from training.fronts import ImageFront
 from training.graphs import export_graphs
 
 BATCH_SIZES = (1, 2, 4)
@@ -33,7 +34,7 @@ BATCH_SIZES = (1, 2, 4)
 def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> Path:
     """Every exit is consulted and none is ever confident enough, at the point `balanced`."""
     images = torch.from_numpy(random_images(pixels, 2))
-    exported = export_graphs(net, images, *(torch.full((3,), 0.5) for _ in range(2)))
+    exported = export_graphs(net, [images], ImageFront(*(torch.full((3,), 0.5) for _ in range(2))))
     segments, heads = (tuple(graph.entry for graph in graphs) for graphs in exported)
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     place.mkdir(parents=True)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from models.bundle.errors import UserError
-from models.bundle.manifest import Input
+from models.bundle.manifest import AnyInput
 from training.config import TrainConfig
+from training.data.sources import AnyTarget, shape_of
 
 SCHEMA = 3
+INPUT: TypeAdapter[AnyTarget] = TypeAdapter(AnyInput)
 
 
 class CheckpointError(UserError):
@@ -24,8 +27,9 @@ class Checkpoint:
 
     `order` holds the rows of that epoch's batches, `loss_sum` and `num_correct` what its steps
     gave. `average` is the weights' moving average. `mean` and `std` are the training split's, per
-    channel; `best_score` is the highest mean over exits of selection accuracy so far; `input`
-    is what images are fitted to; `git_commit` is where the run started.
+    channel of images or per number; `best_score` is the highest mean over exits of selection
+    accuracy so far; `input` is what rows are made into; `tokenizer` is the
+    `tokenizer.json` of texts; `git_commit` is where the run started.
     """
 
     config: TrainConfig
@@ -41,14 +45,15 @@ class Checkpoint:
     optimizer: dict[str, Any]
     random_state: dict[str, torch.Tensor]
     labels: list[str]
-    input: Input
+    input: AnyTarget
     mean: list[float]
     std: list[float]
     git_commit: str
+    tokenizer: str = ""
 
     @property
-    def image_shape(self) -> list[int]:
-        return [self.input.height, self.input.width, self.input.channels]
+    def shape(self) -> list[int]:
+        return shape_of(self.input, self.tokenizer)
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -82,9 +87,9 @@ def load(path: Path) -> Checkpoint:
         fields = torch.load(path, map_location="cpu", weights_only=True)
         if fields.pop("schema") != SCHEMA:
             raise CheckpointError(f"{path} was written by another version of Offramp")
+        config = TrainConfig(**fields["config"])
         return Checkpoint(
-            **fields
-            | {"config": TrainConfig(**fields["config"]), "input": Input(**fields["input"])}
+            **fields | {"config": config, "input": INPUT.validate_python(fields["input"])}
         )
     except CheckpointError:
         raise

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from models.bundle.bundle import load_bundle
+from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import Interrupted, UserError
-from models.bundle.manifest import Resize
+from models.bundle.manifest import Input, Resize, TextInput
 from models.bundle.profile import hardware
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
@@ -24,8 +24,15 @@ from training.attaching.order import Order
 from training.attaching.read import Options
 from training.config import RECIPES, TrainConfig
 from training.data import ImageSource
+from training.data.columns import wanted_columns
 from training.data.layout import open_rows
+from training.data.numbers import NumberSource
+from training.data.opening import find_test
+from training.data.source import Undecodables
+from training.data.sources import Source
+from training.data.texts import TextSource
 from training.distributed import leave
+from training.lengths import at_mean_cost, bucket_shares
 from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.reproduce import reproduce as run_experiment
 
@@ -117,6 +124,8 @@ def attach(
     mean: str | None,
     std: str | None,
     channels_first: bool | None,
+    tokenizer: Path | None,
+    max_tokens: int | None,
     max_disagreement: float,
     int8: bool,
     cache: Path | None,
@@ -130,7 +139,7 @@ def attach(
         name=name,
         version=version,
         zoo=zoo,
-        options=Options(size, resize, means, stds, channels_first),
+        options=Options(size, resize, means, stds, channels_first, tokenizer, max_tokens),
         num_exits=num_exits,
         tensors=tuple(at.split(",")) if at else (),
         labels=labels,
@@ -158,14 +167,30 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         raise UserError(f"{option} takes numbers, one or one a channel, not {text!r}") from error
 
 
+def test_source(bundle: Bundle, data: str, undecodable: Undecodables) -> Source:
+    """The test split of data of the bundle's kind, made into what segment 1 takes."""
+    takes, labels = bundle.manifest.input, bundle.manifest.labels
+    if isinstance(takes, Input):
+        return ImageSource(open_rows(data, "test", labels), takes, undecodable)
+    known = bundle.manifest.provenance.config
+    names = (known.get(name) for name in ("text_column", "label_column", "number_columns"))
+    rows = find_test(data, wanted_columns(*names), labels)
+    is_text = isinstance(takes, TextInput)
+    if rows is None or (rows.values is None) != is_text:
+        raise UserError(f"{data} has no {'texts' if is_text else 'numbers'}")
+    if isinstance(takes, TextInput):
+        return TextSource(rows, takes, bundle.tokenizer.decode())
+    return NumberSource(rows, takes)
+
+
 def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool = False) -> None:
     bundle = load_bundle(path)
     manifest = bundle.manifest
-    rows = open_rows(data, "test", manifest.labels)
-    source = ImageSource(rows, manifest.image_input, "skip" if skip_undecodable else "refuse")
+    source = test_source(bundle, data, "skip" if skip_undecodable else "refuse")
     graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
-    tested = np.arange(len(rows.labels))
+    tested = np.arange(len(source.labels))
     logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")
+    bundle = at_mean_cost(bundle, bucket_shares(source, tested))
     results = evaluation.evaluate(bundle, logits, labels, data=Path(data).name, split="test")
     print(report.markdown(results))
     if out is not None:

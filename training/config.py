@@ -15,9 +15,11 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class TrainConfig(BaseModel):
     """A training run. Two runs with equal configs on one machine give equal weights.
 
-    `data` is "digits", a parquet file, a directory of parquet files or of image folders, or a hub
-    name. `net` is a preset, the function of a user's own network, "file.py:function", or
-    "transformers:" and a pretrained model's directory or hub name.
+    `data` is "digits", a directory of image folders, a CSV, JSON lines or parquet file, a directory
+    of such files, or a hub name. A table has images, or texts, or numbers: the column
+    `text_column`, or the columns `number_columns`, comma-separated; its labels are in
+    `label_column`. What is not named is guessed. `net` is a preset, the function of a user's own
+    network, "file.py:function", or "transformers:" and a pretrained model's directory or hub name.
 
     Images become squares of `image_size`; without it all must have one size. `resize` says how, as
     the bundle's manifest does, `ground` too; `crop_share` is how much of the scaled short side
@@ -29,12 +31,17 @@ class TrainConfig(BaseModel):
     `distillation_confidence` on average: µ of Phuong & Lampert (2019). `label_smoothing` is the
     share of a label that is spread over all classes.
 
-    Of every class, `images_per_class` rows are used, all if None; they include
+    Texts go through `tokenizer`, a tokenizer.json, or else through one that is learned from the
+    training rows and has up to `vocabulary` tokens; they are cut at `max_tokens`. `example` is a
+    text that the model's users are shown.
+
+    Of every class, `images_per_class` rows are used, whatever they are, all if None; they include
     `selection_per_class` rows that choose the best epoch. Apart from them, `calibration_per_class`
     rows are kept for export, and up to `unlabelled_per_class` more are learned from without their
     labels: half of each batch, if there are any. Where a share is given it takes the place of the
     number: `images_share` and `calibration_share` are of the class's rows, `selection_share` is of
-    the images it is part of.
+    the images it is part of. Where texts or numbers have a validation split beside a test split,
+    its rows select and calibrate, and none of the training split is kept apart for that.
 
     `start_from` is an earlier run, on the same data, whose best weights the first step starts from;
     what is kept apart now must have been kept apart there.
@@ -43,7 +50,8 @@ class TrainConfig(BaseModel):
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
     `decay_epochs` are where the "step" schedule divides the learning rate by ten. "muon" takes
-    steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else. `gradient_scaling`
+    steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else; "adamw"
+    decays matrices only. `gradient_scaling`
     gives a segment the mean of its exits' gradients in place of their sum.
 
     `freeze` leaves the segments as they are and trains the exit heads alone;
@@ -66,6 +74,13 @@ class TrainConfig(BaseModel):
     crop_share: Share | None = None
     ground: Colour = (255, 255, 255)
     undecodable: Literal["refuse", "skip"] = "refuse"
+    text_column: str | None = None
+    label_column: str | None = None
+    number_columns: str | None = None
+    tokenizer: str | None = None
+    vocabulary: int = Field(4000, ge=100)
+    max_tokens: int | None = Field(None, ge=4)
+    example: str | None = None
 
     loss: LossName = "distillation"
     teachers: Teachers = "last"
@@ -94,7 +109,7 @@ class TrainConfig(BaseModel):
     freeze: Literal["backbone"] | None = None
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    optimizer: Literal["sgd", "muon"] = "sgd"
+    optimizer: Literal["sgd", "muon", "adamw"] = "sgd"
     matrix_learning_rate: float = Field(0.02, gt=0)
     gradient_scaling: bool = False
     ema_decay: float | None = Field(None, gt=0, lt=1)
@@ -173,6 +188,27 @@ RECIPES: dict[str, dict[str, object]] = {
         "bf16": True,
         "compile": True,
     },
+    "text": {
+        "epochs": 12,
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "schedule": "linear",
+        "warmup_epochs": 1,
+        "weight_decay": 0.05,
+        "label_smoothing": 0.1,
+        "selection_per_class": 0,
+        "calibration_per_class": 20,
+    },
+    "numbers": {
+        "epochs": 40,
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "schedule": "linear",
+        "warmup_epochs": 1,
+        "weight_decay": 0.01,
+        "selection_per_class": 0,
+        "calibration_share": 0.2,
+    },
     "digits": {
         "epochs": 12,
         "schedule": "linear",
@@ -183,4 +219,5 @@ RECIPES: dict[str, dict[str, object]] = {
     },
 }
 """`paper` and `paper-imagenet` are Phuong & Lampert's. `short` fits two CPU cores in two hours and
-selects no epoch: its learning rate ends at zero. `digits` trains in seconds."""
+selects no epoch: its learning rate ends at zero. `text` is for small encoders trained from scratch,
+`numbers` for perceptrons. `digits` trains in seconds."""

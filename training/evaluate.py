@@ -89,23 +89,23 @@ def all_logits(
     runner: SegmentRunner, images: NDArray[np.uint8], progress: Callable[[int], object]
 ) -> list[Floats]:
     """Logits of every exit, (rows, classes) each; `progress` is told of rows as they finish."""
-    chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+    chunks = ([images[start : start + CHUNK]] for start in range(0, len(images), CHUNK))
     return logits_of_batches(runner, chunks, progress)
 
 
 def logits_of_batches(
     runner: SegmentRunner,
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[Arrays],
     progress: Callable[[int], object],
 ) -> list[Floats]:
-    """The same for batches of images that come one at a time."""
+    """The same for batches that come one at a time, as segment 1 takes them."""
     logits: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
-    for images in batches:
-        features: Arrays = [images]
+    for inputs in batches:
+        features = inputs
         for exit in range(1, runner.num_exits + 1):
             features = runner.run_segment(exit, features)
             logits[exit - 1].append(runner.run_head(exit, features))
-        progress(len(images))
+        progress(len(inputs[0]))
     return [np.concatenate(each) for each in logits]
 
 

@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from models.bundle.bundle import load_bundle
 from models.bundle.confidence import Floats
@@ -24,16 +22,23 @@ from models.bundle.manifest import (
     Provenance,
 )
 from models.bundle.profile import RUNS, measure
-from models.bundle.runner import SegmentRunner
+from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.presets import build
-from training import checkpoint, report
-from training.augment import normalised
+from training import checkpoint, report, tokenizing
 from training.calibrate import MAX_ACCURACY_DROP, calibrate
 from training.checkpoint import Checkpoint
-from training.data import ImageSource
 from training.data.rows import Index, Labels
-from training.evaluate import all_logits, evaluate, logits_of_batches
-from training.graphs import ExportError, check_independence, check_parity, export_graphs
+from training.data.sources import Inputs, Source
+from training.evaluate import evaluate, logits_of_batches
+from training.fronts import front_of
+from training.graphs import (
+    ExportError,
+    check_independence,
+    check_parity,
+    export_graphs,
+    run_all,
+)
+from training.lengths import at_mean_cost, bucket_shares, mean_cost
 from training.progress import Progress
 from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST
@@ -64,6 +69,8 @@ def export(
     target = free_place(zoo, name, version)
     saved = checkpoint.load(run / BEST)
     data = open_data(saved.config, run, is_new=False)
+    if int8 and saved.input.kind != "image":
+        raise ExportError("--int8 is for images")
     num_rows = len(data.splits.calibration)
     if num_rows < PARITY_ROWS:
         raise ExportError(f"{run} kept {num_rows} rows for calibration; {PARITY_ROWS} are needed")
@@ -85,18 +92,21 @@ def _write(
 ) -> None:
     """Fills `directory`: graphs, calibration, cost, manifest, then the report on the test split."""
     rows = data.splits.calibration
-    some = data.train.take(rows[:RANGE_ROWS]).images
-    graphs = checked_graphs(saved, some[:PARITY_ROWS])
+    graphs = checked_graphs(saved, data.train.take(rows[:PARITY_ROWS]).inputs)
     logits, labels = logits_of(graphs, data.train, rows, "calibrating")
     if int8:
-        graphs = quantized(*graphs, some.numpy())
+        (images,) = data.train.take(rows[:RANGE_ROWS]).inputs
+        graphs = quantized(*graphs, images.numpy())
         float_logits = logits
         logits, labels = logits_of(graphs, data.train, rows, "calibrating int8")
         check_accuracy(float_logits, logits, labels)
     segments, heads, content = graphs
     runner = SegmentRunner(segments, heads, content)
-    calibration = fit(logits, labels, segments, heads)
-    cost = profile_with_progress(runner)
+    shares = bucket_shares(data.train, rows)
+    calibration = fit(logits, labels, mean_cost(segments, shares), mean_cost(heads, shares))
+    cost = profile_with_progress(runner, saved.input.length_buckets)
+    if saved.tokenizer:
+        (directory / tokenizing.FILE).write_text(saved.tokenizer)
     for file, graph in content.items():
         (directory / file).write_bytes(graph)
     manifest = Manifest(
@@ -116,39 +126,41 @@ def _write(
     tested = np.arange(len(data.test.labels))
     logits, labels = logits_of(graphs, data.test, tested, "testing")
     source = manifest.provenance.data
+    bundle = at_mean_cost(bundle, bucket_shares(data.test, tested))
     report.write(evaluate(bundle, logits, labels, data=source, split="test"), directory)
 
 
-def checked_graphs(saved: Checkpoint, images: Tensor) -> Graphs:
-    """Entries of segments and heads, and every graph by file; checked on `images`."""
-    net = build(saved.config.net, saved.image_shape, len(saved.labels))
+def checked_graphs(saved: Checkpoint, inputs: Inputs) -> Graphs:
+    """Entries of segments and heads, and every graph by file; checked on `inputs`."""
+    net = build(saved.config.net, saved.shape, len(saved.labels))
     net.load_state_dict(saved.weights)
     net.eval()
-    mean, std = torch.tensor(saved.mean), torch.tensor(saved.std)
-    exported = export_graphs(net, images, mean, std)
+    front = front_of(saved.input, torch.tensor(saved.mean), torch.tensor(saved.std))
+    exported = export_graphs(net, inputs, front)
     segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     runner = SegmentRunner(segments, heads, content)
     with torch.no_grad():
-        expected = net(normalised(images, mean, std))
-    check_parity(expected, logits_with_progress(runner, images.numpy(), "checking parity"))
-    check_independence(runner, images.numpy())
+        expected = net(*front.prepared(inputs))
+    arrays = [x.numpy() for x in inputs]
+    check_parity(expected, run_all(runner, arrays))
+    check_independence(runner, arrays)
     return segments, heads, content
 
 
 def logits_of(
-    graphs: Graphs, source: ImageSource, rows: Index, title: str
+    graphs: Graphs, source: Source, rows: Index, title: str
 ) -> tuple[list[Floats], Labels]:
     """Logits of every exit, (rows, classes) each, of graphs that may be no bundle yet; labels."""
     runner, used = SegmentRunner(*graphs), [rows[:0]]
 
-    def images() -> Iterator[NDArray[np.uint8]]:
-        for index, part in source.batches(rows):
+    def batches() -> Iterator[Arrays]:
+        for index, part in source.inputs_of(rows):
             used.append(index)
-            yield part.numpy()
+            yield [x.numpy() for x in part]
 
     with Progress(len(rows), title, "row") as bar:
-        logits = logits_of_batches(runner, images(), bar.update)
+        logits = logits_of_batches(runner, batches(), bar.update)
     return logits, source.rows.labels[np.concatenate(used)]
 
 
@@ -166,15 +178,7 @@ def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Pro
     )
 
 
-def logits_with_progress(
-    runner: SegmentRunner, images: NDArray[np.uint8], title: str
-) -> list[Floats]:
-    """Logits of every exit, (rows, classes) each, and how far it is."""
-    with Progress(len(images), title, "row") as bar:
-        return all_logits(runner, images, bar.update)
-
-
-def profile_with_progress(runner: SegmentRunner) -> CostProfile:
+def profile_with_progress(runner: SegmentRunner, lengths: tuple[int, ...] = ()) -> CostProfile:
     """This host's cost profile, and how far it is."""
     with Progress(RUNS, "profiling", "round") as bar:
-        return measure(runner, progress=bar.update)
+        return measure(runner, progress=bar.update, lengths=lengths)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.nets.multi_exit import Features
 from training.augment import (
     PARTNER_OFFSET,
     channel_statistics,
@@ -20,8 +21,12 @@ from training.config import TrainConfig
 from training.data.cuts import Cut
 from training.data.decoding import Batch, Decoded, Decoder, decoded
 from training.data.errors import listed
-from training.data.source import refusal
+from training.data.numbers import NumberSource
+from training.data.source import ImageSource, refusal
+from training.data.sources import Source
+from training.data.texts import TextSource, similar_lengths
 from training.distributed import World
+from training.fronts import front_of, statistics
 from training.losses import UNLABELLED
 from training.run_data import RunData
 
@@ -35,24 +40,31 @@ Log = Callable[[str], None]
 
 
 class Part(NamedTuple):
-    """Normalised images and their labels.
+    """What the network takes, images normalised, and the labels.
 
     Where images are mixed with others: the labels of the others, and the share that is their own.
     """
 
-    images: Tensor
+    inputs: Features
     labels: Tensor
     partner_labels: Tensor
     own_share: Tensor | None
 
 
 class Feed(Protocol):
-    """Gives each step its batch. Rows count from 0: the labelled ones, then the unlabelled ones."""
+    """Gives each step its batch. Rows count from 0: the labelled ones, then the unlabelled ones.
+
+    `mean` and `std` are those that `fronts` normalises by.
+    """
 
     num_labelled: int
     num_unlabelled: int
     mean: Tensor
     std: Tensor
+
+    def order(self) -> Tensor:
+        """The rows of one epoch's batches, drawn anew."""
+        ...
 
     def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:
         """This process's micro-batches of a step; `order` are the epoch's rows."""
@@ -62,6 +74,8 @@ class Feed(Protocol):
 def feed_of(data: RunData, config: TrainConfig, world: World, log: Log) -> Feed:
     """Holds the decoded rows if they fit; random resized crops need the whole files."""
     num_rows = len(data.splits.train) + len(data.splits.unlabelled)
+    if not isinstance(data.train, ImageSource):
+        return InMemory(data, data.train, config, world)
     if config.random_resized_crop or num_rows * data.train.row_bytes > HELD_BYTES:
         return Streamed(data, config, world, log)
     return Held(data, config, world)
@@ -72,6 +86,7 @@ class Held:
 
     def __init__(self, data: RunData, config: TrainConfig, world: World) -> None:
         self.config, self.world = config, world
+        assert isinstance(data.train, ImageSource)
         index = np.append(data.splits.train, data.splits.unlabelled)
         self.images, kept = data.train.take_decodable(index)
         is_labelled = np.isin(kept, data.splits.train)
@@ -79,6 +94,9 @@ class Held:
         self.num_labelled = int(is_labelled.sum())
         self.num_unlabelled = len(kept) - self.num_labelled
         self.mean, self.std = channel_statistics(self.images.images)
+
+    def order(self) -> Tensor:
+        return draw_order(self.num_labelled, self.num_unlabelled)
 
     def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:  # noqa: ARG002
         size, micro = self.config.batch_size, self.config.micro_batches
@@ -113,13 +131,65 @@ def parts_of(images: Tensor, labels: Tensor, num_parts: int, config: TrainConfig
         images, own_share = mixed(images, config.mixing)
     chunks = [x.chunk(num_parts) for x in (images, labels, labels.roll(PARTNER_OFFSET))]
     parts = zip(*chunks, strict=True)
-    return [Part(some, own, partners, own_share) for some, own, partners in parts]
+    return [Part([some], own, partners, own_share) for some, own, partners in parts]
+
+
+class InMemory:
+    """Texts or rows of numbers, which always fit; nothing is augmented here."""
+
+    def __init__(self, data: RunData, source: Source, config: TrainConfig, world: World) -> None:
+        self.config, self.world, self.source = config, world, source
+        self.index = np.append(data.splits.train, data.splits.unlabelled)
+        self.num_labelled = len(data.splits.train)
+        self.num_unlabelled = len(data.splits.unlabelled)
+        self.labels = source.labels[torch.from_numpy(self.index)]
+        self.labels[self.num_labelled :] = UNLABELLED
+        self.mean = self.std = torch.empty(0)
+        if isinstance(source, NumberSource):
+            some = source.rows.take(data.splits.train)
+            self.mean, self.std = statistics(torch.from_numpy(some.table))
+
+    def order(self) -> Tensor:
+        order = draw_order(self.num_labelled, self.num_unlabelled)
+        if isinstance(self.source, TextSource) and not self.num_unlabelled:
+            lengths = self.source.lengths[self.index]
+            return similar_lengths(order, lengths, self.config.batch_size)
+        return order
+
+    def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:  # noqa: ARG002
+        """Micro-batches are padded one by one."""
+        size, device = self.config.batch_size, self.world.device
+        front = front_of(self.source.target, self.mean.to(device), self.std.to(device))
+        chunks = order[step * size : (step + 1) * size].chunk(self.config.micro_batches)
+        parts = []
+        for rows in chunks[self.world.rank :: self.world.size]:
+            taken = self.source.take(self.index[rows.numpy()]).inputs
+            labels = self.labels[rows].to(device)
+            inputs = front.prepared([x.to(device) for x in taken])
+            parts.append(Part(inputs, labels, labels, None))
+        return parts
+
+
+def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
+    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
+
+    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
+    none is left, and then again.
+    """
+    labelled = torch.randperm(num_labelled)
+    if num_unlabelled == 0:
+        return labelled
+    rounds = -(-num_labelled // num_unlabelled)
+    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
+    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
+    return torch.stack(pairs, dim=1).flatten()
 
 
 class Streamed:
     """Rows decoded anew in every epoch, ahead of their use, and only this process's."""
 
     def __init__(self, data: RunData, config: TrainConfig, world: World, log: Log) -> None:
+        assert isinstance(data.train, ImageSource)
         self.config, self.world, self.log, self.source = config, world, log, data.train
         self.index = np.append(data.splits.train, data.splits.unlabelled)
         self.num_labelled = len(data.splits.train)
@@ -134,6 +204,9 @@ class Streamed:
         self.stream: Iterator[Decoded] = iter(())
         self.next: tuple[int, int] | None = None
         self.failures: set[str] = set()
+
+    def order(self) -> Tensor:
+        return draw_order(self.num_labelled, self.num_unlabelled)
 
     def parts(self, order: Tensor, epoch: int, step: int) -> list[Part]:
         if self.next != (epoch, step):
@@ -175,18 +248,3 @@ class Streamed:
         return batch.images[torch.from_numpy(sources)], labels[
             torch.from_numpy(batch.kept[sources])
         ]
-
-
-def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
-    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
-
-    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
-    none is left, and then again.
-    """
-    labelled = torch.randperm(num_labelled)
-    if num_unlabelled == 0:
-        return labelled
-    rounds = -(-num_labelled // num_unlabelled)
-    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
-    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
-    return torch.stack(pairs, dim=1).flatten()

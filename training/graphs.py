@@ -1,5 +1,7 @@
 """A network's pieces as ONNX graphs, checked against torch."""
 
+from __future__ import annotations
+
 import logging
 import warnings
 from collections.abc import Sequence
@@ -8,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,37 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
 from models.bundle.errors import UserError
-from models.bundle.manifest import Graph
+from models.bundle.manifest import BATCH, LENGTH, Graph
 from models.bundle.manifest import Tensor as TensorSpec
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.multi_exit import Features, MultiExitNet
+from training.data.sources import Inputs
+from training.fronts import Front, resized
 
-DTYPES = {torch.uint8: "uint8", torch.float32: "float32"}
+DTYPES = {torch.uint8: "uint8", torch.float32: "float32", torch.int64: "int64"}
 PARITY_TOLERANCE = 1e-3
 """Largest difference of any logit from torch's, on logits of order ten."""
 
 
 class ExportError(UserError):
     """The bundle was not written; the message says why."""
-
-
-class ImageSegment(nn.Module):
-    """Segment 1 with the normalisation in front: takes uint8 (batch, height, width, channels).
-
-    The same arithmetic as `normalised`, but on whole planes: onnxruntime takes a quarter of the
-    time for one image, less for more.
-    """
-
-    def __init__(self, segment: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.segment = segment
-        self.shift, self.scale = (x.view(-1, 1, 1) for x in (255 * mean, 1 / (255 * std)))
-
-    def forward(self, features: Features) -> Features:
-        (images,) = features
-        planes = images.permute(0, 3, 1, 2).float()
-        outputs: Features = self.segment([(planes - self.shift) * self.scale])
-        return outputs
 
 
 class Piece(nn.Module):
@@ -62,6 +46,31 @@ class Piece(nn.Module):
 
 
 @dataclass(frozen=True)
+class Trail:
+    """Features of some rows on their way; of texts, also of one row at every length bucket."""
+
+    rows: Features
+    by_length: dict[int, Features]
+
+    def through(self, piece: Piece) -> Trail:
+        with torch.no_grad():
+            rows = list(piece(*self.rows))
+            by_length = {n: list(piece(*some)) for n, some in self.by_length.items()}
+        return Trail(rows, by_length)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """As the manifest has them: the batch, and what goes with the length, are not fixed."""
+        shapes = []
+        for place, x in enumerate(self.rows):
+            seen = [some[place].shape for some in (*self.by_length.values(), self.rows)]
+            varies = [len(set(sizes)) > 1 for sizes in zip(*seen, strict=True)]
+            sizes = (LENGTH if v else n for v, n in zip(varies, x.shape, strict=True))
+            shapes.append((BATCH, *list(sizes)[1:]))
+        return shapes
+
+
+@dataclass(frozen=True)
 class ExportedGraph:
     """A graph's manifest entry and its serialised bytes."""
 
@@ -70,23 +79,27 @@ class ExportedGraph:
 
 
 def export_graphs(
-    net: MultiExitNet, images: Tensor, mean: Tensor, std: Tensor
+    net: MultiExitNet, inputs: Inputs, front: Front
 ) -> tuple[list[ExportedGraph], list[ExportedGraph]]:
     """Every segment and every exit head as a self-contained graph with a dynamic batch.
 
-    `images` are a few real uint8 ones, (batch, height, width, channels), batch at least two.
+    `inputs` are a few real rows as segment 1 takes them, at least two.
     """
     net.eval()
-    features, names = [images], ["images"]
+    names: Sequence[str] = front.names
+    # one length more, so that what goes with the length is seen even where there is one bucket
+    lengths = {*front.lengths, *(n - 1 for n in front.lengths[-1:])}
+    features = Trail(inputs, {n: resized([x[:1] for x in inputs], n) for n in lengths})
     segments, heads = [], []
     for exit, (segment, head) in enumerate(net.split(), start=1):
-        module = ImageSegment(segment, mean, std) if exit == 1 else segment
-        with torch.no_grad():
-            outputs: Features = module(features)
-        output_names = [f"features_{exit}_{i}" for i in range(len(outputs))]
-        segments.append(_export(module, f"segment_{exit}", exit, features, names, output_names))
+        module = front.before(segment) if exit == 1 else segment
+        outputs = features.through(Piece(module).eval())
+        output_names = [f"features_{exit}_{i}" for i in range(len(outputs.rows))]
+        buckets = front.lengths
+        made = _export(module, f"segment_{exit}", exit, features, buckets, names, output_names)
+        segments.append(made)
         features, names = outputs, output_names
-        heads.append(_export(head, f"exit_{exit}", exit, features, names, ["logits"]))
+        heads.append(_export(head, f"exit_{exit}", exit, features, buckets, names, ["logits"]))
     return segments, heads
 
 
@@ -94,7 +107,8 @@ def _export(
     module: nn.Module,
     stem: str,
     exit: int,
-    features: Features,
+    features: Trail,
+    buckets: Sequence[int],
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> ExportedGraph:
@@ -105,11 +119,11 @@ def _export(
         try:
             program = torch.onnx.export(
                 piece,
-                tuple(features),
+                tuple(features.rows),
                 input_names=list(input_names),
                 output_names=list(output_names),
                 dynamic_shapes={
-                    "features": tuple({0: torch.export.Dim("batch")} for _ in features)
+                    "features": tuple(dimensions(shape, buckets) for shape in features.shapes)
                 },
                 dynamo=True,
                 verbose=False,
@@ -122,20 +136,36 @@ def _export(
     _strip(model)
     onnx.checker.check_model(model)
     content = model.SerializeToString()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        outputs = piece(*(x[:1] for x in features))
-    given = zip(input_names, features, strict=True)
+    outputs = features.through(piece)
+    macs = {length: _macs(piece, features.by_length[length]) for length in buckets}
+    given = zip(input_names, features.rows, features.shapes, strict=True)
+    made = zip(output_names, outputs.rows, outputs.shapes, strict=True)
     used = {value.name for value in model.graph.input}
     entry = Graph(
         file=f"{stem}.onnx",
         sha256=sha256(content),
         exit=exit,
-        inputs=tuple(_spec(name, x) for name, x in given if name in used),
-        outputs=tuple(_spec(name, x) for name, x in zip(output_names, outputs, strict=True)),
-        macs=counter.get_total_flops() // 2,
+        inputs=tuple(_spec(name, x, shape) for name, x, shape in given if name in used),
+        outputs=tuple(_spec(name, x, shape) for name, x, shape in made),
+        macs=macs[buckets[-1]] if buckets else _macs(piece, [x[:1] for x in features.rows]),
         parameters=sum(p.numel() for p in module.parameters()),
+        macs_by_length=macs,
     )
     return ExportedGraph(entry, content)
+
+
+def _macs(piece: Piece, features: Features) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        piece(*features)
+    return int(counter.get_total_flops() // 2)
+
+
+def dimensions(shape: tuple[int, ...], buckets: Sequence[int]) -> dict[int, torch.export.Dim]:
+    """The axes of a tensor that are not fixed, as the exporter wants them."""
+    free = {BATCH: torch.export.Dim("batch")}
+    if buckets:
+        free[LENGTH] = torch.export.Dim("length", max=buckets[-1])
+    return {axis: free[size] for axis, size in enumerate(shape) if size in free}
 
 
 def reason(error: BaseException) -> str:
@@ -145,8 +175,7 @@ def reason(error: BaseException) -> str:
     return f"{error}".strip().partition("\n")[0] or type(error).__name__
 
 
-def _spec(name: str, tensor: Tensor) -> TensorSpec:
-    shape = (-1, *tensor.shape[1:])
+def _spec(name: str, tensor: Tensor, shape: tuple[int, ...]) -> TensorSpec:
     return TensorSpec.model_validate({"name": name, "dtype": DTYPES[tensor.dtype], "shape": shape})
 
 
@@ -181,30 +210,30 @@ def check_parity(expected: Sequence[Tensor], actual: Sequence[np.ndarray]) -> fl
     return max(differences)
 
 
-def check_independence(runner: SegmentRunner, images: NDArray[np.uint8]) -> float:
-    """The largest difference of a logit between an image alone, in company and in another order.
+def check_independence(runner: SegmentRunner, inputs: Arrays) -> float:
+    """The largest difference of a logit between a row alone, in company and in another order.
 
-    Raises ExportError above the tolerance: the server decides which images share a batch.
+    Raises ExportError above the tolerance: the server decides which rows share a batch.
     """
-    together = run_all(runner, images)
-    turned = [logits[::-1] for logits in run_all(runner, images[::-1])]
-    alone = [run_all(runner, image[None]) for image in images]
+    together = run_all(runner, inputs)
+    turned = [logits[::-1] for logits in run_all(runner, [x[::-1] for x in inputs])]
+    alone = [run_all(runner, [x[k : k + 1] for x in inputs]) for k in range(len(inputs[0]))]
     differences = []
     for k, logits in enumerate(together):
         single = np.concatenate([each[k] for each in alone])
         differences.append(float(max(np.abs(logits - x).max() for x in (single, turned[k]))))
         if not differences[-1] <= PARITY_TOLERANCE:
             raise ExportError(
-                f"exit {k + 1} answers an image otherwise when others are in its batch: a logit "
+                f"exit {k + 1} answers a row otherwise when others are in its batch: a logit "
                 f"differs by {differences[-1]:.2g}, {PARITY_TOLERANCE} is allowed; no layer may "
                 "mix the rows of a batch (batch normalisation needs its running statistics)"
             )
     return max(differences)
 
 
-def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[Floats]:
+def run_all(runner: SegmentRunner, inputs: Arrays) -> list[Floats]:
     """Logits of every exit on one batch."""
-    features: Arrays = [np.ascontiguousarray(images)]
+    features: Arrays = [np.ascontiguousarray(x) for x in inputs]
     logits = []
     for exit in range(1, runner.num_exits + 1):
         features = runner.run_segment(exit, features)

@@ -8,22 +8,29 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.nets.multi_exit import MultiExitNet
-from training.augment import normalised
 from training.config import TrainConfig
+from training.data.sources import AnyTarget, Inputs
 from training.distributed import World
 from training.feed import Part
+from training.fronts import front_of
 from training.losses import annealed, distillation_loss, exit_wise_loss, mean_confidence
 from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
 
 
 class Learner:
-    """Learns from the parts of a batch. `mean` and `std` normalise images, per channel.
+    """Learns from the parts of a batch. `mean` and `std` normalise what `target` makes of rows.
 
     `loss_sum` and `num_correct` add up over the steps of an epoch.
     """
 
     def __init__(
-        self, config: TrainConfig, world: World, net: MultiExitNet, mean: Tensor, std: Tensor
+        self,
+        config: TrainConfig,
+        world: World,
+        net: MultiExitNet,
+        target: AnyTarget,
+        mean: Tensor,
+        std: Tensor,
     ) -> None:
         self.config, self.world = config, world
         device = world.device
@@ -31,7 +38,7 @@ class Learner:
         if config.freeze == "backbone":
             self.net.segments.requires_grad_(requires_grad=False)
         self.replica = world.wrap(self.net)
-        self.forward: Callable[[Tensor], list[Tensor]] = self.replica
+        self.forward: Callable[..., list[Tensor]] = self.replica
         if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
             mode = "reduce-overhead" if device.type == "cuda" else "default"
             self.forward = torch.compile(self.replica, mode=mode)
@@ -39,6 +46,7 @@ class Learner:
         self.optimizer = make_optimizer(self.net, config)
         self.is_bf16 = config.bf16 and computes_in_bf16(device)
         self.mean, self.std = mean.to(device), std.to(device)
+        self.front = front_of(target, self.mean, self.std)
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
         )
@@ -82,7 +90,7 @@ class Learner:
         Where images are mixed, so are the losses of their own labels and of their partners'.
         """
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
-            logits = [z.float() for z in self.forward(part.images)]
+            logits = [z.float() for z in self.forward(*part.inputs)]
         loss, own = self.loss(logits, part.labels), part.own_share
         if own is not None:
             loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels)
@@ -109,12 +117,12 @@ class Learner:
         if self.config.freeze == "backbone":
             self.net.segments.eval()
 
-    def judge(self, images: Tensor) -> list[Tensor]:
-        """Logits of uint8 images at every exit, by `judged_net` in the mode that it is in."""
+    def judge(self, inputs: Inputs) -> list[Tensor]:
+        """Logits of rows at every exit, by `judged_net` in the mode that it is in."""
         device = self.world.device
-        ready = normalised(images.to(device), self.mean, self.std)
+        ready = self.front.prepared([x.to(device) for x in inputs])
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
-            logits: list[Tensor] = self.judged_net(ready)
+            logits: list[Tensor] = self.judged_net(*ready)
         return logits
 
 

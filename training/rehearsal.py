@@ -1,4 +1,4 @@
-"""What export would refuse, tried on a few images before the first epoch."""
+"""What export would refuse, tried on a few rows before the first epoch."""
 
 from copy import deepcopy
 
@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from models.bundle.runner import SegmentRunner
-from models.nets.multi_exit import MultiExitNet, NetError
+from models.nets.multi_exit import Features, MultiExitNet, NetError
 from models.nets.own import introduced
 from models.nets.presets import PRESETS
-from training.augment import normalised
 from training.data import DataError
 from training.export import PARITY_ROWS
+from training.fronts import front_of
 from training.graphs import check_independence, check_parity, export_graphs, run_all
 from training.run import Run
 
-NUM_IMAGES = 4
+NUM_ROWS = 4
+DTYPES = (torch.float32, torch.int64)
+"""Of features; whole numbers are what a text's mask is made of."""
 
 
 def rehearse(run: Run) -> None:
@@ -32,24 +34,26 @@ def rehearse(run: Run) -> None:
         )
     if run.config.net in PRESETS:
         return
-    rows = run.splits.calibration[:NUM_IMAGES]
-    images = run.data.train.take(rows).images
+    inputs = run.data.train.take(run.splits.calibration[:NUM_ROWS]).inputs
     net = deepcopy(run.net).cpu().eval()
-    mean, std = run.mean.cpu(), run.std.cpu()
+    front = front_of(run.data.train.target, run.mean.cpu(), run.std.cpu())
+    ready = front.prepared(inputs)
     with torch.no_grad(), introduced(run.config.net):
-        check_contract(net, normalised(images, mean, std), len(run.data.train.names))
-        expected = net(normalised(images, mean, std))
-    exported = export_graphs(net, images, mean, std)
+        check_contract(net, ready, len(run.data.train.names))
+        expected = net(*ready)
+    exported = export_graphs(net, inputs, front)
     segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     runner = SegmentRunner(segments, heads, content)
-    check_parity(expected, run_all(runner, images.numpy()))
-    check_independence(runner, images.numpy())
+    arrays = [x.numpy() for x in inputs]
+    check_parity(expected, run_all(runner, arrays))
+    check_independence(runner, arrays)
 
 
-def check_contract(net: MultiExitNet, images: Tensor, num_classes: int) -> None:
+def check_contract(net: MultiExitNet, inputs: Features, num_classes: int) -> None:
     """Raises NetError where a segment or an exit head returns something else than it must."""
-    features: object = [images]
+    features: object = inputs
+    num_rows = len(inputs[0])
     for exit, (segment, head) in enumerate(net.split(), start=1):
         features = segment(features)
         if not isinstance(features, list) or not all(isinstance(x, Tensor) for x in features):
@@ -57,13 +61,13 @@ def check_contract(net: MultiExitNet, images: Tensor, num_classes: int) -> None:
                 f"segment {exit} returns {kind(features)}; features must be a list of tensors"
             )
         for x in features:
-            if x.dtype != torch.float32 or x.shape[:1] != images.shape[:1]:
+            if x.dtype not in DTYPES or x.shape[:1] != (num_rows,):
                 raise NetError(
                     f"segment {exit} returns features of {x.dtype} and shape {list(x.shape)}; they "
-                    f"must be float32, the batch first: {len(images)}"
+                    f"must be float32, the batch first: {num_rows}"
                 )
         logits = head(features)
-        shape = [len(images), num_classes]
+        shape = [num_rows, num_classes]
         if not isinstance(logits, Tensor) or list(logits.shape) != shape:
             found = list(logits.shape) if isinstance(logits, Tensor) else kind(logits)
             raise NetError(

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,15 @@ from pydantic import PositiveInt
 from scipy.special import softmax
 
 from models.bundle.errors import UserError
-from models.bundle.manifest import Graph, Record
-from models.bundle.runner import SegmentRunner
+from models.bundle.manifest import Record
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
-from training.data import LabelledImages
-from training.evaluate import all_logits
-from training.export import checked_graphs
+from training.export import checked_graphs, logits_of
 from training.measures import top_k_accuracy
 from training.progress import Progress
+from training.quantize import Graphs
 from training.run import Stopped
-from training.run_data import open_data
+from training.run_data import RunData, open_data
 
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
 NUM_PARITY_ROWS = 32
@@ -211,10 +209,9 @@ def run_plan(directory: Path) -> None:
     config = plan.config
     best = checkpoint.load(loop.train(config, directory, print))
     data = open_data(config, directory, is_new=False)
-    selection = data.train.take(data.splits.selection)
-    test = data.test.take(np.arange(len(data.test.labels)))
-    segments, heads, content = checked_graphs(best, selection.images[:NUM_PARITY_ROWS])
-    runner = SegmentRunner(segments, heads, content)
+    some = data.splits.train[:NUM_PARITY_ROWS]
+    graphs = checked_graphs(best, data.train.take(some).inputs)
+    segments, heads, _ = graphs
     result = RunResult(
         method=plan.method,
         seed=config.seed,
@@ -225,22 +222,16 @@ def run_plan(directory: Path) -> None:
         best_epoch=best.epoch,
         distillation_temperature=best.distillation_temperature,
         parameters=sum(g.parameters for g in (*segments, *heads)),
-        exits=judge(runner, segments, heads, selection, test),
+        exits=judge(graphs, data),
     )
     (directory / RESULT).write_text(result.model_dump_json(indent=1) + "\n")
 
 
-def judge(
-    runner: SegmentRunner,
-    segments: Sequence[Graph],
-    heads: Sequence[Graph],
-    selection: LabelledImages,
-    test: LabelledImages,
-) -> list[ExitAccuracy]:
+def judge(graphs: Graphs, data: RunData) -> list[ExitAccuracy]:
     """Every exit, alone and in the ensemble of the exits so far: the mean of their softmaxes."""
-    validated = all_logits(runner, selection.images.numpy(), lambda _: None)
-    tested = all_logits(runner, test.images.numpy(), lambda _: None)
-    labels = test.labels.numpy()
+    segments, heads, _ = graphs
+    validated, selected = logits_of(graphs, data.train, data.splits.selection, "selecting")
+    tested, labels = logits_of(graphs, data.test, np.arange(len(data.test.labels)), "testing")
     trunk_macs, head_macs = (np.cumsum([g.macs for g in graphs]) for graphs in (segments, heads))
     exits, ensemble = [], np.zeros_like(tested[0])
     for i, (z_selection, z) in enumerate(zip(validated, tested, strict=True)):
@@ -249,7 +240,7 @@ def judge(
             ExitAccuracy(
                 macs=int(trunk_macs[i] + heads[i].macs),
                 macs_all_heads=int(trunk_macs[i] + head_macs[i]),
-                selection_top1=top_k_accuracy(z_selection, selection.labels.numpy(), 1),
+                selection_top1=top_k_accuracy(z_selection, selected, 1),
                 top1=top_k_accuracy(z, labels, 1),
                 top5=top_k_accuracy(z, labels, 5),
                 ensemble_top1=top_k_accuracy(ensemble, labels, 1),

@@ -16,7 +16,7 @@ from training.config import TrainConfig, changes
 from training.data import DataError
 from training.data.errors import listed
 from training.distributed import World
-from training.feed import draw_order, feed_of
+from training.feed import feed_of
 from training.learner import Learner, are_finite
 from training.origin import earlier_weights, git_commit
 from training.progress import Progress
@@ -54,23 +54,24 @@ class Run(Learner):
             )
         is_new = not (directory / LAST).exists()
         self.data = open_data(config, directory, is_new=is_new)
-        self.splits, self.image_shape = self.data.splits, self.data.image_shape
+        self.splits = self.data.splits
         self.feed = feed_of(self.data, config, world, log)
         self.labelled_per_batch = config.batch_size // (2 if self.feed.num_unlabelled else 1)
         if self.steps_per_epoch == 0:
             raise DataError(
-                f"{self.feed.num_labelled} training images do not fill one batch of "
+                f"{self.feed.num_labelled} training rows do not fill one batch of "
                 f"{config.batch_size}"
             )
         self.selection = Selection(self.data.train, self.splits.selection)
         torch.manual_seed(config.seed)
-        net = build(config.net, self.image_shape, len(self.data.train.names)).to(world.device)
+        net = build(config.net, self.data.train.shape, len(self.data.train.names)).to(world.device)
         if config.start_from is not None:
             earlier = Path(config.start_from) / BEST
             net.load_state_dict(earlier_weights(earlier, config.net, self.data))
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
-        super().__init__(config, world, net, self.feed.mean, self.feed.std)
+        target, mean, std = self.data.train.target, self.feed.mean, self.feed.std
+        super().__init__(config, world, net, target, mean, std)
         self.epoch, self.step, self.order = 0, 0, torch.empty(0, dtype=torch.int64)
         self.best_score, self.is_asked_to_stop = -1.0, False
         self.git_commit = git_commit()
@@ -113,6 +114,7 @@ class Run(Learner):
             random_state=checkpoint.random_state(),
             labels=list(self.data.train.names),
             input=self.data.train.target,
+            tokenizer=self.data.tokenizer,
             mean=self.mean.tolist(),
             std=self.std.tolist(),
             git_commit=self.git_commit,
@@ -137,7 +139,7 @@ class Run(Learner):
         """
         self.set_training()
         if self.step == 0:
-            self.order = draw_order(self.feed.num_labelled, self.feed.num_unlabelled)
+            self.order = self.feed.order()
             self.loss_sum.zero_()
             self.num_correct.zero_()
         saved_at = monotonic()

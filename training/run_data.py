@@ -1,5 +1,6 @@
 """The data of one run: opened, split once, and compared when the run goes on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,38 +8,48 @@ import numpy as np
 import torch
 
 from models.bundle.manifest import Input
+from models.nets.pretrained import PREFIX
+from training import tokenizing
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
 from training.data import fingerprint
+from training.data.columns import wanted_columns
 from training.data.errors import DataError, listed
 from training.data.fingerprint import Fingerprint
 from training.data.layout import open_rows
+from training.data.numbers import NumberSource, target_of
+from training.data.opening import Found, find_records
+from training.data.records import Records
 from training.data.rows import DIGIT_SIZE, Rows
 from training.data.source import ImageSource
+from training.data.sources import Source, vocabulary_of
 from training.data.splits import Splits, split_rows
 from training.data.survey import Survey, choose_input, survey
+from training.data.texts import TextSource
 
 SPLITS = "splits.npz"
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Training and test rows, what their images are fitted to, and the training rows' uses."""
+    """Training and test rows, what they are made into, and the training rows' uses.
 
-    train: ImageSource
-    test: ImageSource
+    `tokenizer` is the `tokenizer.json` of texts.
+    """
+
+    train: Source
+    test: Source
     splits: Splits
     fingerprint: Fingerprint
     notes: list[str]
-
-    @property
-    def image_shape(self) -> list[int]:
-        return list(self.train.shape)
+    tokenizer: str = ""
 
     def keep(self, run: Path) -> None:
-        """Writes splits and fingerprint into the run's directory."""
+        """Writes splits, fingerprint and tokenizer into the run's directory."""
         np.savez(run / SPLITS, **vars(self.splits))
         fingerprint.keep(self.fingerprint, run)
+        if self.tokenizer:
+            (run / tokenizing.FILE).write_text(self.tokenizer)
 
 
 def open_data(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
@@ -46,15 +57,20 @@ def open_data(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
 
     Raises DataError where the data are not those that the run was made with.
     """
+    named = wanted_columns(config.text_column, config.label_column, config.number_columns)
+    found = find_records(config.data, named)
+    if found is None:
+        return open_images(config, run, is_new=is_new)
+    return open_found(config, found, run, is_new=is_new)
+
+
+def open_images(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
     if config.data == "digits" and config.image_size not in (None, DIGIT_SIZE):
         raise DataError(f"digits are {DIGIT_SIZE} pixels wide and are not resized")
     train = open_rows(config.data, "train")
     test = open_rows(config.data, "test", train.names)
     found = Fingerprint.of(train, test)
-    if is_new:
-        splits = split_rows(torch.from_numpy(train.labels), config, train.names)
-    else:
-        splits = earlier_splits(run, found)
+    splits = splits_of(config, train, run, found, is_new=is_new)
     seen, seen_test = survey(train), survey(test)
     target = input_of(config, train, seen)
     notes = [
@@ -70,6 +86,46 @@ def open_data(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
         fingerprint=found,
         notes=notes,
     )
+
+
+def open_found(config: TrainConfig, given: Found, run: Path, *, is_new: bool) -> RunData:
+    """Texts or numbers: their tokenizer is learned, or kept from the run's beginning."""
+    train, test = given.train, given.test
+    found = Fingerprint.of(train, test)
+    splits = splits_of(config, train, run, found, is_new=is_new)
+    notes = given.notes
+    if train.values is not None:
+        target = target_of(train.values)
+        sources: list[Source] = [NumberSource(rows, target) for rows in (train, test)]
+        return RunData(sources[0], sources[1], splits, found, notes)
+    texts = train.take(splits.train).texts
+    tokenizer = tokenizer_of(config, texts, run)
+    text_input = tokenizing.target_of(tokenizer, texts, config.max_tokens, config.example)
+    size = vocabulary_of(tokenizer)
+    lengths = ", ".join(map(str, text_input.length_buckets))
+    notes = [*notes, f"a tokenizer of {size} tokens; texts are padded to {lengths} tokens"]
+    sources = [TextSource(rows, text_input, tokenizer) for rows in (train, test)]
+    return RunData(sources[0], sources[1], splits, found, notes, tokenizer)
+
+
+def tokenizer_of(config: TrainConfig, texts: Sequence[str], run: Path) -> str:
+    """The run's own; of a new run the one that is named, the network's, or one that is learned."""
+    if (run / tokenizing.FILE).is_file():
+        return tokenizing.read(run)
+    if config.tokenizer is not None:
+        return tokenizing.read(Path(config.tokenizer).expanduser())
+    if config.net.startswith(PREFIX):
+        return tokenizing.of_pretrained(config.net.removeprefix(PREFIX).partition("@")[0])
+    return tokenizing.learned(texts, config.vocabulary)
+
+
+def splits_of(
+    config: TrainConfig, train: Rows | Records, run: Path, found: Fingerprint, *, is_new: bool
+) -> Splits:
+    if not is_new:
+        return earlier_splits(run, found)
+    num_apart = train.num_apart if isinstance(train, Records) else 0
+    return split_rows(torch.from_numpy(train.labels), config, train.names, num_apart)
 
 
 def earlier_splits(run: Path, found: Fingerprint) -> Splits:

@@ -14,9 +14,10 @@ class NetError(ValueError):
 class MultiExitNet(nn.Module):
     """A backbone cut into segments, with an exit head after each.
 
-    Segment 1 takes normalised images as a list of one tensor, (batch, channels, height, width);
-    every later segment takes the features of the one before it. Head k takes the features of
-    segment k and returns logits, (batch, classes).
+    Segment 1 takes a list of tensors: normalised images, (batch, channels, height, width); or token
+    numbers and attention mask, int64 (batch, length) each; or normalised rows of numbers, (batch,
+    numbers). Every later segment takes the features of the one before it. Head k takes the features
+    of segment k and returns logits, (batch, classes).
 
     A new architecture is one file with a function that returns one of these. `normalisation` is the
     mean and the deviation per channel that its weights were trained with, of pixels in [0, 1]; None
@@ -36,9 +37,9 @@ class MultiExitNet(nn.Module):
     def num_exits(self) -> int:
         return len(self.segments)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
         """Logits of every exit, first to last, each (batch, classes)."""
-        features, logits = [images], []
+        features, logits = list(inputs), []
         for segment, head in self.split():
             features = segment(features)
             logits.append(head(features))

@@ -4,11 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from models.nets.mlp import MLP, mlp
 from models.nets.msdnet import MSDNET_7, MSDNET_11, MSDNET_IMAGENET, MSDNetConfig, msdnet
 from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.own import FUNCTION_NAME, introduced, load_function
 from models.nets.pretrained import PREFIX, pretrained
+from models.nets.pretrained_text import pretrained_text
 from models.nets.resnet import RESNET_18, RESNET_18_IMAGENET, resnet
+from models.nets.text import TEXT_SMALL, TEXT_TINY, text_encoder
 from models.nets.vit import VIT_TINY, vit
 
 MSDNETS = {
@@ -39,22 +42,37 @@ MSDNETS = {
 
 Builder = Callable[[Sequence[int], int], MultiExitNet]
 
-PRESETS: dict[str, Builder] = {
+IMAGE_PRESETS: dict[str, Builder] = {
     **{name: partial(msdnet, config) for name, config in MSDNETS.items()},
     "resnet-18": partial(resnet, RESNET_18),
     "resnet-18-imagenet": partial(resnet, RESNET_18_IMAGENET),
     "vit-tiny": partial(vit, VIT_TINY),
 }
+TEXT_PRESETS: dict[str, Builder] = {
+    "text-tiny": partial(text_encoder, TEXT_TINY),
+    "text-small": partial(text_encoder, TEXT_SMALL),
+}
+TENSOR_PRESETS: dict[str, Builder] = {"mlp": partial(mlp, MLP)}
+PRESETS = IMAGE_PRESETS | TEXT_PRESETS | TENSOR_PRESETS
+
+KINDS = {3: ("images", IMAGE_PRESETS), 2: ("texts", TEXT_PRESETS), 1: ("numbers", TENSOR_PRESETS)}
+"""What data of a shape of so many numbers are, and the presets for them."""
 
 
-def build(name: str, image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
-    """A freshly initialised network for images of (height, width, channels).
+def build(name: str, shape: Sequence[int], num_classes: int) -> MultiExitNet:
+    """A freshly initialised network.
 
-    Raises NetError where `name` gives none.
+    `shape` is height, width and channels of images; the vocabulary's size and the longest length of
+    texts; how many numbers a row has. Raises NetError where `name` gives no network for these.
     """
     builder = find(name)
+    kind, presets = KINDS[len(shape)]
+    if name.startswith(PREFIX) and presets is TEXT_PRESETS:
+        builder = partial(pretrained_text, name.removeprefix(PREFIX))
+    if name in PRESETS and name not in presets:
+        raise NetError(f"{name} is no network for {kind}; there are {', '.join(presets)}")
     with introduced(name):
-        net = builder(image_shape, num_classes)
+        net = builder(shape, num_classes)
     if not isinstance(net, MultiExitNet):
         raise NetError(f"{name} returned a {type(net).__name__}, not a MultiExitNet")
     return net
@@ -64,7 +82,7 @@ def find(name: str) -> Builder:
     """What builds the network of that name; raises NetError where there is nothing.
 
     A name is a preset's; or "FILE.py:FUNCTION" or "MODULE:FUNCTION", the user's own function, which
-    takes image shape and number of classes as well; or "transformers:" and a model's directory or
+    takes shape and number of classes as well; or "transformers:" and a model's directory or
     hub name.
     """
     if name in PRESETS:

@@ -40,7 +40,7 @@ def test_photos_get_the_answers_of_the_segments_run_by_hand(shipped: str) -> Non
     files = sorted((CALTECH101 / "test").rglob("*.jpg"))[::700]
     images = np.stack([fit_image(Image.open(file), manifest.image_input) for file in files])
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    expected = run_all(runner, images)[-1].argmax(axis=1)
+    expected = run_all(runner, [images])[-1].argmax(axis=1)
     said = [
         httpx.post(
             f"{shipped}/v1/classify",

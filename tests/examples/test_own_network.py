@@ -68,7 +68,7 @@ def test_the_commands_of_the_page_work(
 
 def assert_exits_agree_with_torch(run: Path, bundle_path: Path) -> None:
     bundle, saved = load_bundle(bundle_path), checkpoint.load(run / BEST)
-    net = build(saved.config.net, saved.image_shape, len(saved.labels)).eval()
+    net = build(saved.config.net, saved.shape, len(saved.labels)).eval()
     net.load_state_dict(saved.weights)
     images = load_images("digits", "test").images[:50]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training.align import Layout, aligned
+from training.fronts import ImageFront
 from training.graphs import export_graphs
 from training.quantize import prepared
 
@@ -37,7 +38,7 @@ def test_every_graph_of_every_net_computes_the_same(name: str) -> None:
     net = build(name, (32, 32, 3), 10)
     randomise(net)
     images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    segments, heads = export_graphs(net, images, NO_MEAN, ALL_ONE)
+    segments, heads = export_graphs(net, [images], ImageFront(NO_MEAN, ALL_ONE))
     given: dict[str, NDArray[np.generic]] = {"images": images.numpy()}
     layouts: dict[str, Layout] = {}
     for segment, head in zip(segments, heads, strict=True):

@@ -13,6 +13,7 @@ from training import run as run_module
 from training.augment import cut_out, mixed
 from training.config import TrainConfig
 from training.data import DataError, decoding
+from training.data.folders import FolderRows
 from training.distributed import World
 from training.feed import Held, Streamed, draw_order
 from training.losses import UNLABELLED
@@ -79,8 +80,8 @@ def test_streamed_batches_are_those_that_would_be_held(
     assert torch.allclose(held.mean, streamed.mean, atol=0.05)
     streamed.mean, streamed.std = held.mean, held.std
     for step in (0, 1, 0, 2):  # also out of turn, as after a resumption
-        ((images, labels, *_),) = held.parts(order, 0, step)
-        ((others, other_labels, *_),) = streamed.parts(order, 0, step)
+        (([images], labels, *_),) = held.parts(order, 0, step)
+        (([others], other_labels, *_),) = streamed.parts(order, 0, step)
         assert torch.equal(images, others)
         assert torch.equal(labels, other_labels)
         assert labels[1::2].eq(UNLABELLED).all()
@@ -96,7 +97,8 @@ def test_streamed_batches_are_cut_out_and_mixed(
     changed = config_of(photos, cutout=5, mixing="mixup", **changes)
     order = torch.arange(plain.num_labelled)
     whole, labels = (
-        torch.cat(x) for x in zip(*(p[:2] for p in plain.parts(order, 0, 0)), strict=True)
+        torch.cat(x)
+        for x in zip(*((p.inputs[0], p.labels) for p in plain.parts(order, 0, 0)), strict=True)
     )
     torch.manual_seed(0)  # a mixed batch
     expected, share = mixed(cut_out(whole, 5), "mixup")
@@ -104,8 +106,8 @@ def test_streamed_batches_are_cut_out_and_mixed(
     made = run_of(tmp_path / "changed", changed).feed
     torch.manual_seed(0)
     parts = made.parts(order, 0, 0)
-    assert [len(part.images) for part in parts] == [6, 6]
-    assert torch.equal(torch.cat([part.images for part in parts]), expected)
+    assert [len(part.labels) for part in parts] == [6, 6]
+    assert torch.equal(torch.cat([part.inputs[0] for part in parts]), expected)
     assert torch.equal(torch.cat([part.labels for part in parts]), labels)
     assert torch.equal(torch.cat([part.partner_labels for part in parts]), labels.roll(2))
     assert all(part.own_share == share for part in parts)
@@ -120,10 +122,11 @@ def test_processes_share_a_mixed_batch_that_is_held(photos: Path, tmp_path: Path
     for rank in (0, 1):
         torch.manual_seed(10)
         (part,) = Held(run.data, config, World(torch.device("cpu"), rank, 2)).parts(order, 0, 1)
-        for found, wanted in zip(part, expected[rank], strict=True):
-            assert found is not None
-            assert wanted is not None
-            assert torch.equal(found, wanted)
+        wanted = expected[rank]
+        assert torch.equal(part.inputs[0], wanted.inputs[0])
+        assert torch.equal(part.labels, wanted.labels)
+        assert torch.equal(part.partner_labels, wanted.partner_labels)
+        assert part.own_share == wanted.own_share
 
 
 def test_processes_share_a_streamed_batch(photos: Path, tmp_path: Path) -> None:
@@ -136,8 +139,8 @@ def test_processes_share_a_streamed_batch(photos: Path, tmp_path: Path) -> None:
         world = World(torch.device("cpu"), rank, 2)
         part = Streamed(whole.data, config, world, lambda _: None).parts(order, 0, 1)
         assert len(part) == 1
-        assert torch.equal(part[0][0], expected[rank][0])
-        assert torch.equal(part[0][1], expected[rank][1])
+        assert torch.equal(part[0].inputs[0], expected[rank].inputs[0])
+        assert torch.equal(part[0].labels, expected[rank].labels)
 
 
 class Killed(BaseException):
@@ -179,14 +182,16 @@ def test_a_broken_image_is_named_or_its_place_is_taken_by_another(
         (data / split).symlink_to(photos / split)
     config = config_of(data, random_resized_crop=True, undecodable="skip")
     run = run_of(tmp_path / "run", config)
-    broken = run.data.train.rows.describe(int(run.splits.train[0]))
+    rows = run.data.train.rows
+    assert isinstance(rows, FolderRows)
+    broken = rows.describe(int(run.splits.train[0]))
     content = Path(broken).read_bytes()
     try:
         Path(broken).write_bytes(content[:60])
         lines: list[str] = []
         fed = Streamed(run.data, config, CPU, lines.append)
         order = torch.arange(fed.num_labelled)
-        ((images, labels, *_),) = fed.parts(order, 0, 0)
+        (([images], labels, *_),) = fed.parts(order, 0, 0)
         assert torch.equal(images[0], images[1])
         assert labels[0] == labels[1]
         assert len(lines) == 1

@@ -137,7 +137,7 @@ def test_images_are_compared_alone_in_company_and_in_another_order(
     manifest = digits_bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs)
     images = load_images("digits", "test").images[:8].numpy()
-    assert check_independence(runner, images) < PARITY_TOLERANCE
+    assert check_independence(runner, [images]) < PARITY_TOLERANCE
     run_head = runner.run_head
 
     def first_row_differs(exit: int, features: list[np.ndarray]) -> np.ndarray:
@@ -147,5 +147,5 @@ def test_images_are_compared_alone_in_company_and_in_another_order(
         return logits
 
     monkeypatch.setattr(runner, "run_head", first_row_differs)
-    with pytest.raises(ExportError, match=r"^exit 2 answers an image otherwise when others are"):
-        check_independence(runner, images)
+    with pytest.raises(ExportError, match=r"^exit 2 answers a row otherwise when others are"):
+        check_independence(runner, [images])

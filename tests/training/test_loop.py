@@ -65,7 +65,7 @@ def test_an_epoch_visits_rows_once_and_drops_the_incomplete_batch(tmp_path: Path
 
 
 def test_a_training_split_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^130 training images do not fill one batch of 131$"):
+    with pytest.raises(DataError, match=r"^130 training rows do not fill one batch of 131$"):
         run_of(tmp_path, batch_size=131)
 
 

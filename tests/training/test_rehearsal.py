@@ -63,8 +63,8 @@ def train(net: str, run: Path, *settings: str) -> None:
         ("tuples", r"^segment 1 returns a tuple of Tensor; features must be a list of tensors$"),
         ("few_classes", r"^exit head 1 returns \[4, 7\], not \[4, 10\]: one logit for each of the"),
         ("branches", r"^segment_1 cannot be exported: .*data-dependent"),
-        ("together", r"^exit 1 answers an image otherwise when others are in its batch"),
-        ("statistics", r"^exit 1 answers an image otherwise when others are in its batch"),
+        ("together", r"^exit 1 answers a row otherwise when others are in its batch"),
+        ("statistics", r"^exit 1 answers a row otherwise when others are in its batch"),
     ],
 )
 def test_a_network_that_cannot_be_exported_is_refused_at_once(

@@ -46,7 +46,7 @@ def test_selection_accuracy_is_of_the_selection_split(tmp_path: Path) -> None:
     run.train_epoch()
     found = run.selection_accuracy()
     assert run.selection.held is not None
-    images = normalised(run.selection.held.images, run.mean, run.std)
+    images = normalised(run.selection.held.inputs[0], run.mean, run.std)
     with torch.no_grad():
         logits = run.net.eval()(images)
     labels = run.selection.held.labels

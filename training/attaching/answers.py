@@ -7,9 +7,11 @@ from onnx import TensorProto
 
 from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.defaults import CPU
+from models.bundle.runner import Arrays
 from training.attaching.errors import AttachError
 from training.attaching.program import session_options
 from training.attaching.read import Network, inputs_of
+from training.attaching.reading import Reading
 
 TOLERANCE = 1e-3
 """Largest difference of a logit or probability, as a share of the largest there is."""
@@ -22,40 +24,43 @@ class Original:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        (self.input,) = inputs_of(network.original)
+        self.inputs = inputs_of(network.original)
         self.session = ort.InferenceSession(
             network.original.SerializeToString(),
             session_options(ort.GraphOptimizationLevel.ORT_ENABLE_ALL),
             providers=[CPU],
         )
 
-    def __call__(self, images: NDArray[np.uint8]) -> Floats:
-        """Its output, (rows, classes), for uint8 images (rows, height, width, channels)."""
-        prepared = self.prepared(images)
-        step = self.network.fixed_batch or len(images)
+    def __call__(self, inputs: Arrays) -> Floats:
+        """Its output, (rows, classes), for what segment 1 takes."""
+        prepared, num_rows = self.prepared(inputs), len(inputs[0])
+        step = self.network.fixed_batch or num_rows
         outputs = [
-            self.session.run(None, {self.input.name: prepared[start : start + step]})
-            for start in range(0, len(images), step)
+            self.session.run(None, {n: x[start : start + step] for n, x in prepared.items()})
+            for start in range(0, num_rows, step)
         ]
         kept = [value.name for value in self.session.get_outputs()].index(self.network.output)
         rows = np.concatenate([output[kept] for output in outputs])
-        return rows.reshape(len(images), -1).astype(np.float32)
+        return rows.reshape(num_rows, -1).astype(np.float32)
 
-    def prepared(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
+    def prepared(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         preprocessing = self.network.preprocessing
+        if isinstance(preprocessing, Reading):
+            return dict(zip(preprocessing.inputs, inputs, strict=True))
+        (image,), (images,) = self.inputs, inputs
         pixels: NDArray[np.generic] = images
         if not preprocessing.is_raw:
             mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-            is_half = self.input.type.tensor_type.elem_type == TensorProto.FLOAT16
+            is_half = image.type.tensor_type.elem_type == TensorProto.FLOAT16
             pixels = ((images / 255 - mean) / std).astype(np.float16 if is_half else np.float32)
         if preprocessing.channels_first:
             pixels = pixels.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(pixels)
+        return {image.name: np.ascontiguousarray(pixels)}
 
 
-def check_last_exit(network: Network, logits: Floats, images: NDArray[np.uint8]) -> float:
+def check_last_exit(network: Network, logits: Floats, inputs: Arrays) -> float:
     """The largest difference between the last exit and the network itself; raises AttachError."""
-    expected = Original(network)(images)
+    expected = Original(network)(inputs)
     found = calibrated_probabilities(logits, 1.0) if network.gives_probabilities else logits
     if expected.shape != found.shape:
         raise AttachError(

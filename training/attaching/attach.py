@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.bundle.manifest import Input
+from models.bundle.manifest import Input, TextInput
 from models.bundle.runner import SegmentRunner
+from training import tokenizing
 from training.attaching.answers import check_last_exit
 from training.attaching.choose import WORTH_IT, Choice, choose
 from training.attaching.cut import Place, candidates, classifier, named, places
@@ -15,12 +16,21 @@ from training.attaching.errors import AttachError
 from training.attaching.finish import Precision, chosen_graphs, write
 from training.attaching.order import Order
 from training.attaching.passes import run_all
-from training.attaching.photos import MIN_CALIBRATION, Parts, matched, open_parts
+from training.attaching.photos import (
+    MIN_CALIBRATION,
+    Parts,
+    Photos,
+    matched,
+    open_parts,
+    open_texts,
+)
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
 from training.attaching.read import LOGITS, Network, parsed_labels, read
-from training.attaching.trial import Trial, tried
+from training.attaching.text_program import text_program
+from training.attaching.trial import Trial, tried, typical_length
 from training.calibrate import halves
+from training.data.sources import vocabulary_of
 from training.writing import built_aside, free_place
 
 
@@ -29,10 +39,8 @@ def attach(order: Order) -> Path:
     place = free_place(order.zoo, order.name, order.version)
     network = read(order.model, order.options)
     print(f"{order.model}: {network.preprocessing}")
-    cut_up = program(network)
+    cut_up, target, parts, tokenizer = opened(order, network)
     cuts, end = cuts_of(order, cut_up)
-    target = input_of(network.preprocessing)
-    parts = open_parts(order.data, target, order.seed)
     labels = labels_of(order, network, parts, cut_up.shapes[LOGITS][1])
     parts = labelled(order, parts, labels)
     trial = tried(order, cut_up, cuts, end, parts)
@@ -43,16 +51,34 @@ def attach(order: Order) -> Path:
             "worth it; --exits K attaches K all the same"
         )
     graphs = chosen_graphs(cut_up, trial, choice, end)
-    images = parts.calibration.decode(np.arange(MIN_CALIBRATION))
-    check_last_exit(network, run_all(SegmentRunner(*graphs), images)[-1], images)
-    notes = in_words(network, trial, choice)
+    rows = parts.calibration.decode(np.arange(MIN_CALIBRATION))
+    check_last_exit(network, run_all(SegmentRunner(*graphs), rows)[-1], rows)
+    notes = in_words(network, trial, choice, parts.photos)
     precision: Precision = "float32"
     if order.int8:
         graphs, is_smaller, note = in_eight_bits(graphs, parts.calibration)
         precision, notes = "int8" if is_smaller else "float32", [*notes, note]
     with built_aside(place) as directory:
+        if tokenizer:
+            (directory / tokenizing.FILE).write_text(tokenizer)
         write(directory, order, graphs, precision, target, labels, parts, notes)
     return place
+
+
+def opened(order: Order, network: Network) -> tuple[Program, Input | TextInput, Parts, str]:
+    """The network as nodes, what segment 1 takes, the data, and the tokenizer of texts."""
+    preprocessing = network.preprocessing
+    if isinstance(preprocessing, Preprocessing):
+        target = input_of(preprocessing)
+        return program(network), target, open_parts(order.data, target, order.seed), ""
+    if order.int8:
+        raise AttachError("--int8 is for images")
+    tokenizer = tokenizing.read(preprocessing.tokenizer)
+    texts, parts_of = open_texts(order.data, order.seed)
+    text_input = tokenizing.target_of(tokenizer, texts, preprocessing.max_tokens, None)
+    text_input = text_input.model_copy(update={"inputs": preprocessing.inputs})
+    cut_up = text_program(network, vocabulary_of(tokenizer), text_input.length_buckets)
+    return cut_up, text_input, parts_of(text_input, tokenizer), tokenizer
 
 
 def cuts_of(order: Order, cut_up: Program) -> tuple[list[Place], Place]:
@@ -106,13 +132,15 @@ def choice_of(order: Order, trial: Trial) -> Choice:
     return choose(trial.logits, trial.cost, trial.whole_s, tuning, num_exits)
 
 
-def in_words(network: Network, trial: Trial, choice: Choice) -> list[str]:
+def in_words(network: Network, trial: Trial, choice: Choice, trial_rows: Photos) -> list[str]:
     where = [trial.cuts[index] for index in choice.exits]
     shares = ", ".join(f"{100 * place.share:.0f} %" for place in where)
+    lengths = typical_length(trial_rows)
+    unit = f"a text of {lengths[0]} tokens" if lengths else "an image"
     return [
         f"{len(where)} exits were attached, after {shares} of the work, to a network that was "
         f"trained already ({network.preprocessing}); the last exit is the network itself.",
-        f"Uncut, the network takes {1e3 * trial.whole_s:.2f} ms an image on one core; with these "
+        f"Uncut, the network takes {1e3 * trial.whole_s:.2f} ms {unit} on one core; with these "
         f"exits a request at `balanced` was expected to take {1e3 * choice.expected_s:.2f} ms, "
         "the price of cuts and heads counted in.",
     ]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from training.attaching.errors import AttachError
-from training.attaching.fragments import fragment, macs
-from training.attaching.preprocessing import IMAGES
+from training.attaching.fragments import fragment, macs, mask_of
 from training.attaching.program import Program
 from training.attaching.read import LOGITS
 from training.graphs import ExportedGraph
@@ -31,16 +30,16 @@ class Place:
 
 def places(program: Program) -> list[Place]:
     """Every place where the network can be cut, in order."""
-    made = {IMAGES: -1}
+    made = dict.fromkeys(program.inputs, -1)
     last_use: dict[str, int] = {LOGITS: len(program.nodes)}
-    known = {*program.constants, *program.follows}
+    known = program.known
     for index, node in enumerate(program.nodes):
         for name in node.input:
             if name and name not in known:
                 last_use[name] = index
         made.update(dict.fromkeys(node.output, index))
     work = [node_work(program, index) for index in range(len(program.nodes))]
-    total, before, crossing, found = sum(work), 0, {IMAGES}, []
+    total, before, crossing, found = sum(work), 0, set(program.inputs) & set(last_use), []
     for index in range(1, len(program.nodes)):
         before += work[index - 1]
         crossing |= {name for name in program.nodes[index - 1].output if name in last_use}
@@ -106,20 +105,21 @@ def pieces(
     """A segment up to each cut, one up to `end`, and the last exit's head, the network's own."""
     segments = []
     start = 0
-    inputs: tuple[str, ...] = (IMAGES,)
+    inputs = program.inputs
     for exit, place in enumerate([*cuts, end], start=1):
+        outputs = (*place.tensors, *([mask_of(exit)] if program.is_of_texts else []))
         segments.append(
             fragment(
                 program,
                 start,
                 place.index,
                 inputs,
-                place.tensors,
+                outputs,
                 file=f"segment_{exit}.onnx",
                 exit=exit,
             )
         )
-        start, inputs = place.index, place.tensors
+        start, inputs = place.index, outputs
     head = fragment(
         program,
         start,

@@ -16,7 +16,7 @@ def in_eight_bits(graphs: Graphs, photos: Photos) -> tuple[Graphs, bool, str]:
     Judged on calibration images: by how often each exit agrees with the network as it was, and how
     long all segments take for one image.
     """
-    some = photos.decode(np.arange(min(RANGE_ROWS, photos.num_rows)))
+    (some,) = photos.decode(np.arange(min(RANGE_ROWS, photos.num_rows)))
     smaller = quantized(*graphs, some)
     runners = SegmentRunner(*graphs), SegmentRunner(*smaller)
     before, after = (logits_of(runner, photos, "comparing int8") for runner in runners)

@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats
-from models.bundle.runner import SegmentRunner
+from models.bundle.runner import Arrays, SegmentRunner
 from training.attaching.passes import View, as_it_is, passes
 from training.attaching.photos import Photos
 
@@ -21,12 +21,13 @@ CACHE = "OFFRAMP_CACHE"
 """The environment variable that says where caches live."""
 
 
-def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images[:, :, ::-1]
+def mirrored(inputs: Arrays) -> Arrays:
+    (images,) = inputs
+    return [images[:, :, ::-1]]
 
 
 VIEWS: dict[str, View] = {"plain": as_it_is, "mirrored": mirrored}
-"""How training images are looked at; those that calibrate are only looked at plainly."""
+"""How training images are looked at; texts, and rows that calibrate, only plainly."""
 
 
 @dataclass(frozen=True)

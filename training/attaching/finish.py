@@ -19,6 +19,7 @@ from models.bundle.manifest import (
     Input,
     Manifest,
     Provenance,
+    TextInput,
 )
 from models.bundle.runner import SegmentRunner
 from training import report
@@ -33,6 +34,7 @@ from training.attaching.trial import Trial
 from training.calibrate import calibrate
 from training.evaluate import evaluate
 from training.export import PACKAGES, profile_with_progress
+from training.lengths import at_mean_cost, mean_cost, shares_of
 from training.origin import git_commit
 from training.quantize import Graphs
 from training.writing import write_record
@@ -58,7 +60,7 @@ def write(
     order: Order,
     graphs: Graphs,
     precision: Precision,
-    target: Input,
+    target: Input | TextInput,
     labels: tuple[str, ...],
     parts: Parts,
     notes: Sequence[str],
@@ -67,10 +69,15 @@ def write(
     segments, heads, content = graphs
     runner = SegmentRunner(segments, heads, content)
     logits = logits_of(runner, parts.calibration, "calibrating")
+    shares = shares_of(parts.calibration.order)
     calibration = calibrate(
-        logits, parts.calibration.labels, segments, heads, order.max_disagreement
+        logits,
+        parts.calibration.labels,
+        mean_cost(segments, shares),
+        mean_cost(heads, shares),
+        order.max_disagreement,
     )
-    cost = profile_with_progress(runner)
+    cost = profile_with_progress(runner, target.length_buckets)
     for file, graph in content.items():
         (directory / file).write_bytes(graph)
     manifest = Manifest(
@@ -89,9 +96,14 @@ def write(
     bundle = load_bundle(directory)
     tested = logits_of(runner, parts.test, "testing")
     results = evaluate(
-        bundle, tested, parts.test.labels, data=manifest.provenance.data, split="test"
+        at_mean_cost(bundle, shares_of(parts.test.order)),
+        tested,
+        parts.test.labels,
+        data=manifest.provenance.data,
+        split="test",
     )
-    results = results.model_copy(update={"notes": (*notes, *costs_in_words(calibration, cost))})
+    words = [] if target.length_buckets else costs_in_words(calibration, cost)
+    results = results.model_copy(update={"notes": (*notes, *words)})
     report.write(results, directory)
 
 

@@ -2,18 +2,28 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Literal
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from models.bundle.bundle import sha256
+from models.bundle.manifest import BATCH as BATCH_SIZE
+from models.bundle.manifest import LENGTH as LENGTH_SIZE
 from models.bundle.manifest import Graph
 from models.bundle.manifest import Tensor as TensorSpec
 from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
 from training.attaching.read import BATCH
+from training.attaching.reading import LENGTH, MASK
 from training.graphs import ExportedGraph
+
+ELEMENTS = {
+    "uint8": TensorProto.UINT8,
+    "int64": TensorProto.INT64,
+    "float32": TensorProto.FLOAT,
+}
 
 
 def fragment(
@@ -27,7 +37,8 @@ def fragment(
     exit: int,
 ) -> ExportedGraph:
     """Nodes `start` to `stop` as a graph from `inputs` to `outputs`, with its manifest entry."""
-    nodes = program.nodes[start:stop]
+    own = program.nodes[start:stop]
+    nodes, inputs = with_mask(program, own, inputs, outputs)
     used = {name for node in nodes for name in node.input}
     constants = [weight for name, weight in program.constants.items() if name in used]
     prelude, extra = batch_nodes(program, sorted(used & set(program.follows)), inputs[0])
@@ -44,8 +55,46 @@ def fragment(
         exit=exit,
         inputs=[spec(program, name) for name in inputs],
         outputs=[spec(program, name) for name in outputs],
-        macs=sum(macs(program, node) for node in nodes),
+        macs=sum(macs(program, node) for node in own),
+        macs_by_length={
+            length: sum(macs(at, node) for node in own)
+            for length, at in ((length, program.at(length)) for length in program.lengths)
+        },
     )
+
+
+def with_mask(
+    program: Program, nodes: Sequence[NodeProto], inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[list[NodeProto], Sequence[str]]:
+    """The nodes, with what they need of the mask before them, and the inputs that are needed.
+
+    The mask has a name of its own in every segment; one that is not needed is not taken.
+    """
+    if not program.is_of_texts:
+        return list(nodes), inputs
+    wanted = {name for node in nodes for name in node.input}
+    before: list[NodeProto] = []
+    for node in reversed(program.from_mask):
+        if wanted.intersection(node.output):
+            before.insert(0, node)
+            wanted.update(node.input)
+    (given,) = [name for name in inputs if is_mask(name)]
+    handed_on = [name for name in outputs if is_mask(name)]
+    if given != MASK and (handed_on or MASK in wanted):
+        before.insert(0, helper.make_node("Identity", [given], [MASK]))
+    elif given != MASK:
+        inputs = [name for name in inputs if name != given]
+    after = [helper.make_node("Identity", [MASK], [name]) for name in handed_on]
+    return [*before, *nodes, *after], inputs
+
+
+def mask_of(exit: int) -> str:
+    """The name under which a segment hands the mask on."""
+    return f"{MASK}_{exit}"
+
+
+def is_mask(name: str) -> bool:
+    return name.startswith(MASK)
 
 
 def exported(
@@ -56,6 +105,7 @@ def exported(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     macs: int,
+    macs_by_length: dict[int, int],
 ) -> ExportedGraph:
     """A graph with its manifest entry."""
     onnx.checker.check_model(model)
@@ -67,6 +117,7 @@ def exported(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         macs=macs,
+        macs_by_length=macs_by_length,
         parameters=sum(
             prod(weight.dims)
             for weight in model.graph.initializer
@@ -110,20 +161,21 @@ def batch_nodes(
 
 
 def described(program: Program, name: str) -> onnx.ValueInfoProto:
-    kind = TensorProto.UINT8 if name == IMAGES else TensorProto.FLOAT
-    return helper.make_tensor_value_info(name, kind, [BATCH, *row_shape(program, name)])
+    found = spec(program, name)
+    names = {BATCH_SIZE: BATCH, LENGTH_SIZE: LENGTH}
+    shape = [names.get(size, size) for size in found.shape]
+    return helper.make_tensor_value_info(name, ELEMENTS[found.dtype], shape)
 
 
 def spec(program: Program, name: str) -> TensorSpec:
-    return TensorSpec(
-        name=name,
-        dtype="uint8" if name == IMAGES else "float32",
-        shape=(-1, *row_shape(program, name)),
-    )
-
-
-def row_shape(program: Program, name: str) -> tuple[int, ...]:
-    return program.shapes[name][1:]
+    if program.is_of_texts and (is_mask(name) or name in program.inputs):
+        return TensorSpec(name=name, dtype="int64", shape=(BATCH_SIZE, LENGTH_SIZE))
+    _, *sizes = program.shapes[name]
+    if program.is_of_texts:
+        goes_along = program.spans[name][1:]
+        sizes = [LENGTH_SIZE if g else n for g, n in zip(goes_along, sizes, strict=True)]
+    dtype: Literal["uint8", "float32"] = "uint8" if name == IMAGES else "float32"
+    return TensorSpec(name=name, dtype=dtype, shape=(BATCH_SIZE, *sizes))
 
 
 def macs(program: Program, node: NodeProto) -> int:

@@ -1,11 +1,10 @@
-"""Images sent through a network's pieces, by as many threads as there are cores."""
+"""Rows sent through a network's pieces, by as many threads as there are cores."""
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats
 from models.bundle.runner import Arrays, SegmentRunner
@@ -14,15 +13,15 @@ from training.data.rows import Index
 from training.progress import Progress
 
 CHUNK = 8
-"""Images that one thread decodes and holds at a time."""
+"""Rows that one thread decodes and holds at a time."""
 
 Outputs = list[Floats]
-View = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+View = Callable[[Arrays], Arrays]
 
 
-def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> Outputs:
+def run_all(runner: SegmentRunner, inputs: Arrays) -> Outputs:
     """What the head of every exit says of a batch."""
-    features: Arrays = [images]
+    features = [np.ascontiguousarray(array) for array in inputs]
     outputs = []
     for exit in range(1, runner.num_exits + 1):
         features = runner.run_segment(exit, features)
@@ -36,13 +35,14 @@ def passes(
     """Chunks of `rows` and what every head says of them, under a progress bar."""
 
     def work(chunk: Index) -> tuple[Index, Outputs]:
-        return chunk, run_all(runner, np.ascontiguousarray(view(photos.decode(chunk))))
+        return chunk, run_all(runner, view(photos.decode(chunk)))
 
+    rows = rows[np.argsort(photos.order[rows], kind="stable")]
     num_threads = len(os.sched_getaffinity(0))
     chunks = iter(np.split(rows, range(CHUNK, len(rows), CHUNK)) if len(rows) else [])
     pool = ThreadPoolExecutor(num_threads)
     running: set[Future[tuple[Index, Outputs]]] = set()
-    with Progress(len(rows), title, "image") as bar:
+    with Progress(len(rows), title, "row") as bar:
         try:
             while True:
                 while len(running) < 2 * num_threads and (chunk := next(chunks, None)) is not None:
@@ -58,8 +58,8 @@ def passes(
             pool.shutdown(cancel_futures=True)
 
 
-def as_it_is(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images
+def as_it_is(inputs: Arrays) -> Arrays:
+    return inputs
 
 
 def logits_of(

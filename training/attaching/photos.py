@@ -1,22 +1,26 @@
-"""Images to attach with: decoded when they are needed, with or without labels."""
+"""Rows to attach with, images or texts: made ready when they are needed, labelled or not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input
+from models.bundle.manifest import Input, TextInput
+from models.bundle.runner import Arrays
 from training.attaching.errors import AttachError
 from training.data import DataError
+from training.data.columns import Wanted
 from training.data.folders import FolderRows, sorted_images, split_folder
 from training.data.layout import open_rows
+from training.data.opening import Found, find_records
 from training.data.rows import Index, Labels, Rows, SplitName
 from training.data.survey import ERRORS, complaint
 from training.data.tables import parquet_files
+from training.data.texts import TextSource
 
 CALIBRATION_SHARE = 0.2
 """Of the training rows; where there is no test split, as many again are kept for the report."""
@@ -25,11 +29,15 @@ MIN_CALIBRATION = 32
 
 @dataclass(frozen=True)
 class Photos:
-    """Images of one split; `labels`, (rows,), and their `names` are None where there are none."""
+    """Images, or texts, of one split; `labels`, (rows,), and `names` are None where there are none.
+
+    `decode` gives what segment 1 takes. Rows of one place in `order` go well together.
+    """
 
     num_rows: int
-    decode: Callable[[Index], NDArray[np.uint8]]
+    decode: Callable[[Index], Arrays]
     fingerprint: str
+    order: Index
     labels: Labels | None = None
     names: tuple[str, ...] | None = None
 
@@ -39,6 +47,7 @@ class Photos:
             self,
             num_rows=len(rows),
             decode=lambda index: self.decode(rows[index]),
+            order=self.order[rows],
             labels=None if self.labels is None else self.labels[rows],
         )
 
@@ -97,7 +106,7 @@ def has_splits(directory: Path) -> bool:
 def photos_of(rows: Rows, target: Input) -> Photos:
     """Rows fitted to what segment 1 takes."""
 
-    def decode(index: Index) -> NDArray[np.uint8]:
+    def decode(index: Index) -> Arrays:
         images = []
         for row in index.tolist():
             try:
@@ -105,11 +114,52 @@ def photos_of(rows: Rows, target: Input) -> Photos:
                     images.append(fit_image(image, target))
             except ERRORS as error:
                 raise DataError(complaint(rows, row, error)) from error
-        return np.stack(images)
+        return [np.stack(images)]
 
     content = sha256(np.ascontiguousarray(rows.identities()).tobytes())
     content.update(rows.title.encode())
-    return Photos(len(rows.labels), decode, content.hexdigest(), rows.labels, rows.names)
+    num_rows = len(rows.labels)
+    return Photos(
+        num_rows, decode, content.hexdigest(), np.zeros(num_rows, int), rows.labels, rows.names
+    )
+
+
+def texts_of(source: TextSource) -> Photos:
+    """Texts as segment 1 takes them, those of one length bucket together."""
+
+    def decode(index: Index) -> Arrays:
+        return [x.numpy() for x in source.take(index).inputs]
+
+    rows = source.rows
+    content = sha256(rows.identities().tobytes())
+    content.update(source.target.model_dump_json().encode())
+    return Photos(
+        len(rows.labels), decode, content.hexdigest(), source.buckets, rows.labels, rows.names
+    )
+
+
+def open_texts(source: str, seed: int) -> tuple[tuple[str, ...], Callable[[TextInput, str], Parts]]:
+    """The training texts of a table, and how they become parts once a tokenizer is known."""
+    found = find_records(source, Wanted())
+    if found is None or found.train.values is not None:
+        raise AttachError(f"{source} has no texts: it must be a table with a column of them")
+    return found.train.texts, partial(text_parts, source, found, seed)
+
+
+def text_parts(source: str, found: Found, seed: int, target: TextInput, tokenizer: str) -> Parts:
+    """A validation split calibrates, or else a part of the training rows."""
+    train, test = (
+        texts_of(TextSource(rows, target, tokenizer)) for rows in (found.train, found.test)
+    )
+    num_apart = found.train.num_apart
+    order = np.random.default_rng(seed).permutation(train.num_rows - num_apart)
+    num_held = 0 if num_apart else round(CALIBRATION_SHARE * train.num_rows)
+    held = np.append(order[:num_held], train.num_rows - num_apart + np.arange(num_apart))
+    if len(held) < MIN_CALIBRATION:
+        raise AttachError(
+            f"{source} has {len(held)} texts to calibrate with, not {MIN_CALIBRATION}"
+        )
+    return Parts(train, np.sort(order[num_held:]), np.sort(held), test)
 
 
 def matched(photos: Photos, labels: tuple[str, ...]) -> Photos:

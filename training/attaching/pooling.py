@@ -8,7 +8,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from models.bundle.manifest import Tensor as TensorSpec
 from training.attaching.cut import Place
-from training.attaching.fragments import described, exported, spec
+from training.attaching.fragments import described, exported, mask_of, spec
 from training.attaching.program import Program
 from training.attaching.read import BATCH, LOGITS
 from training.graphs import ExportedGraph
@@ -24,12 +24,17 @@ Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weights, (in, out), and bias, (out,), of a linear layer."""
 
 
-def pool_nodes(program: Program, place: Place) -> tuple[list[NodeProto], list[TensorProto], int]:
+def pool_nodes(
+    program: Program, place: Place, exit: int
+) -> tuple[list[NodeProto], list[TensorProto], int]:
     """Nodes from the tensors at a place to `POOLED`, their constants, and its width.
 
     Maps give the mean of each of a few cells, since where things are says much of what they are;
-    sequences their mean and their first token, which may be a class token; vectors themselves.
+    sequences their mean and their first token, which may be a class token; vectors themselves. Of
+    texts the mean is over the tokens that the mask shows.
     """
+    if program.is_of_texts:
+        return text_pool_nodes(program, place, exit)
     nodes: list[NodeProto] = []
     parts: list[str] = []
     width = 0
@@ -75,6 +80,35 @@ def cells(name: str, made: str, shape: tuple[int, ...], side: int) -> NodeProto:
     return helper.make_node("AveragePool", [name], [made], kernel_shape=kernel, strides=strides)
 
 
+def text_pool_nodes(
+    program: Program, place: Place, exit: int
+) -> tuple[list[NodeProto], list[TensorProto], int]:
+    constants = {"head/zero": np.array(0), "head/one": np.array([1]), "head/two": np.array([2])}
+    nodes = [
+        helper.make_node("Cast", [mask_of(exit)], ["head/mask"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["head/mask", "head/one"], ["head/tokens"], keepdims=1),
+        helper.make_node("Unsqueeze", ["head/mask", "head/two"], ["head/shown"]),
+    ]
+    parts: list[str] = []
+    width = 0
+    for index, name in enumerate(place.tensors):
+        shape = program.shapes[name]
+        made = [name]
+        if len(shape) == 3:
+            shown, total = f"head/shown_{index}", f"head/total_{index}"
+            made = [f"head/mean_{index}", f"head/first_{index}"]
+            nodes += [
+                helper.make_node("Mul", [name, "head/shown"], [shown]),
+                helper.make_node("ReduceSum", [shown, "head/one"], [total], keepdims=0),
+                helper.make_node("Div", [total, "head/tokens"], made[:1]),
+                helper.make_node("Gather", [name, "head/zero"], made[1:], axis=1),
+            ]
+        parts += made
+        width += len(made) * shape[-1]
+    nodes.append(helper.make_node("Concat", parts, [POOLED], axis=1))
+    return nodes, [numpy_helper.from_array(v, n) for n, v in constants.items()], width
+
+
 def channel_axis(shape: tuple[int, ...]) -> int:
     """Channels come first in maps, unless the next two axes are those that are equal; else last."""
     is_map = len(shape) == 4
@@ -84,14 +118,14 @@ def channel_axis(shape: tuple[int, ...]) -> int:
 
 def pool_graph(program: Program, place: Place, exit: int) -> ExportedGraph:
     """What the cache keeps of one place, as if it were an exit head."""
-    nodes, constants, width = pool_nodes(program, place)
+    nodes, constants, width = pool_nodes(program, place, exit)
     output = TensorSpec(name=POOLED, dtype="float32", shape=(-1, width))
     return graph(program, place, nodes, constants, output, exit, macs=0)
 
 
 def head_graph(program: Program, place: Place, layers: list[Layer], exit: int) -> ExportedGraph:
     """An exit head: the pooled features through linear layers, with a ReLU between them."""
-    nodes, constants, _ = pool_nodes(program, place)
+    nodes, constants, _ = pool_nodes(program, place, exit)
     source = POOLED
     for index, layer in enumerate(layers):
         names = [f"head/weight_{index}", f"head/bias_{index}"]
@@ -118,7 +152,8 @@ def graph(
     macs: int,
 ) -> ExportedGraph:
     used = {name for node in nodes for name in node.input}
-    inputs = [name for name in place.tensors if name in used]
+    handed = (*place.tensors, mask_of(exit)) if program.is_of_texts else place.tensors
+    inputs = [name for name in handed if name in used]
     made = helper.make_graph(
         nodes,
         f"exit_{exit}",
@@ -133,4 +168,5 @@ def graph(
         inputs=[spec(program, name) for name in inputs],
         outputs=[output],
         macs=macs,
+        macs_by_length=dict.fromkeys(program.lengths, macs),
     )

@@ -1,9 +1,10 @@
 """A network as nodes in order, with the shape of every tensor, for any batch."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 from models.bundle.defaults import CPU
 from models.bundle.runner import ORT_ERRORS
 from training.attaching.errors import AttachError
-from training.attaching.preprocessing import IMAGES
+from training.attaching.preprocessing import IMAGES, Preprocessing
 from training.attaching.read import BATCH, LOGITS, Network
+from training.attaching.reading import MASK
 
 BATCHES = (1, 2, 3)
 """Batches at which every tensor is looked at; the third checks what the first two say."""
@@ -33,10 +35,14 @@ class Follows:
 
 @dataclass(frozen=True)
 class Program:
-    """Nodes in topological order from `IMAGES` to `LOGITS`.
+    """Nodes in topological order from `inputs` to `LOGITS`.
 
     `shapes` are for a batch of one. `features` are the tensors that can be handed from segment to
     segment: float32, (batch, ...). What `follows` from the batch is computed anew in each segment.
+
+    Of texts, `lengths` are the length buckets, and `shapes` those at the largest. `spans` says for
+    each axis of a tensor whether it goes with the length. What is computed `from_mask` alone is
+    computed anew in each segment; the mask goes along.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -46,6 +52,31 @@ class Program:
     follows: dict[str, Follows]
     opsets: tuple[onnx.OperatorSetIdProto, ...]
     ir_version: int
+    inputs: tuple[str, ...] = (IMAGES,)
+    lengths: tuple[int, ...] = ()
+    spans: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
+    from_mask: tuple[NodeProto, ...] = ()
+
+    @property
+    def is_of_texts(self) -> bool:
+        return bool(self.lengths)
+
+    @property
+    def known(self) -> set[str]:
+        """What every segment has without being handed it."""
+        made = {name for node in self.from_mask for name in node.output}
+        return {*self.constants, *self.follows, *made, *([MASK] if self.is_of_texts else [])}
+
+    def at(self, length: int) -> "Program":
+        """The same program for texts of another length."""
+        shapes = {
+            name: tuple(
+                size * length // self.lengths[-1] if goes_along else size
+                for size, goes_along in zip(shape, self.spans[name], strict=True)
+            )
+            for name, shape in self.shapes.items()
+        }
+        return replace(self, shapes=shapes)
 
 
 def program(network: Network) -> Program:
@@ -56,6 +87,7 @@ def program(network: Network) -> Program:
     seen = [observed(model, batch) for batch in BATCHES]
     constants = {weight.name: weight for weight in model.graph.initializer}
     preprocessing = network.preprocessing
+    assert isinstance(preprocessing, Preprocessing)
     size = preprocessing.height, preprocessing.width, preprocessing.channels
     shapes: dict[str, Shape] = {IMAGES: (1, *size)}
     shapes |= {name: array.shape for name, array in seen[0].items()}
@@ -135,22 +167,26 @@ def free_batch(model: ModelProto, batch: int) -> None:
 
 def observed(model: ModelProto, batch: int) -> dict[str, NDArray[np.generic]]:
     """Every tensor that the network computes from random images."""
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    images = np.random.default_rng(0).integers(0, 256, (batch, *shape[1:]), dtype=np.uint8)
+    return watched(model, {IMAGES: images}, f"a batch of {batch}; export it with a dynamic batch")
+
+
+def watched(
+    model: ModelProto, inputs: dict[str, NDArray[Any]], what: str
+) -> dict[str, NDArray[np.generic]]:
+    """Every tensor that the network computes; raises AttachError saying `what` it cannot run."""
     watched = ModelProto()
     watched.CopyFrom(model)
     names = [name for node in model.graph.node for name in node.output if name]
     del watched.graph.output[:]
     watched.graph.output.extend(ValueInfoProto(name=name) for name in names)
     options = session_options(ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    images = np.random.default_rng(0).integers(0, 256, (batch, *shape[1:]), dtype=np.uint8)
     try:
         session = ort.InferenceSession(watched.SerializeToString(), options, providers=[CPU])
-        arrays = session.run(names, {IMAGES: images})
+        arrays = session.run(names, inputs)
     except Exception as error:  # onnxruntime's errors have no common base
-        raise AttachError(
-            f"the network cannot run a batch of {batch}; export it with a dynamic batch: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+        raise AttachError(f"the network cannot run {what}: {str(error).splitlines()[0]}") from error
     return dict(zip(names, arrays, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Any ONNX image classifier as one that takes uint8 images and gives float32 logits."""
+"""Any ONNX classifier as one that takes uint8 images, or token numbers, and gives logits."""
 
 import json
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from training.attaching.preprocessing import (
     Preprocessing,
     normalisation,
 )
+from training.attaching.reading import LENGTH, Reading, reading_of, reads_texts
 
 OLDEST_OPSET = 11
 LOGITS = "logits"
@@ -35,6 +36,8 @@ class Options:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channels_first: bool | None = None
+    tokenizer: Path | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Network:
 
     original: ModelProto
     model: ModelProto
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Reading
     fixed_batch: int | None
     is_half: bool
     output: str
@@ -67,11 +70,18 @@ def read(path: Path, options: Options) -> Network:
     is_half = half_to_float(model)
     names = {name: f"{name}/inside" for name in (IMAGES, LOGITS)}
     rename(model, names)
-    image = image_input(model, path)
-    preprocessing = preprocessing_of(image, options, path)
-    fixed_batch = image.type.tensor_type.shape.dim[0].dim_value or None
-    output, gives_probabilities = end_in_logits(model, path)
-    take_images(model, image, preprocessing, fixed_batch)
+    preprocessing: Preprocessing | Reading
+    fixed_batch = None
+    if reads_texts(inputs_of(model)):
+        preprocessing = reading_of(inputs_of(model), options.tokenizer, options.max_tokens, path)
+        output, gives_probabilities = end_in_logits(model, path)
+        take_texts(model, preprocessing)
+    else:
+        image = image_input(model, path)
+        preprocessing = preprocessing_of(image, options, path)
+        fixed_batch = image.type.tensor_type.shape.dim[0].dim_value or None
+        output, gives_probabilities = end_in_logits(model, path)
+        take_images(model, image, preprocessing, fixed_batch)
     del model.graph.value_info[:]
     return Network(
         original,
@@ -218,6 +228,15 @@ def take_images(
     del graph.input[:]
     shape = [batch or BATCH, preprocessing.height, preprocessing.width, preprocessing.channels]
     graph.input.append(helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, shape))
+
+
+def take_texts(model: ModelProto, reading: Reading) -> None:
+    """Gives the inputs the manifest's order, and names to the axes that are free."""
+    del model.graph.input[:]
+    model.graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH, LENGTH])
+        for name in reading.inputs
+    )
 
 
 def half_to_float(model: ModelProto) -> bool:

@@ -21,7 +21,7 @@ from training.attaching.features import (
 )
 from training.attaching.heads import KINDS, LINEAR, PooledHead, answers, trained_heads
 from training.attaching.order import Order
-from training.attaching.photos import Parts
+from training.attaching.photos import Parts, Photos
 from training.attaching.pooling import head_graph, pool_graph
 from training.attaching.program import Program
 from training.calibrate import halves
@@ -49,8 +49,9 @@ class Trial:
 def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, parts: Parts) -> Trial:
     """Trains heads at all `cuts` and measures what they and the segments between cost."""
     segments, last_head = pieces(cut_up, cuts, end)
-    features, directory = kept_features(order, cut_up, cuts, [*segments, last_head], parts)
-    learning = features.of(parts.learning, len(VIEWS))
+    views = ("plain",) if cut_up.is_of_texts else tuple(VIEWS)
+    features, directory = kept_features(order, cut_up, cuts, [*segments, last_head], parts, views)
+    learning, lengths = features.of(parts.learning, len(views)), typical_length(parts.photos)
     calibration = features.of(parts.calibrating, 1)
     heads = trained_heads(learning, parts.photos.labels, order.recipe, order.seed, directory)
     best, logits = better_heads(heads, calibration)
@@ -59,8 +60,8 @@ def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, part
         for k, (p, h) in enumerate(zip(cuts, best, strict=True), 1)
     ]
     whole = runner_of(*uncut(cut_up, end))
-    cost = measured(runner_of(segments, [*graphs, last_head]), "measuring the pieces")
-    whole_cost = measured(whole, "measuring the whole")
+    cost = measured(runner_of(segments, [*graphs, last_head]), "measuring the pieces", lengths)
+    whole_cost = measured(whole, "measuring the whole", lengths)
     return Trial(
         cuts=tuple(cuts),
         heads=tuple(best),
@@ -76,6 +77,7 @@ def kept_features(
     cuts: Sequence[Place],
     network: Sequence[ExportedGraph],
     parts: Parts,
+    views: Sequence[str],
 ) -> tuple[Features, Path]:
     """The features at every cut, and where they are kept; `network` is its segments and head.
 
@@ -93,7 +95,7 @@ def kept_features(
         [graph.entry.outputs[0].shape[1] for graph in pools],
         last_head.entry.outputs[0].shape[1],
         parts.photos,
-        tuple(VIEWS),
+        views,
         directory,
         "computing features",
     )
@@ -131,10 +133,17 @@ def runner_of(segments: Sequence[ExportedGraph], heads: Sequence[ExportedGraph])
     return SegmentRunner([g.entry for g in segments], [g.entry for g in heads], content)
 
 
-def measured(runner: SegmentRunner, title: str) -> CostProfile:
-    """What each piece costs for one image."""
+def measured(runner: SegmentRunner, title: str, lengths: Sequence[int] = ()) -> CostProfile:
+    """What each piece costs for one row."""
     with Progress(RUNS, title, "round") as bar:
-        return measure(runner, batch_sizes=(1,), progress=partial(bar.update, 1))
+        step = partial(bar.update, 1)
+        return measure(runner, batch_sizes=(1,), progress=step, lengths=lengths)
+
+
+def typical_length(photos: Photos) -> tuple[int, ...]:
+    """The length bucket of the median text; nothing for images."""
+    length = int(np.quantile(photos.order, 0.5, method="nearest"))
+    return (length,) if length else ()
 
 
 def full_s(cost: CostProfile) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from training.data.errors import DataError, listed
+from training.data.records import Records
 from training.data.rows import Rows
 
 FILE = "data.json"
@@ -34,7 +35,7 @@ class Fingerprint(BaseModel):
     test: Classes
 
     @classmethod
-    def of(cls, train: Rows, test: Rows) -> "Fingerprint":
+    def of(cls, train: Rows | Records, test: Rows | Records) -> "Fingerprint":
         return cls(train=class_rows(train), test=class_rows(test))
 
     def refuse_change(self, now: "Fingerprint", run: Path) -> None:
@@ -50,7 +51,7 @@ class Fingerprint(BaseModel):
             )
 
 
-def class_rows(rows: Rows) -> Classes:
+def class_rows(rows: Rows | Records) -> Classes:
     identities, labels = rows.identities(), rows.labels
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=len(rows.names)))

@@ -27,6 +27,7 @@ HUB_TIMEOUT_S = 5.0
 TEST_SHARE = 0.2
 """Of a single parquet file, which has no splits of its own."""
 
+FILE_SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 Names = tuple[str, ...]
 
@@ -91,19 +92,24 @@ def part_of_file(path: Path, split: SplitName, names: Names | None) -> TableRows
 
 
 def hub_rows(source: str, split: SplitName, names: Names | None) -> TableRows:
-    """A split of a hub data set; the hub is not asked for what looks like a path."""
+    """A split of a hub data set."""
     title = f"the {split} split of {source!r}"
-    path = Path(source)
-    looks_near = ("/" in source and path.parent.is_dir()) or path.suffix == ".parquet"
-    if looks_near or source.startswith(".") or not HUB_NAME.fullmatch(source):
-        raise DataError(f"cannot load {title}: there is no such file or directory")
-    found = load_from_hub(source, title)
+    found = hub_splits(source, title)
     for name in SPLIT_NAMES[split]:
         if name in found:
             if names is None and split == "test" and "train" in found:
                 names = table_rows(found["train"], title, None).names
             return table_rows(found[name], title, names)
     raise DataError(f"cannot load {title}: it has the splits {', '.join(found)}")
+
+
+def hub_splits(source: str, title: str) -> DatasetDict:
+    """Every split of a hub data set; the hub is not asked for what looks like a path."""
+    path = Path(source)
+    looks_near = ("/" in source and path.parent.is_dir()) or path.suffix in FILE_SUFFIXES
+    if looks_near or source.startswith(".") or not HUB_NAME.fullmatch(source):
+        raise DataError(f"cannot load {title}: there is no such file or directory")
+    return load_from_hub(source, title)
 
 
 def load_from_hub(source: str, title: str) -> DatasetDict:

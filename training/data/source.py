@@ -13,6 +13,7 @@ from training.data.decoding import Decoder, decoded, in_order
 from training.data.errors import DataError, listed
 from training.data.layout import open_rows
 from training.data.rows import DIGIT_SIZE, Index, Rows, SplitName
+from training.data.sources import Inputs
 from training.data.survey import choose_input, survey
 
 BATCH = 100
@@ -26,6 +27,10 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+
+    @property
+    def inputs(self) -> Inputs:
+        return [self.images]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,6 +93,9 @@ class ImageSource:
                 yield batch.rows[part.kept], part.images
         if failures and self.undecodable == "refuse":
             raise refusal(failures, len(index))
+
+    def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
+        return ((rows, [images]) for rows, images in self.batches(index))
 
 
 def refusal(failures: list[str], num_rows: int) -> DataError:

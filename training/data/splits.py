@@ -1,9 +1,10 @@
 """Which rows train, select, calibrate and lend their images: drawn for every class by the seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from training.config import TrainConfig
@@ -51,12 +52,18 @@ def share_or_count(share: float | None, num_rows: int, count: int) -> int:
     return count if share is None else max(1, round(share * num_rows))
 
 
-def split_rows(labels: Tensor, config: TrainConfig, names: Sequence[str] | None = None) -> Splits:
+def split_rows(
+    labels: Tensor, config: TrainConfig, names: Sequence[str] | None = None, num_apart: int = 0
+) -> Splits:
     """Draws the rows of every class for each use, as many as `config` asks; equal seeds draw alike.
 
-    Raises DataError naming every class with too few rows; only unlabelled ones may run short.
+    The last `num_apart` rows are those of a validation split: where there are any, they alone
+    select and calibrate, as many as there are up to what `config` asks. Raises DataError naming
+    every class with too few rows; only unlabelled ones may run short.
     """
     given = labels.numpy()
+    if num_apart:
+        return beside_validation(given, config, names, num_apart)
     num_classes = len(names) if names is not None else int(given.max()) + 1
     sizes = np.bincount(given, minlength=num_classes).tolist()
     quotas = [Quota.of(size, config) for size in sizes]
@@ -69,6 +76,37 @@ def split_rows(labels: Tensor, config: TrainConfig, names: Sequence[str] | None 
         selection, calibration, train, spare = np.split(generator.permutation(rows), cuts)
         parts.append([train, selection, calibration, spare[: config.unlabelled_per_class]])
     return Splits(*(np.sort(np.concatenate(rows)) for rows in zip(*parts, strict=True)))
+
+
+def beside_validation(
+    labels: Index, config: TrainConfig, names: Sequence[str] | None, num_apart: int
+) -> Splits:
+    """Splits the training rows, and takes from the validation rows what is kept apart."""
+    nothing = {
+        "selection_share": None,
+        "calibration_share": None,
+        "selection_per_class": 0,
+        "calibration_per_class": 0,
+    }
+    first = len(labels) - num_apart
+    trained = split_rows(torch.from_numpy(labels[:first]), config.model_copy(update=nothing), names)
+    generator = np.random.default_rng(config.seed)
+    selection, calibration = [], []
+    for label in np.unique(labels[first:]):
+        rows = generator.permutation(first + np.flatnonzero(labels[first:] == label))
+        num_selecting = share_or_count(
+            config.selection_share, len(rows), config.selection_per_class
+        )
+        num_calibrating = share_or_count(
+            config.calibration_share, len(rows), config.calibration_per_class
+        )
+        selection.append(rows[:num_selecting])
+        calibration.append(rows[num_selecting:][:num_calibrating])
+    return replace(
+        trained,
+        selection=np.sort(np.concatenate(selection)),
+        calibration=np.sort(np.concatenate(calibration)),
+    )
 
 
 def refuse_small_classes(

@@ -21,7 +21,10 @@ from training.data.errors import DataError, Undecodable, listed
 from training.data.folders import SPLIT_NAMES
 from training.data.rows import READ_BYTES, Index, Labels, SplitName
 
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "category")
+LABEL_COLUMNS = (
+    *("label", "labels", "fine_label", "class", "target", "category", "intent", "sentiment"),
+    *("topic", "species", "y"),
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from models.nets.vit import ViTConfig, vit
 from tests.models.nets.pieces import macs_per_piece
 from training.augment import normalised
 from training.evaluate import all_logits
+from training.fronts import ImageFront
 from training.graphs import PARITY_TOLERANCE, export_graphs
 
 SHAPE = (16, 16, 3)
@@ -38,7 +39,7 @@ def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -
     torch.manual_seed(0)
     images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8)
     mean, std = torch.tensor([0.5, 0.4, 0.6]), torch.tensor([0.2, 0.3, 0.1])
-    exported = export_graphs(net, images, mean, std)
+    exported = export_graphs(net, [images], ImageFront(mean, std))
     segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     runner = SegmentRunner(segments, heads, content)

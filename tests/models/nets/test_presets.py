@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from models.nets.msdnet import MSDNET_IMAGENET, msdnet
 from models.nets.multi_exit import MultiExitNet, NetError
-from models.nets.presets import PRESETS, build
+from models.nets.presets import IMAGE_PRESETS, PRESETS, TENSOR_PRESETS, TEXT_PRESETS, build
 from tests.models.nets.pieces import macs_per_piece, num_parameters
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
-TRAINABLE_HERE = [name for name in PRESETS if "imagenet" not in name]
+TRAINABLE_HERE = [name for name in IMAGE_PRESETS if "imagenet" not in name]
 
 PUBLISHED_ALONE = {
     "msdnet-11": (15.3, 28.0, 44.8, 56.3, 70.2, 86.4, 110.3, 124.2, 140.4, 159.0, 170.0),
@@ -124,7 +124,7 @@ def test_macs_of_a_transformer_are_those_of_its_matrices() -> None:
     assert heads == [192 * 100] * 4
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", IMAGE_PRESETS)
 @pytest.mark.parametrize(("image_shape", "classes"), [((8, 8, 1), 10), ((48, 32, 3), 100)])
 def test_every_exit_gives_one_logit_per_class(
     name: str, image_shape: tuple[int, int, int], classes: int
@@ -182,3 +182,14 @@ def test_an_exit_depends_on_no_later_segment_and_on_no_other_image(name: str) ->
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(NetError, match=r"^no network 'msdnet-8'; there are msdnet-7, msdnet-11, "):
         build("msdnet-8", CIFAR, 100)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_for_other_data_is_refused_with_those_that_fit(name: str) -> None:
+    shapes = {CIFAR: IMAGE_PRESETS, (500, 16): TEXT_PRESETS, (4,): TENSOR_PRESETS}
+    for shape, presets in shapes.items():
+        if name not in presets:
+            with pytest.raises(
+                NetError, match=f"^{name} is no network for .*{next(iter(presets))}"
+            ):
+                build(name, shape, 10)

@@ -50,7 +50,9 @@ def last_exit(path: Path) -> Floats:
     bundle = load_bundle(path)
     manifest = bundle.manifest
     assert manifest.num_exits == 3
-    return run_all(SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs), IMAGES)[-1]
+    return run_all(SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs), [IMAGES])[
+        -1
+    ]
 
 
 def asked(path: Path) -> NDArray[np.floating]:

@@ -1,0 +1,144 @@
+"""Texts and rows of numbers from a table to a bundle: the same road as images."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from tokenizers import Tokenizer
+
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.errors import UserError
+from models.bundle.manifest import RowTensor, TensorInput, TextInput
+from models.bundle.runner import SegmentRunner
+from models.bundle.text import TextReader
+from training import cli, loop
+from training.config import RECIPES, TrainConfig
+from training.data import DataError
+from training.data.texts import similar_lengths
+from training.distributed import World
+from training.export import export
+from training.graphs import run_all
+from training.run import Run
+from training.run_data import open_data
+
+WORDS = {"money": ("balance", "bank", "card"), "music": ("song", "play", "band")}
+FILLING = ("what", "is", "my", "the", "a", "please", "now", "show", "me", "and")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
+
+
+def write_texts(directory: Path) -> None:
+    """Texts of 2 to 12 words, one of which says what they are about."""
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 120), ("test", 20), ("validation", 40)):
+        rows = []
+        for row in range(number):
+            label = tuple(WORDS)[row % 2]
+            words = generator.choice(FILLING, generator.integers(1, 12)).tolist()
+            words.insert(int(generator.integers(len(words))), str(generator.choice(WORDS[label])))
+            rows.append({"text": " ".join(words), "label": label})
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (directory / f"{split}.jsonl").write_text(lines)
+
+
+def config_of(data: Path, net: str, recipe: str, **changes: object) -> TrainConfig:
+    values = {"data": str(data), "net": net} | RECIPES[recipe] | changes
+    return TrainConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def words_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("words")
+    write_texts(data)
+    config = config_of(data, "text-tiny", "text", epochs=6, batch_size=20, vocabulary=100)
+    loop.train(config, data / "run", lambda _: None)
+    return data / "run"
+
+
+@pytest.fixture(scope="module")
+def words_bundle(words_run: Path) -> Bundle:
+    return load_bundle(export(words_run, "words", 1, words_run.parent / "zoo"))
+
+
+def test_a_run_on_texts_learns_a_tokenizer_and_keeps_it(words_run: Path) -> None:
+    data = open_data(config_of(words_run.parent, "text-tiny", "text"), words_run, is_new=False)
+    known = Tokenizer.from_file(str(words_run / "tokenizer.json")).get_vocab()
+    assert {"balance", "song", "[PAD]", "[UNK]"} <= known.keys()
+    assert (known["[PAD]"], known["[UNK]"]) == (0, 1)
+    assert data.tokenizer == (words_run / "tokenizer.json").read_text()
+    assert len(data.splits.train) == 120
+    assert data.splits.calibration.min() >= 120  # the validation split's
+    assert len(data.splits.calibration) == 40
+
+
+def test_a_bundle_of_texts_answers_as_its_report_says(words_bundle: Bundle) -> None:
+    takes = words_bundle.manifest.input
+    assert isinstance(takes, TextInput)
+    assert takes.length_buckets[-1] == 16
+    assert words_bundle.calibration.num_rows == 40
+    report = json.loads((words_bundle.path / "report.json").read_text())
+    assert report["exits"][-1]["top1"] > 0.9
+    longest = words_bundle.manifest.segments[0].macs
+    assert 0 < report["exits"][0]["macs"] < longest + words_bundle.manifest.exit_heads[0].macs
+    reader = TextReader(words_bundle.tokenizer, takes)
+    (text,) = reader.read(["What is my BALANCE, please?"])
+    manifest = words_bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, words_bundle.graphs)
+    for logits in run_all(runner, reader.arrays([text], text.length)):
+        assert manifest.labels[int(logits.argmax())] == "money"
+
+
+def test_a_bundle_of_texts_is_evaluated_on_a_table(
+    words_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.evaluate(words_bundle.path, str(words_bundle.path.parents[2]), None)
+    assert "words version 1 on " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"has no texts$"):
+        cli.evaluate(words_bundle.path, "digits", None)
+
+
+def test_batches_are_of_similar_lengths_and_miss_no_text() -> None:
+    torch.manual_seed(0)
+    lengths = np.random.default_rng(0).integers(1, 50, 1003)
+    order = similar_lengths(torch.randperm(1003), lengths, 10)
+    assert sorted(order.tolist()) == list(range(1003))
+    batches = lengths[order[:1000].numpy()].reshape(100, 10)
+    assert np.ptp(batches, axis=1).mean() < 5
+    assert np.corrcoef(np.arange(100), batches.mean(axis=1))[0, 1] < 0.3
+
+
+def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        lines = (words_run.parent / f"{split}.jsonl").read_text()
+        row = json.dumps({"text": "\u0301", "label": "music"})
+        (tmp_path / f"{split}.jsonl").write_text(f"{lines}{row}\n")
+    config = config_of(tmp_path, "text-tiny", "text", calibration_per_class=2)
+    with pytest.raises(DataError, match=r"1 texts of .* have no token: rows 120"):
+        Run(config, tmp_path, World(torch.device("cpu")), lambda _: None).feed.order()
+
+
+def test_rows_of_numbers_become_a_bundle_too(tmp_path: Path) -> None:
+    iris = load_iris()
+    header = "sepal length,sepal width,petal length,petal width,species\n"
+    rows = zip(iris.data.tolist(), iris.target_names[iris.target], strict=True)
+    lines = "".join(f"{','.join(map(str, row))},{name}\n" for row, name in rows)
+    (tmp_path / "iris.csv").write_text(header + lines)
+    config = config_of(
+        tmp_path / "iris.csv", "mlp", "numbers", epochs=15, batch_size=8, calibration_share=0.3
+    )
+    loop.train(config, tmp_path / "run", lambda _: None, is_rehearsed=True)
+    bundle = load_bundle(export(tmp_path / "run", "iris", 1, tmp_path / "zoo"))
+    names = ("sepal length", "sepal width", "petal length", "petal width")
+    tensors = tuple(RowTensor(name=name, dtype="float32", shape=()) for name in names)
+    assert bundle.manifest.input == TensorInput(tensors=tensors)
+    assert bundle.manifest.labels == ("setosa", "versicolor", "virginica")
+    report = json.loads((bundle.path / "report.json").read_text())
+    assert report["num_rows"] == 30
+    assert report["exits"][-1]["top1"] > 0.85

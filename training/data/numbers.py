@@ -1,0 +1,77 @@
+"""Rows of numbers: a tensor for each column, or one for all where they are many."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from models.bundle.manifest import RowTensor, TensorInput
+from training.data.records import Records, Values
+from training.data.rows import Index
+from training.data.sources import Inputs, shape_of
+
+BATCH = 1000
+MAX_NAMED = 32
+"""Columns up to which each is a tensor of its own: a request then names its numbers."""
+ALL = "numbers"
+
+
+@dataclass(frozen=True)
+class LabelledNumbers:
+    """A float32 tensor for each part of a row, (rows,) or (rows, numbers); int64 labels (rows,)."""
+
+    inputs: Inputs
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class NumberSource:
+    """A split of rows of numbers."""
+
+    rows: Records
+    target: TensorInput
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.rows.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.rows.names
+
+    @property
+    def shape(self) -> list[int]:
+        return shape_of(self.target)
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * sum(self.shape)
+
+    def take(self, index: Index) -> LabelledNumbers:
+        taken = self.rows.take(index)
+        sizes = [prod(part.shape) for part in self.target.tensors]
+        parts = torch.split(torch.from_numpy(taken.table), sizes, dim=1)
+        inputs = [
+            x.reshape(len(x), *part.shape)
+            for x, part in zip(parts, self.target.tensors, strict=True)
+        ]
+        return LabelledNumbers(inputs, torch.from_numpy(taken.labels))
+
+    def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
+        for start in range(0, len(index), BATCH):
+            rows = index[start : start + BATCH]
+            yield rows, self.take(rows).inputs
+
+
+def target_of(values: Values) -> TensorInput:
+    """What a network for these columns takes: numbers, or lists of them."""
+    shapes = {name: value.shape[1:] for name, value in values.items()}
+    if len(shapes) > MAX_NAMED:
+        shapes = {ALL: (sum(map(prod, shapes.values())),)}
+    tensors = (RowTensor(name=n, dtype="float32", shape=shape) for n, shape in shapes.items())
+    return TensorInput(tensors=tuple(tensors))

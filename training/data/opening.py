@@ -1,0 +1,72 @@
+"""Both splits of texts or of numbers, from whatever table holds them."""
+
+from dataclasses import dataclass
+
+from training.data.columns import Wanted, chosen_columns, is_of_images
+from training.data.errors import DataError
+from training.data.records import Names, Records, part_of_file, records
+from training.data.tabular import WHOLE, Tables, tables_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """Training rows, those of a validation split last, and test rows; `notes` say what they are."""
+
+    train: Records
+    test: Records
+    notes: list[str]
+
+
+def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Found | None:
+    """Texts or numbers of a source; None where it holds images.
+
+    Labels are numbered as in `names`; without them as the training split's are.
+    """
+    tables = None if source == "digits" else tables_of(source)
+    if tables is None:
+        if wanted != Wanted():
+            raise DataError(f"{source!r} has no columns: it is no table")
+        return None
+    table = tables.splits[tables.train]()
+    if is_of_images(table.features) and wanted.text is None and not wanted.numbers:
+        if wanted.label is not None:
+            raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
+        return None
+    columns = chosen_columns(table, wanted, tables.title(tables.train))
+    title = tables.title(tables.train)
+    train = records(table, columns, title, names)
+    if tables.train == WHOLE:
+        notes = [described(train, str(columns)), "a fifth of every class tests"]
+        return Found(part_of_file(train, "train"), part_of_file(train, "test"), notes)
+    test = records(tables.splits[tables.test](), columns, tables.title(tables.test), train.names)
+    notes = [described(train, str(columns)), described(test)]
+    if tables.validation is not None:
+        validation = records(
+            tables.splits[tables.validation](),
+            columns,
+            tables.title(tables.validation),
+            train.names,
+        )
+        train = train.followed_by(validation)
+        notes.append(described(validation, "for selection and calibration only"))
+    return Found(train, test, notes)
+
+
+def find_test(source: str, wanted: Wanted, names: Names) -> Records | None:
+    """The test split alone; None where the source holds images."""
+    tables = None if source == "digits" else tables_of(source)
+    if tables is None or is_of_images(tables.splits[tables.test]().features):
+        return None
+    return test_records(tables, wanted, names)
+
+
+def test_records(tables: Tables, wanted: Wanted, names: Names) -> Records:
+    title = tables.title(tables.test)
+    table = tables.splits[tables.test]()
+    rows = records(table, chosen_columns(table, wanted, title), title, names)
+    return part_of_file(rows, "test") if tables.test == WHOLE else rows
+
+
+def described(rows: Records, note: str = "") -> str:
+    number = f"{len(rows.labels)} rows of {len(rows.names)} classes"
+    return f"data: {rows.title}: {number}" + (f"; {note}" if note else "")

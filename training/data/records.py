@@ -1,0 +1,114 @@
+"""Rows of texts or of numbers: one split, in memory, with its labels."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from training.data.columns import Columns
+from training.data.errors import DataError, listed
+from training.data.rows import Index, Labels
+from training.data.tables import numbered, renumbered
+
+TEST_SHARE = 0.2
+"""Of a single file, which has no splits of its own."""
+
+Names = tuple[str, ...]
+Values = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Records:
+    """A split's rows; labels index `names`.
+
+    They have `texts`, or `values`: for each column of numbers (rows, numbers) or (rows,). The last
+    `num_apart` rows come from a validation split: they are never trained on.
+    """
+
+    title: str
+    names: Names
+    labels: Labels
+    texts: tuple[str, ...] = ()
+    values: Values | None = None
+    num_apart: int = 0
+
+    def identities(self) -> NDArray[np.generic]:
+        """Eight bytes of a hash of each row."""
+        if self.values is None:
+            rows = [text.encode(errors="surrogatepass") for text in self.texts]
+        else:
+            rows = [row.tobytes() for row in self.table]
+        return np.array([sha256(row).digest()[:8] for row in rows])
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """All numbers of all rows, (rows, numbers), column after column."""
+        assert self.values is not None
+        return np.concatenate([v.reshape(len(v), -1) for v in self.values.values()], axis=1)
+
+    def take(self, index: Index) -> "Records":
+        values = self.values and {name: value[index] for name, value in self.values.items()}
+        texts = tuple(self.texts[row] for row in index.tolist()) if self.texts else ()
+        return Records(self.title, self.names, self.labels[index], texts, values)
+
+    def followed_by(self, other: "Records") -> "Records":
+        """These rows and a validation split's."""
+        values = None
+        if self.values is not None and other.values is not None:
+            values = {n: np.concatenate([v, other.values[n]]) for n, v in self.values.items()}
+        labels = np.append(self.labels, other.labels)
+        texts = self.texts + other.texts
+        return Records(self.title, self.names, labels, texts, values, len(other.labels))
+
+
+def records(table: Dataset, columns: Columns, title: str, names: Names | None) -> Records:
+    """Every row of a table; labels are numbered as in `names`, where given."""
+    missing = [name for name in (*columns.inputs, columns.label) if name not in table.features]
+    if missing:
+        raise DataError(f"{title} has no column {listed(map(repr, missing))}")
+    labels, found = numbered(table, columns.label, title)
+    if names is not None and names != found:
+        labels = renumbered(labels, found, names, title)
+    if columns.kind == "text":
+        texts = texts_of(table, columns.inputs[0], title)
+        return Records(title, names or found, labels, texts)
+    values = {name: values_of(table, name, title) for name in columns.inputs}
+    return Records(title, names or found, labels, values=values)
+
+
+def texts_of(table: Dataset, column: str, title: str) -> tuple[str, ...]:
+    texts = table.data.column(column).to_pylist()
+    if num_missing := sum(text is None or not text.strip() for text in texts):
+        raise DataError(f"{num_missing} rows of {title} have no {column}")
+    return tuple(texts)
+
+
+def values_of(table: Dataset, column: str, title: str) -> NDArray[np.float32]:
+    """(rows,) or (rows, numbers), float32; raises DataError where one is missing or infinite."""
+    given = table.data.column(column).to_pylist()
+    try:
+        values = np.array(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"column {column!r} of {title} has missing numbers, or lists of several lengths"
+        ) from error
+    if num_bad := int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum()):
+        raise DataError(f"{num_bad} rows of {title} have no finite number in {column!r}")
+    return values
+
+
+def part_of_file(rows: Records, split: str) -> Records:
+    """A fixed fifth of every class for testing, the rest for training."""
+    try:
+        parts = train_test_split(
+            np.arange(len(rows.labels)),
+            test_size=TEST_SHARE,
+            random_state=0,
+            stratify=rows.labels,
+        )
+    except ValueError as error:
+        raise DataError(f"a fifth of {rows.title} cannot be set apart: {error}") from error
+    return rows.take(np.sort(parts[split == "test"]))

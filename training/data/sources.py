@@ -1,0 +1,76 @@
+"""What every kind of data offers to training, export and evaluation."""
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Protocol
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from models.bundle.manifest import Input, TensorInput, TextInput
+from training.data.rows import Index, Labels
+
+Inputs = list[Tensor]
+"""What segment 1 of a bundle takes, as one tensor or several."""
+AnyTarget = Input | TextInput | TensorInput
+
+
+def shape_of(target: AnyTarget, tokenizer: str = "") -> list[int]:
+    """What a network is built for: see `models.nets.presets.build`."""
+    if isinstance(target, TextInput):
+        return [vocabulary_of(tokenizer), target.length_buckets[-1]]
+    if isinstance(target, TensorInput):
+        return [sum(prod(part.shape) for part in target.tensors)]
+    return [target.height, target.width, target.channels]
+
+
+def vocabulary_of(tokenizer: str) -> int:
+    """The numbers of a tokenizer's tokens are below this."""
+    tokens: dict[str, int] = Tokenizer.from_str(tokenizer).get_vocab(with_added_tokens=True)
+    return max(tokens.values()) + 1
+
+
+class LabelledRows(Protocol):
+    """Rows as segment 1 takes them, and their int64 labels."""
+
+    @property
+    def inputs(self) -> Inputs: ...
+    @property
+    def labels(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
+class NamedRows(Protocol):
+    """One split's labels, which index `names`; `title` says where it was found."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> Labels: ...
+
+
+class Source(Protocol):
+    """A split whose rows are made ready on demand. `shape` is what networks are built for."""
+
+    @property
+    def rows(self) -> NamedRows: ...
+    @property
+    def target(self) -> AnyTarget: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def row_bytes(self) -> int: ...
+
+    def take(self, index: Index) -> LabelledRows:
+        """These rows, in their order."""
+        ...
+
+    def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
+        """These rows batch by batch, in any order: which they are, and what segment 1 takes."""
+        ...

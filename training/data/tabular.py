@@ -1,0 +1,117 @@
+"""The splits of a table: CSV, JSON lines or parquet files, or a hub data set."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+from pyarrow import ArrowException
+
+from training.data.errors import DataError
+from training.data.folders import SPLIT_NAMES
+from training.data.layout import hub_splits
+from training.data.tables import load_parquet, reason
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "parquet": ("parquet", {}),
+    "csv": ("csv", {"keep_default_na": False}),  # "null" is a text, too
+    "tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
+    "jsonl": ("json", {}),
+    "ndjson": ("json", {}),
+    "json": ("json", {}),
+}
+"""What `datasets` calls the format of each suffix, and how it reads it."""
+VALIDATION = tuple(name for name in SPLIT_NAMES["test"] if name != "test")
+WHOLE = "whole"
+"""What the only table of a source without splits goes by."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The splits that a source has, by their names; none is read before it is asked for."""
+
+    source: str
+    splits: Mapping[str, Callable[[], Dataset]]
+
+    def title(self, name: str) -> str:
+        return f"{self.source!r}" if name == WHOLE else f"the {name} split of {self.source!r}"
+
+    def first(self, names: tuple[str, ...]) -> str | None:
+        return next((name for name in names if name in self.splits), None)
+
+    @property
+    def train(self) -> str:
+        return self.required("train")
+
+    @property
+    def test(self) -> str:
+        return self.required("test")
+
+    @property
+    def validation(self) -> str | None:
+        """The split that may calibrate: one beside the training and the test split."""
+        if not {"train", "test"} <= self.splits.keys():
+            return None
+        return self.first(VALIDATION)
+
+    def required(self, split: str) -> str:
+        if WHOLE in self.splits:
+            return WHOLE
+        names = SPLIT_NAMES["test"] if split == "test" else ("train",)
+        found = self.first(names)
+        if found is None:
+            raise DataError(
+                f"cannot load the {split} split of {self.source!r}: it has "
+                f"{', '.join(self.splits) or 'none'}, not {' or '.join(names)}"
+            )
+        return found
+
+
+def tables_of(source: str) -> Tables | None:
+    """The tables of a file, a directory or a hub name; None where they are image folders."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return Tables(source, {WHOLE: partial(load, [path], f"{source!r}")})
+    if not path.is_dir():
+        found = hub_splits(source, f"the train split of {source!r}")
+        return Tables(source, {str(name): partial(found.__getitem__, name) for name in found})
+    splits = {}
+    for name in ("train", *SPLIT_NAMES["test"]):
+        if files := table_files(path, name):
+            splits[name] = partial(load, files, f"the {name} split of {source!r}")
+    return Tables(source, splits) if splits else None
+
+
+def table_files(directory: Path, name: str) -> list[Path]:
+    """A split's files: DIR/NAME/*.SUFFIX, or NAME*.SUFFIX in DIR or DIR/data, all of one format."""
+    pattern = re.compile(rf"{name}([-_.].*)?", re.IGNORECASE)
+    for place, is_named in (
+        (directory, True),
+        (directory / "data", True),
+        (directory / name, False),
+    ):
+        for suffix in FORMATS:
+            files = [
+                p for p in place.glob(f"*.{suffix}") if not is_named or pattern.fullmatch(p.stem)
+            ]
+            if files:
+                return sorted(files)
+    return []
+
+
+def load(files: list[Path], title: str) -> Dataset:
+    suffix = files[0].suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise DataError(f"{title} is none of {', '.join(FORMATS)}")
+    if suffix == "parquet":
+        return load_parquet(files, title)
+    builder, options = FORMATS[suffix]
+    names = [str(file) for file in files]
+    try:
+        return load_dataset(builder, data_files=names, split="train", **options)
+    except (OSError, ValueError, ArrowException, DatasetsError) as error:
+        raise DataError(f"cannot load {title}: {reason(error)}") from error

@@ -1,0 +1,84 @@
+"""Tokenizers: learned on the training split, or read from a file."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from models.bundle.manifest import File, TextInput
+from training.data.errors import DataError
+
+FILE = "tokenizer.json"
+SPECIAL = ("[PAD]", "[UNK]")
+"""Tokens 0 and 1, as `models.nets.text` has them."""
+MIN_FREQUENCY = 2
+LONGEST = 512
+QUANTILES = (0.25, 0.5, 0.75, 0.95)
+"""Of the training texts' lengths; each becomes a length bucket, rounded up."""
+STEP = 4
+
+
+def learned(texts: Sequence[str], vocabulary: int) -> str:
+    """The `tokenizer.json` of a WordPiece tokenizer for lower-case texts without accents."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL[1]))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.enable_padding(pad_id=0, pad_token=SPECIAL[0])
+    return str(tokenizer.to_str())
+
+
+def read(path: Path) -> str:
+    """A `tokenizer.json`, or that of a directory; raises DataError where there is none."""
+    file = path / FILE if path.is_dir() else path
+    try:
+        content = file.read_text()
+        Tokenizer.from_str(content)
+    except Exception as error:  # the library's errors have no common base
+        raise DataError(f"{file} is no tokenizer: {error}") from error
+    return content
+
+
+def of_pretrained(source: str) -> str:
+    """The tokenizer of a `transformers` model, from its directory or the hub."""
+    from transformers import AutoTokenizer  # noqa: PLC0415 (optional)
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(source).expanduser()), use_fast=True)
+        return str(tokenizer.backend_tokenizer.to_str())
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{source} has no {FILE}: {error}".partition("\n")[0]) from error
+
+
+def target_of(
+    tokenizer: str, texts: Sequence[str], longest: int | None, example: str | None
+) -> TextInput:
+    """What a network for these training texts takes.
+
+    Texts are cut at `longest` tokens: the next power of two above the longest of them, if None.
+    """
+    reader = Tokenizer.from_str(tokenizer)
+    reader.no_padding()
+    reader.enable_truncation(longest or LONGEST)
+    lengths = [len(encoding.ids) for encoding in reader.encode_batch_fast(list(texts))]
+    limit = longest or min(LONGEST, 1 << (max(lengths) - 1).bit_length())
+    quantiles = np.quantile(lengths, QUANTILES)
+    buckets = {STEP * max(1, int(np.ceil(q / STEP))) for q in quantiles}
+    given = {"example": example} if example else {}
+    return TextInput.model_validate(
+        {
+            "tokenizer": File(file=FILE, sha256=sha256(tokenizer.encode()).hexdigest()),
+            "length_buckets": (*sorted(b for b in buckets if b < limit), limit),
+            **given,
+        }
+    )
