@@ -10,7 +10,7 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench fuzz soak dashboards lock clean
+.PHONY: serve test check format bench fuzz soak dashboards proto lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -37,6 +37,12 @@ soak: $(DEV_ENV)/ready
 
 dashboards: $(DEV_ENV)/ready
 	$(RUN)/python -m deploy.grafana.generate
+
+# in a pool of its own: a program may hold Triton's client, which has messages of the same names
+proto: $(DEV_ENV)/ready
+	$(RUN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. server/grpc/open_inference.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' \
+		server/grpc/open_inference_pb2.py
 
 format: $(DEV_ENV)/ready
 	$(RUN)/ruff check --fix .

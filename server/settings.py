@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     zoo: Path = Field(Path("models/zoo"), description="directory of bundles, NAME/VERSION/")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="port to listen on for gRPC; default: no gRPC"
+    )
     root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
         "", description="path that a proxy in front strips from every URL, such as /offramp"
     )

@@ -110,12 +110,7 @@ def reply_of(asked: Inference, served: Served) -> Reply:
         model_name=model.manifest.name,
         model_version=str(model.manifest.version),
         id=asked.id,
-        parameters={
-            "total_ms": milli(served.total_s),
-            "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
-            "energy_source": model.energy_source,
-            "met": all(is_met(served, outcome) for outcome in served.outcomes),
-        },
+        parameters=sums(served),
         outputs=[tensor for tensor, _ in parts],
     )
     content = head.model_dump_json(exclude_none=True).encode()
@@ -126,6 +121,16 @@ def reply_of(asked: Inference, served: Served) -> Reply:
     length = HEADER_LENGTH.lower().encode(), b"%d" % len(content)
     body = b"".join([content, *tails])
     return Reply(200, body, b"application/octet-stream", (length, timing))
+
+
+def sums(served: Served) -> dict[str, str | float | bool]:
+    """What the request took in all."""
+    return {
+        "total_ms": milli(served.total_s),
+        "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
+        "energy_source": served.demand.model.energy_source,
+        "met": all(is_met(served, outcome) for outcome in served.outcomes),
+    }
 
 
 async def compressed(exchange: Exchange, reply: Reply) -> Reply:

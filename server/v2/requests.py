@@ -47,9 +47,20 @@ def read_inference(
     if header_length == "0":
         return raw_inference(body, manifest)
     head, tail = split(body, header_length)
+    request = parse(InferRequest, head, most_values(manifest, max_rows))
+    return inference_of(request, tail, manifest, max_rows)
+
+
+def most_values(manifest: Manifest, max_rows: int) -> int:
+    """How many values the data of a request may have, nested lists included."""
     _, height, width, channels = manifest.segments[0].inputs[0].shape
-    num_values = max_rows * (1 + height * (1 + width * (1 + channels)))  # nested lists included
-    request = parse(InferRequest, head, num_values)
+    return max_rows * (1 + height * (1 + width * (1 + channels)))
+
+
+def inference_of(
+    request: InferRequest, tail: memoryview, manifest: Manifest, max_rows: int
+) -> Inference:
+    """What a request asks for; its binary data is in `tail`. Raises BadBody or BadParameter."""
     parameters = dict(request.parameters)
     are_binary = parameters.pop("binary_data_output", False)
     if type(are_binary) is not bool:
