@@ -20,7 +20,7 @@ DEFAULT_DEADLINE_S = 1.0
 PATIENCE = 20.0
 """The same in multiples of the whole cost of a request's rows, for slow networks."""
 NUM_BEHIND = 50
-"""How many of the jobs that a newcomer would go before are asked whether they can wait."""
+"""Of how many jobs that a newcomer would go before it is asked whether they can wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -121,13 +121,13 @@ class Admission:
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
         own_s = slots.num_rows * self._first_s(model)
         if start + max(model.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
-            scheduler.lack(own_s)
+            scheduler.debt.lack(own_s, now)
             raise Overloaded("the first answer would come too late")
         end = start + own_s
         for due, seconds in scheduler.first_after(slots.due, NUM_BEHIND):
             end += seconds
             if end - own_s <= due < end:
-                scheduler.lack(own_s)
+                scheduler.debt.lack(own_s, now)
                 raise Overloaded("the first answer of another would come too late")
 
     def _first_s(self, model: ServedModel) -> float:

@@ -76,7 +76,7 @@ class Engine:
         self._lanes = Lanes(num_lanes, stall_s, self._loop)
         self._is_turning = False
         self._turned_at = -inf
-        self._inline_s = 0.0
+        self._inline_s, self._has_ended = 0.0, False
         self._alarm: asyncio.TimerHandle | None = None
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
@@ -143,7 +143,7 @@ class Engine:
         previous, self._turned_at = self._turned_at, time.monotonic()
         if self._inline_s:
             self.pace.turned(self._turned_at - previous, self._inline_s)
-        self._inline_s = 0.0
+        self._inline_s, self._has_ended = 0.0, False
         now = self._turned_at
         self._expire(now)
         while (batch := self._scheduler.next_batch(now)) is not None:
@@ -151,8 +151,8 @@ class Engine:
             if batch.is_inline:
                 now = time.monotonic()
                 self._inline_s += now - batch.started_at
-                if self._inline_s > SHORT_S:
-                    break
+                if self._inline_s > SHORT_S or self._has_ended:
+                    break  # newcomers wait to be read, and outcomes to be sent
         if batch is not None and self._scheduler.num_waiting:
             self._plan_turn()
         else:
@@ -243,6 +243,7 @@ class Engine:
         """Delivers to the jobs that are not over, and frees their slots."""
         for job, result in results:
             if self._free(job):
+                self._has_ended = True
                 job.deliver(result)
 
     def _free(self, job: Job) -> bool:

@@ -8,16 +8,16 @@ ones. A job that waits until its next answer no longer fits answers with the one
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from math import inf
 
+from server.engine.debt import Debt
 from server.engine.job import Job
 from server.engine.pace import Pace
 from server.engine.queues import Kind, Queue, Queues, Step
 
 HOLD_SHARE = 0.25
 """The share of a latency budget that a batch may hold up the event loop."""
-MAX_DEBT_S = 0.1
-"""Refusals are paid back by answers of less depth within about this time."""
 MARGIN = 1.1
 """Steps are expected to take this much longer where first answers depend on it. A queue filled to
 the brink has to run small batches to meet its deadlines, falls behind, and then meets none."""
@@ -44,14 +44,11 @@ class Batch:
 
 @dataclass(slots=True)
 class Scheduler:
-    """Jobs between segments, and the batches that run. `num_lanes` is how many may run at once.
-
-    `debt_s` is the time that newcomers lacked: jobs with an answer give it back by going no deeper.
-    """
+    """Jobs between segments, and the batches that run. `num_lanes` is how many may run at once."""
 
     num_lanes: int
     pace: Pace = field(default_factory=Pace)
-    debt_s: float = 0.0
+    debt: Debt = field(default_factory=Debt)
     _queues: Queues = field(default_factory=Queues)
     _running: set[Batch] = field(default_factory=set)
 
@@ -102,9 +99,9 @@ class Scheduler:
         batch.expires_at = min((job.due for job in jobs if job.answers), default=inf)
         if any(job.deadline < inf and not job.answers for job in jobs):
             batch.wait_s = self.first_s()
-        if self.debt_s > 0 and queue.kind is not Kind.BACKGROUND and not step.is_head:
+        if queue.kind is not Kind.BACKGROUND and not step.is_head and self.debt.is_owed(now):
             batch.is_pressed = True
-            self._repay(rows * step.row_s())
+            self.debt.repay(rows * step.row_s())
         self._running.add(batch)
         return batch
 
@@ -169,14 +166,23 @@ class Scheduler:
         )
 
     def first_after(self, due: float, most: int) -> list[tuple[float, float]]:
-        """When first answers that wait are due, the next ones after `due`, and what each takes."""
+        """When first answers that wait are due, of those after `due`, and seconds between them.
+
+        Of a longer queue about `most`, at even distances, its last one among them.
+        """
         found: list[tuple[float, float]] = []
         for queue in self._queues:
-            if queue.kind is Kind.FIRST and queue.places[-1][0] >= due:
-                start = queue.num_due_before(due)
-                seconds = self.work_s(queue.step, queue.step.row_s())
-                found += [(place[0], seconds) for place in queue.places[start : start + most]]
-        return sorted(found)[:most]
+            if queue.kind is not Kind.FIRST:
+                continue
+            num_before = queue.num_due_before(due)
+            if (num_after := len(queue) - num_before) > 0:
+                stride = -(-num_after // most)
+                num_skipped = (num_after - 1) % stride
+                rows = chain((num_skipped + 1,), repeat(stride))
+                row_s = self.work_s(queue.step, queue.step.row_s())
+                places = queue.places[num_before + num_skipped :: stride]
+                found += [(place[0], n * row_s) for place, n in zip(places, rows, strict=False)]
+        return sorted(found)
 
     def work_s(self, step: Step, seconds: float) -> float:
         """How long so many seconds of work on a step take.
@@ -195,13 +201,6 @@ class Scheduler:
         """The batch has ended, or its lane is lost."""
         self._running.discard(batch)
 
-    def lack(self, seconds: float) -> None:
-        """A newcomer was refused for want of so much time."""
-        self.debt_s = min(self.debt_s + seconds, MAX_DEBT_S)
-
-    def _repay(self, seconds: float) -> None:
-        self.debt_s = max(0.0, self.debt_s - seconds)
-
     def expire(self, now: float) -> list[Job]:
         """The jobs that have waited too long for a better answer, to answer now.
 
@@ -211,9 +210,9 @@ class Scheduler:
         answering = [job for batch in self._running for job in _take_expired(batch, now)]
         for queue, better_s in self._waiting_for_better():
             num_over = queue.num_due_by(now, better_s)
-            if self.debt_s > 0 and queue.kind is Kind.BETTER:
+            if queue.kind is Kind.BETTER and self.debt.is_owed(now):
                 num_over = len(queue)
-                self._repay(num_over * queue.step.row_s())
+                self.debt.repay(num_over * queue.step.row_s())
             for job in self._queues.take(queue, num_over):
                 if job.answers:
                     answering.append(job)

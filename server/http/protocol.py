@@ -7,6 +7,8 @@ from itertools import chain
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.http.arrival import HALF_TICK_S, unread_s
+
 MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
 AGAIN_S = 0.05
@@ -23,8 +25,8 @@ class Protocol(HttpToolsProtocol):
     unread for `send_timeout_s` is dropped. Headers may have MAX_HEADER_BYTES; longer ones are
     refused, or end the connection where an earlier request is being answered.
 
-    `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is the earliest moment
-    at which the request can have come: it may have waited unread for as long as `waited_s` says.
+    `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is when the request
+    came: it may have waited unread, for as long as `waited_s` says at most.
     """
 
     receive_timeout_s = 10.0
@@ -65,11 +67,16 @@ class Protocol(HttpToolsProtocol):
             self._refuse_headers()
             raise ValueError("headers are too long")  # ends the parsing
         now = time.monotonic()
-        self.scope["arrival"] = now - self.waited_s(now)  # type: ignore[typeddict-unknown-key]
+        self.scope["arrival"] = now - self._unread_s(now)  # type: ignore[typeddict-unknown-key]
         self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
         if self._is_idle():
             self._expect(self.receive_timeout_s)
         super().on_headers_complete()
+
+    def _unread_s(self, now: float) -> float:
+        """How long the request has waited for the loop."""
+        most_s = self.waited_s(now)
+        return min(most_s, unread_s(self.transport)) if most_s > HALF_TICK_S else most_s
 
     def on_body(self, body: bytes) -> None:
         self._num_header_bytes = 0

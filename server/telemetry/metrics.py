@@ -17,7 +17,7 @@ from server.engine.job import Budget, Outcome
 from server.engine.model import ServedModel
 from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
 from server.telemetry.exporting import Members, Sums
-from server.telemetry.ledger import Ledger
+from server.telemetry.ledger import Ledger, later
 from server.telemetry.memory import Key, Memory, read
 from server.telemetry.series import Common, Counter, Gauge, Histogram, Level
 from server.telemetry.statistics import SIZE, Statistics, Summary
@@ -220,19 +220,19 @@ class Metrics:
     def model_refused(self, name: str) -> None:
         self._load_failures.labels(name).inc()
 
+    @later
     def request_ended(self, route: str, code: int, seconds: float) -> None:
-        self.ledger.write(self._count_request, route, code, seconds)
-
-    def _count_request(self, route: str, code: int, seconds: float) -> None:
         self._requests.labels(route, code).inc()
         self._request_duration.labels(route).observe(seconds)
 
+    @later
     def decoded(self, seconds: float) -> None:
-        self.ledger.write(self._decode_duration.observe, seconds)
+        self._decode_duration.observe(seconds)
 
     def shed(self, reason: str, images: int) -> None:
         self._shed.labels(reason).inc(images)
 
+    @later
     def batch_ran(
         self,
         model: ServedModel,
@@ -242,16 +242,6 @@ class Metrics:
         confidences: Sequence[float],
     ) -> None:
         """Counts one batch: `seconds` of its segment, if that ran, and what the exit head said."""
-        self.ledger.write(self._count_batch, model, exit, rows, seconds, confidences)
-
-    def _count_batch(
-        self,
-        model: ServedModel,
-        exit: int,
-        rows: int,
-        seconds: float | None,
-        confidences: Sequence[float],
-    ) -> None:
         labels = model.manifest.name, exit
         if seconds is not None:
             self._segment_duration.labels(*labels).observe(seconds)
@@ -295,6 +285,7 @@ class Metrics:
         self._watched[level] = value_of
         level.set(value_of())
 
+    @later
     def served(
         self,
         model: ServedModel,
@@ -304,16 +295,6 @@ class Metrics:
         total_s: float,
     ) -> None:
         """Counts a request whose rows have all ended, `total_s` after it arrived."""
-        self.ledger.write(self._count_served, model, budget, outcomes, num_failed, total_s)
-
-    def _count_served(
-        self,
-        model: ServedModel,
-        budget: Budget,
-        outcomes: Sequence[Outcome],
-        num_failed: int,
-        total_s: float,
-    ) -> None:
         for outcome in outcomes:
             self._count_answer(model, budget, outcome, total_s)
         if num_failed:
@@ -372,7 +353,7 @@ class Metrics:
         )
 
     def cancelled(self, model: ServedModel, images: int) -> None:
-        """Counts admitted images that nobody waits for any more."""
+        """Counts admitted images whose client went away."""
         name = model.manifest.name
         self._inferences.labels(name, "cancelled").inc(images)
         self._stops.labels(name, StopReason.CANCELLED).inc(images)
@@ -388,7 +369,7 @@ class Metrics:
 def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total_s: float) -> bool:
     """Whether the time that an answer waited would have been enough for the next exit.
 
-    Who sets no budget is cut short by load alone.
+    A request without a budget is cut short by load alone.
     """
     if outcome.stop_reason is not StopReason.DEADLINE:
         return False

@@ -66,6 +66,15 @@ def test_a_newcomer_is_refused_for_the_sake_of_those_before_it(model: ServedMode
     desk.admit(*(job(model, 0.5) for _ in range(6)))
 
 
+def test_the_last_of_a_long_queue_is_asked_too(model: ServedModel) -> None:
+    """80 rows take 352 ms, and the last is due after 354."""
+    desk = Desk()
+    desk.admit(*(job(model, 0.355) for _ in range(80)))
+    with pytest.raises(Overloaded, match=OTHERS_TOO_LATE):
+        desk.admit(job(model, 0.03))
+    desk.admit(job(model, 0.365))
+
+
 def test_rows_that_are_being_decoded_count(model: ServedModel) -> None:
     desk = Desk()
     slots = desk.admission.admit(demand(model, 0.5), 4, 0.0)

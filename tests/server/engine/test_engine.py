@@ -16,6 +16,7 @@ from server.engine.compute import gather
 from server.engine.engine import Engine
 from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
 from server.engine.model import ServedModel
+from server.telemetry.ledger import later
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import trace_segments
 from tests.server.conftest import made_profile, served
@@ -73,10 +74,34 @@ def test_energy_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) 
     assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.FINAL, 3)
 
 
+def test_an_outcome_is_sent_before_the_next_batch_runs(digits_bundle: Bundle) -> None:
+    """The first of two rows ends at exit 1; the other has not run by then."""
+    events: list[str] = []
+
+    def ran(exit: int, is_head: bool) -> None:
+        events.append(f"{'head' if is_head else 'segment'} {exit}")
+
+    async def run() -> None:
+        model, loop = tampered(digits_bundle, ran), asyncio.get_running_loop()
+        ended = loop.create_future()
+        now = time.monotonic()
+        first = Demand(model, Policy((1.0, 1.0, None), min_exit=1, max_exit=1), Budget(), now)
+        second = Demand(model, NEVER, Budget(), now)
+        async with running() as engine:
+            submit(engine, Job(first, IMAGES[0], lambda _: loop.call_soon(events.append, "sent")))
+            submit(engine, Job(second, IMAGES[1], ended.set_result))
+            await ended
+
+    asyncio.run(run())
+    other = [f"{what} {exit}" for exit in (1, 2, 3) for what in ("segment", "head")]
+    assert events == ["segment 1", "head 1", "sent", *other]
+
+
 class Miscounting(Metrics):
     """Metrics that raise whenever a batch is counted."""
 
-    def _count_batch(self, *_: object) -> None:
+    @later
+    def batch_ran(self, *_: object) -> None:
         raise RuntimeError("made to fail")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from models.bundle.bundle import Bundle
 from server.engine.admission import DEFAULT_DEADLINE_S
+from server.engine.debt import MAX_DEBT_S
 from server.engine.model import ServedModel
 from server.engine.pace import DELIVERY_S
 from server.engine.queues import Step
@@ -67,6 +68,29 @@ def test_survivors_go_on_and_newcomers_join_where_they_meet_them(model: ServedMo
     desk.scheduler.leave(newcomer)
     desk.scheduler.wait(unanswered(newcomer, exit=1), 0.024)
     assert desk.run(0.024).jobs == [*first.jobs, newcomer]
+
+
+def test_what_newcomers_lacked_is_given_back_by_going_no_deeper(model: ServedModel) -> None:
+    """While 3 ms were lacking a moment ago, no job waits for a better answer.
+
+    A refusal of long ago asks nothing: the load is over.
+    """
+    for asked_at, num_answered in ((0.0, 2), (MAX_DEBT_S, 0)):
+        desk = Desk()
+        desk.admit(*(answered(job(model, 0.5)) for _ in range(2)))
+        desk.scheduler.debt.lack(0.003, 0.0)
+        assert len(desk.scheduler.expire(asked_at)) == num_answered
+        desk.admit(answered(job(model, 0.5)))
+        assert not desk.scheduler.expire(asked_at), "it was given back"
+
+
+def test_a_batch_that_runs_while_newcomers_lack_time_answers(model: ServedModel) -> None:
+    for started_at, is_pressed in ((0.0, True), (MAX_DEBT_S, False)):
+        desk = Desk()
+        desk.admit(answered(job(model, 0.5)))
+        desk.scheduler.debt.lack(0.003, 0.0)
+        assert desk.run(started_at).is_pressed is is_pressed
+        assert not desk.scheduler.debt.is_owed(started_at), "one row gave it back"
 
 
 def test_earliest_deadline_goes_first(model: ServedModel) -> None:
