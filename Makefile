@@ -29,6 +29,7 @@ bench: $(DEV_ENV)/ready
 
 fuzz: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000
+	$(RUN)/python -m benchmarks.fuzz_grpc models/zoo --cases 10000
 	$(RUN)/python -m benchmarks.fuzz images --cases 100000
 	$(RUN)/python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/3 --cases 100000
 

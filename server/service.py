@@ -127,7 +127,8 @@ class Service:
     ) -> Demand:
         """What a request asks for each of its rows; raises BadParameter."""
         policy, budget = policy_of(parameters, model), budget_of(parameters)
-        return Demand(model, policy, budget, arrival, lag_s, request_id)
+        is_background = parameters.is_background
+        return Demand(model, policy, budget, arrival, lag_s, request_id, is_background)
 
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:
         """Runs every row to its outcome; raises why the request is refused, or why one failed."""
@@ -206,7 +207,14 @@ class Service:
         """Counts every result of a request once; raises the first failure."""
         outcomes = [result for result in results if isinstance(result, Outcome)]
         failures = [result for result in results if not isinstance(result, Outcome)]
-        self.metrics.served(demand.model, demand.budget, outcomes, len(failures), total_s)
+        self.metrics.served(
+            demand.model,
+            demand.budget,
+            outcomes,
+            len(failures),
+            total_s,
+            is_timed=not demand.is_background,
+        )
         if outcomes:
             trace_segments(outcomes)
             ended_at = max(outcome.ended_at for outcome in outcomes)

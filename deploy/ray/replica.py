@@ -28,7 +28,8 @@ class EngineReplica:
         """What becomes of each image; raises what the engine raises. Times count from here."""
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
-        demand, results = Demand(model, work.policy, work.budget, now), Results(len(work.images))
+        demand = Demand(model, work.policy, work.budget, now, is_background=work.is_background)
+        results = Results(len(work.images))
         jobs = [
             Job(demand, image, partial(results.settle, number))
             for number, image in enumerate(work.images)

@@ -19,6 +19,7 @@ class Work:
     budget: Budget
     images: list[NDArray[np.uint8]]
     strict: bool
+    is_background: bool = False
 
 
 def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
@@ -30,7 +31,8 @@ def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
     budget = replace(demand.budget, latency_s=latency_s)
     manifest = demand.model.manifest
     images = [job.image for job in jobs]
-    return Work(manifest.name, manifest.version, demand.policy, budget, images, strict)
+    key = manifest.name, manifest.version
+    return Work(*key, demand.policy, budget, images, strict, demand.is_background)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

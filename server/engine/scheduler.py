@@ -91,6 +91,8 @@ class Scheduler:
         step = queue.step
         if not step.inline_rows:
             candidates = candidates[: -(-len(candidates) // num_idle)]  # idle lanes share
+        if queue.kind is Kind.BACKGROUND:
+            candidates = candidates[: step.model.background_rows[step.exit - 1]]
         rows = best_rows(step, [self._slack(step, job, now) for job in candidates])
         jobs = candidates[:rows]
         for job in jobs:

@@ -76,7 +76,7 @@ class Call:
 
     __slots__ = (
         "_held", "_num_bytes", "arrival", "authorization", "code", "deadline", "detail", "exits",
-        "id", "lag_s", "metadata", "route", "service",
+        "id", "is_background", "lag_s", "metadata", "route", "service",
     )  # fmt: skip
 
     def __init__(self, front: Front, context: Context, route: str) -> None:
@@ -92,6 +92,7 @@ class Call:
         self.metadata: Metadata = (("x-request-id", self.id),)
         self.code, self.detail = HTTPStatus.OK.value, ""
         self.exits: list[int] = []
+        self.is_background = False
         self._num_bytes = 0
 
     def hold(self, message: bytes) -> None:
@@ -127,7 +128,8 @@ class Call:
 
     def _count(self) -> None:
         seconds, metrics = time.monotonic() - self.arrival, self.service.metrics
-        metrics.request_ended(self.route, self.code, seconds)
+        is_timed = not self.is_background
+        metrics.request_ended(self.route, self.code, seconds, is_timed=is_timed)
         if is_logged():
             line = "POST", self.route, self.code, seconds, self.exits, self.id
             metrics.ledger.write(log_request, time.time(), *line)

@@ -79,7 +79,9 @@ async def read(call: Call, message: bytes) -> tuple[Inference, Demand]:
     asked = await done(service, is_quick, partial(understood, request, *limits))
     service.metrics.decoded(time.monotonic() - started)
     parameters = within(asked.parameters, call)
-    return asked, service.demand(model, parameters, call.arrival, call.lag_s, call.id)
+    demand = service.demand(model, parameters, call.arrival, call.lag_s, call.id)
+    call.is_background = demand.is_background
+    return asked, demand
 
 
 async def done(service: Service, is_quick: bool, step: Callable[[], T]) -> T:
@@ -102,8 +104,11 @@ def find(service: Service, name: str, version: str) -> ServedModel:
 
 
 def within(parameters: InferenceParameters, call: Call) -> InferenceParameters:
-    """The call's deadline is a latency budget, where the parameters set none that is shorter."""
-    if call.deadline is None:
+    """The call's deadline is a latency budget, where the parameters set none that is shorter.
+
+    A request in the background has none: a call that takes too long is cancelled.
+    """
+    if call.deadline is None or parameters.is_background:
         return parameters
     left_ms = max(LEAST_MS, 1000 * (call.deadline - call.arrival))
     if parameters.latency_budget_ms is not None:

@@ -6,7 +6,7 @@ is read, a message that does not come has its time, and a damaged one is the cli
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Never, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -137,6 +137,6 @@ async def send_all(front: Front, context: Context, call: Call, message: bytes) -
             await front.send(context, said.SerializeToString())
 
 
-async def refuse(context: Context, call: Call) -> None:
+async def refuse(context: Context, call: Call) -> Never:
     """Ends a call with its error."""
     await context.abort(CODES[call.code], call.detail, call.metadata)

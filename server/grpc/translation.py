@@ -13,7 +13,6 @@ from server.engine.model import ServedModel
 from server.errors import BadBody, BadParameter
 from server.grpc.open_inference_pb2 import (
     InferParameter,
-    InferTensorContents,
     ModelInferRequest,
     ModelInferResponse,
 )
@@ -23,7 +22,7 @@ from server.v2.infer import sums
 from server.v2.outputs import array_of, array_of_answers
 from server.v2.request_schemas import MAX_ENTRIES, InferRequest
 from server.v2.requests import Inference, inference_of, most_values
-from server.v2.tensors import Array, datatype_of, to_bytes
+from server.v2.tensors import LENGTH_BYTES, Array, datatype_of, to_bytes
 from server.v2.wanted import Wanted
 
 M = TypeVar("M", bound=Message)
@@ -42,9 +41,8 @@ CONTENTS = {
     "UINT64": "uint64_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
 }
-"""The field that holds the elements of a datatype."""
+"""The field that holds the numbers of a datatype."""
 
 
 def parse(kind: type[M], message: bytes) -> M:
@@ -57,15 +55,17 @@ def parse(kind: type[M], message: bytes) -> M:
 
 def understood(request: ModelInferRequest, manifest: Manifest, max_rows: int) -> Inference:
     """What a request asks for; raises BadBody or BadParameter."""
-    raw = list(islice(request.raw_input_contents, MAX_ENTRIES + 1))
-    if raw and len(raw) != len(request.inputs):
+    raw, inputs = few(request.raw_input_contents), few(request.inputs)
+    if raw and len(raw) != len(inputs):
         raise BadParameter("raw_input_contents", "must hold every input, or none")
+    if not raw and all(tensor.datatype == "BYTES" for tensor in inputs):
+        raw = [as_raw(tensor.contents.bytes_contents) for tensor in inputs]
     most = most_values(manifest, max_rows)
     said = {
         "id": request.id,
         "inputs": [
             tensor_of(tensor, raw[index] if raw else None, most)
-            for index, tensor in enumerate(few(request.inputs))
+            for index, tensor in enumerate(inputs)
         ],
         "outputs": [
             {"name": wanted.name, "parameters": values_of(wanted.parameters)}
@@ -104,12 +104,12 @@ def elements(tensor: ModelInferRequest.InferInputTensor, most: int) -> list[Any]
     found: list[Any] = getattr(tensor.contents, field)
     if len(found) > most:
         raise BadBody(f"{field} has more values than any request needs")
-    if field != InferTensorContents.DESCRIPTOR.fields_by_name["bytes_contents"].name:
-        return list(found)
-    try:
-        return [element.decode() for element in found]
-    except UnicodeDecodeError as error:
-        raise BadBody(f"{field} must be UTF-8") from error
+    return list(found)
+
+
+def as_raw(elements: Iterable[bytes]) -> bytes:
+    """BYTES as they are in raw contents: each element after its length."""
+    return b"".join(len(each).to_bytes(LENGTH_BYTES, "little") + each for each in elements)
 
 
 def values_of(parameters: Mapping[str, Message]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ async def infer(exchange: Exchange) -> ASGIApp:
     service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
+    exchange.is_background = demand.is_background
     served = await service.classify(demand, Tensor(asked.images), strict=parameters.strict)
     exchange.exits = served.exits
     return await compressed(exchange, reply_of(asked, served))

@@ -5,6 +5,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -279,3 +280,19 @@ def test_the_example_of_the_docs(both: Address, capsys: pytest.CaptureFixture[st
     digits = code.replace("127.0.0.1:8001", both[1]).replace("cifar100-msdnet", "digits")
     exec(digits.replace("(1, 32, 32, 3)", "(1, 8, 8, 1)"), {})
     assert "final" in capsys.readouterr().out
+
+
+def test_every_process_listens_and_answers(serve: Serve, digits_bundle: Bundle) -> None:
+    port, zoo = free_port(), digits_bundle.path.parents[1]
+    with serve(zoo, profile_s=0.2, processes=2, grpc_port=port) as server:
+        for _ in range(8):
+            with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+                assert client.is_model_ready("digits")
+        client = triton.InferenceServerClient(f"127.0.0.1:{port}")
+        client.unload_model("digits")
+        ready = httpx.get(f"{server.url}/readyz").status_code
+        client.close()
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        listening = [line for line in lines if line.split()[3] == "0A"]
+        assert sum(line.split()[1].endswith(f":{port:04X}") for line in listening) == 2
+        assert ready == 503, "in all"
