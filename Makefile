@@ -10,7 +10,7 @@ DATA ?= data/cifar100
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
 
-.PHONY: serve test check format bench fuzz soak dashboards proto lock clean
+.PHONY: serve test check faults format bench fuzz soak dashboards proto lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -18,6 +18,11 @@ serve: $(SERVE_ENV)/ready
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(RUN)/pytest
+
+# every situation of docs/faults.md that names its tests
+faults: $(DEV_ENV)/ready
+	$(RUN)/pytest tests/test_faults.py \
+		$$(grep -oE '[a-z0-9_/]+\.py::test_[a-z0-9_]+' docs/faults.md | sort -u | sed 's|^|tests/|')
 
 check: $(DEV_ENV)/ready
 	$(RUN)/ruff format --check .

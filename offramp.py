@@ -1,5 +1,6 @@
 """The command line's front door. A room is loaded only when its command is called."""
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -255,10 +256,18 @@ def room(name: str) -> ModuleType:
         raise
 
 
+def at_home(word: str) -> str:
+    """A word of the command line with `~` expanded, also behind `=`, where shells leave it."""
+    name, equals, value = word.partition("=")
+    if equals and value.startswith("~"):
+        return f"{name}={os.path.expanduser(value)}"
+    return os.path.expanduser(word)
+
+
 def main() -> None:
     """Runs the command line; what a person can mend is one sentence, not a traceback."""
     try:
-        app()
+        app(args=[at_home(word) for word in sys.argv[1:]])
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:  # a full disk, a path that is a file, no rights

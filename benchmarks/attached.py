@@ -30,8 +30,8 @@ from training.attaching.read import Options, read
 from training.calibrate import agreement_view, certified, halves
 from training.evaluate import Report
 from training.operating_points import tuned_candidates
+from training.origin import git_commit
 from training.report import table
-from training.run import git_commit
 
 DRAWS = 1000
 CHUNK = 50

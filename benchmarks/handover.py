@@ -1,9 +1,9 @@
-"""A server is told to end, and a model is replaced, under load: whoever was let in is answered.
+"""A server is told to end, and a model is replaced, under load: every admitted request is answered.
 
     python -m benchmarks.handover models/zoo/cifar100-msdnet DATA --rounds 3
 
 What clients were told is held against the server's log, which has every request that reached it.
-After the end nobody listens: those requests are refused by the kernel.
+After the end the port is closed: the kernel refuses those requests.
 """
 
 import json
@@ -89,7 +89,7 @@ def end(server: ServerProcess, _: Path, __: Path) -> None:
 
 
 def replace(server: ServerProcess, model: Path, zoo: Path) -> None:
-    """The version that answers who names none."""
+    """The version that answers a request that names none."""
     shutil.copytree(model / NEW, zoo / model.name / NEW)
     path = f"v2/repository/models/{model.name}/load"
     httpx.post(f"{server.url}/{path}", timeout=60).raise_for_status()

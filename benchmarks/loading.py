@@ -34,7 +34,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a server says of images whose labels are known; of a single exit, `mean_exit` is nan."""
+    """A server's answers to images with known labels; `mean_exit` is nan for a single exit."""
 
     accuracy: float
     mean_exit: float

@@ -21,8 +21,7 @@ from PIL import Image
 from models.bundle.profile import hardware
 from training.config import RECIPES, TrainConfig
 from training.distributed import World
-from training.feed import Streamed
-from training.run import draw_order
+from training.feed import Streamed, draw_order
 from training.run_data import open_data
 
 NUM_SOURCES = 64  # a file system allows so many links to one file: ext4 65,000

@@ -109,7 +109,7 @@ def totals(url: str, route: str) -> dict[str, float]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and no client is given."""
+    """A free port that Linux gives to no client."""
     while True:
         port = random.choice(PORTS)
         try:

@@ -28,7 +28,7 @@ def main(zoo: Path) -> None:
 
 
 def proportional_mib(pid: int) -> float:
-    """The memory of a process, of what is shared its part."""
+    """The memory of a process; shared pages count in part."""
     (kib,) = re.findall(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
     return int(kib) / 1024
 

@@ -64,7 +64,7 @@ class Prometheus:
 
 
 def has_data(series: dict[str, Any]) -> bool:
-    """Whether a series that Prometheus answers has a number; what is divided by zero has none."""
+    """Whether a series that Prometheus answers has a number; a division by zero has none."""
     values = series.get("values") or [series["value"]]
     return any(not isnan(float(value)) for _, value in values)
 

@@ -154,7 +154,7 @@ async def settled(http: httpx.AsyncClient) -> None:
 
 
 def unaccounted(clients: list[Client], said: dict[tuple[str, str], float]) -> list[str]:
-    """What the server's counts and the clients' do not agree on; those who left may be either."""
+    """Differences between the server's counts and the clients'; either may have those that left."""
 
     def total(name: str, label: str = "") -> int:
         return int(

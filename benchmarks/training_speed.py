@@ -26,10 +26,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle.profile import hardware
 from training.config import RECIPES, TrainConfig
 from training.distributed import World
-from training.feed import Held
+from training.feed import Held, draw_order
 from training.losses import distillation_loss
 from training.overhead import time_steps
-from training.run import Run, draw_order
+from training.run import Run
 
 ARMS = ("plain", "trainer")
 NET, BATCH_SIZE = "msdnet-7", 128

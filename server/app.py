@@ -117,7 +117,7 @@ def find_hot(method: str, path: str) -> HotRoute | None:
 
 
 def with_cors(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
-    """What lets pages of the origins that are set call the server."""
+    """Lets pages of the origins in the settings call the server."""
     origins = settings.cors_origins
     return lambda app: CORSMiddleware(app, allow_origins=origins, **CORS) if origins else app
 
@@ -153,8 +153,8 @@ def load_catalog(
 ) -> Catalog:
     """Loads every bundle of the zoo, or `only` some, and measures it on this host.
 
-    One that is refused does not keep the others from serving: whoever restarts a server is no worse
-    off than whoever loads the bundle into one that runs. Raises BundleError where none is left.
+    A bundle that is refused does not keep the others from serving, as in a server that runs. Raises
+    BundleError where none is left.
     """
     catalog, meter = Catalog(), find_meter(settings.execution_provider)
     if meter is not None:

@@ -31,7 +31,7 @@ class NotReady(FieldError):
 
 
 class Infeasible(FieldError):
-    """A strict request whose budget is less than the first exit's expected cost."""
+    """A strict request; decoding and exit 1 are expected to take more than its budget."""
 
 
 class BadBody(Exception):
@@ -51,15 +51,15 @@ class BodyTooLate(Exception):
 
 
 class UnsupportedMedia(Exception):
-    """The body's content type is none that is served."""
+    """The server does not take bodies of this content type."""
 
 
 class Unauthenticated(Exception):
-    """No key was given, or none that the server knows."""
+    """The request has no key, or one that the server does not know."""
 
 
 class Forbidden(Exception):
-    """Nobody may do this here."""
+    """The server lets no client do this."""
 
 
 class Draining(Exception):
@@ -79,7 +79,7 @@ class GraphFailed(Exception):
 
 
 class GraphOutOfUse(GraphFailed):
-    """It was not even tried, having failed again and again."""
+    """The graph was not run: it has failed again and again."""
 
 
 class NoAnswer(Exception):
@@ -87,7 +87,7 @@ class NoAnswer(Exception):
 
 
 class ClientGone(Exception):
-    """The client went away before its answer; nobody is left to read anything."""
+    """The client went away before its answer: nothing more is sent."""
 
 
 class BadParameter(Exception):

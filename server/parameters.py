@@ -1,4 +1,4 @@
-"""What a client may ask of every row of a request, whatever the protocol."""
+"""The parameters of every row of a request, in any protocol."""
 
 from typing import Annotated, Literal
 

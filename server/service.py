@@ -59,7 +59,7 @@ class Encoded(Protocol):
 
 
 class Results:
-    """What becomes of each row of a request; `all` comes to have every result, in order."""
+    """The results of a request's rows; `all` is done when every row has one, in order."""
 
     def __init__(self, num_rows: int) -> None:
         self.all: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
@@ -75,7 +75,7 @@ class Results:
 
 @dataclass(slots=True)
 class Running:
-    """An admitted request: its jobs, what becomes of them, and the seconds that decoding took."""
+    """An admitted request: its jobs, their results, and the seconds that decoding took."""
 
     demand: Demand
     jobs: list[Job]
@@ -104,7 +104,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The running server, whatever protocol asks it."""
+    """The running server, for any protocol."""
 
     settings: Settings
     metrics: Metrics
@@ -125,13 +125,18 @@ class Service:
         lag_s: float,
         request_id: str,
     ) -> Demand:
-        """What a request asks for each of its rows; raises BadParameter."""
+        """The demand of a request's rows; raises BadParameter."""
         policy, budget = policy_of(parameters, model), budget_of(parameters)
         is_background = parameters.is_background
         return Demand(model, policy, budget, arrival, lag_s, request_id, is_background)
 
+    def decoded_by(self, demand: Demand, num_rows: int) -> float:
+        """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
+        exit_s = demand.model.costs.next_answer(0, num_rows).latency_s
+        return demand.deadline - exit_s - self.engine.pace.delivery_s
+
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:
-        """Runs every row to its outcome; raises why the request is refused, or why one failed."""
+        """Runs every row to its outcome; raises the refusal, or the first row's failure."""
         running = await self.start(demand, encoded, strict=strict)
         try:
             return await self.finish(running)
@@ -152,7 +157,8 @@ class Service:
             slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
         started = time.monotonic()
         try:
-            rows = await self._decoded(encoded)
+            with self._counted_if_refused(encoded.num_rows):
+                rows = await self._decoded(encoded)
         except BaseException:
             self.engine.release(slots)
             raise
@@ -170,7 +176,7 @@ class Service:
         return Running(demand, jobs, results, decode_s)
 
     async def finish(self, running: Running) -> Served:
-        """Waits for what becomes of each row, and raises the first failure.
+        """Waits for the results of all rows, and raises the first failure.
 
         Cancelling it frees the slots of all.
         """
@@ -224,7 +230,7 @@ class Service:
         return outcomes
 
     def reason_against(self) -> str | None:
-        """Why the server wants no requests now, or None while it does."""
+        """The reason why the server cannot answer now, or None."""
         if self.gate.is_draining:
             return "draining"
         if not self.engine.is_working():

@@ -63,7 +63,7 @@ def installed(provider: str) -> str:
 
 
 def possible(traces: bool) -> bool:
-    """Whether to send traces, if there is something to send them with, and somewhere to."""
+    """Whether to send traces; raises ValueError without an exporter or a receiver."""
     if not traces:
         return False
     try:
@@ -76,7 +76,7 @@ def possible(traces: bool) -> bool:
 
 
 def share_of_cores(data: dict[str, int | None]) -> int:
-    """For each of the processes; at least one."""
+    """The cores of each process; at least one."""
     return max(1, NUM_CORES // (data.get("processes") or 1))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.process import ROOT
 from models.bundle.bundle import Bundle
+from offramp import at_home, main
 
 
 def offramp(*arguments: str, code: int = 0) -> str:
@@ -80,6 +81,43 @@ def test_places_that_cannot_be_written_get_one_sentence(digits_run: Path, tmp_pa
     assert said.splitlines()[-1] == f"error: {file / 'run'}: Not a directory"
     said = offramp("export", str(digits_run), "--name", "x", "--zoo", str(file), code=1)
     assert said.splitlines()[-1] == f"error: {file / 'x'}: Not a directory"
+
+
+SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/3"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--rate", value) for value in ("0", "-1", "inf", "nan")),
+        *(("--latency-budget-ms", value) for value in ("0", "-5", "nan")),
+    ],
+)
+def test_a_simulation_needs_numbers_above_zero(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = () if option == "--rate" else ("--rate", "10")
+    monkeypatch.setattr(sys, "argv", ["offramp", *SIMULATE, *rate, f"{option}={value}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == f"error: {option} must be a number above 0, not {value}"
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("~/run", "/home/ada/run"),
+        ("--zoo=~/zoo", "--zoo=/home/ada/zoo"),
+        ("start_from=~", "start_from=/home/ada"),
+        ("a~b", "a~b"),
+        ("--labels=a=~", "--labels=a=~"),
+    ],
+)
+def test_a_home_directory_is_known_anywhere_on_the_command_line(
+    word: str, expanded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert at_home(word) == expanded
 
 
 def test_damaged_checkpoint_gets_one_sentence(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ class _Aligner:
                 self.views[self._after(node)] = View(self._after(first), made)
 
     def _can_pad(self, node: NodeProto, layout: Layout) -> bool:
-        """Whether more channels make it faster and are nobody's concern outside the graph."""
+        """Whether more channels make it faster and are not seen outside the graph."""
         after = self._after(node)
         return (
             len(layout) % STEP == 0

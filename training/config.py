@@ -140,6 +140,16 @@ class TrainConfig(BaseModel):
         return self
 
 
+def changes(then: TrainConfig, now: TrainConfig) -> list[str]:
+    """Every option that differs between two configurations, with both its values."""
+    earlier, later = then.model_dump(), now.model_dump()
+    return [
+        f"{key} was {earlier[key]}, is {later[key]}"
+        for key in earlier
+        if earlier[key] != later[key]
+    ]
+
+
 RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
     "paper-imagenet": {

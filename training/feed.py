@@ -175,3 +175,18 @@ class Streamed:
         return batch.images[torch.from_numpy(sources)], labels[
             torch.from_numpy(batch.kept[sources])
         ]
+
+
+def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
+    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
+
+    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
+    none is left, and then again.
+    """
+    labelled = torch.randperm(num_labelled)
+    if num_unlabelled == 0:
+        return labelled
+    rounds = -(-num_labelled // num_unlabelled)
+    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
+    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
+    return torch.stack(pairs, dim=1).flatten()

@@ -139,7 +139,7 @@ def _export(
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what is at the bottom of it."""
+    """The first line of the error that caused it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{error}".strip().partition("\n")[0] or type(error).__name__

@@ -57,7 +57,7 @@ def train(
 
 @contextmanager
 def stopping_on_signals(run: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the run after its step; a second one does what it did."""
+    """The first SIGINT or SIGTERM stops the run after its step; a second one acts as usual."""
     previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:

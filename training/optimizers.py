@@ -1,4 +1,4 @@
-"""What a step makes of the gradients: SGD, Muon for matrices, and scaling between exits."""
+"""From gradients to a step: SGD, Muon for matrices, and scaling between exits."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -80,7 +80,7 @@ def make_optimizer(net: MultiExitNet, config: TrainConfig) -> torch.optim.SGD:
 
 
 def trained(net: MultiExitNet, config: TrainConfig) -> list[tuple[nn.Module, float]]:
-    """What learns of the network, with shares of the learning rate."""
+    """The weights that learn, in groups, with their shares of the learning rate."""
     if config.freeze == "backbone":
         return [(net.heads, 1.0)]
     if config.backbone_learning_rate is not None:

@@ -1,4 +1,4 @@
-"""What distillation costs per training step, and at test time, over exit-wise training."""
+"""The cost of distillation over exit-wise training, per training step and at test time."""
 
 import tempfile
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ import torch
 from models.bundle.profile import hardware
 from training.config import TrainConfig
 from training.distributed import World
+from training.feed import draw_order
 from training.reproduce import EXPERIMENTS, config_of
-from training.run import Run, draw_order
+from training.run import Run
 
 ROUNDS, STEPS, WARM_UP = 12, 10, 3
 METHODS = ("exit-wise", "distillation")

@@ -11,7 +11,7 @@ LINE_INTERVAL_S = 60.0
 
 
 class Progress:
-    """Counts what is done of `total`; nothing is shown where `is_shown` is false."""
+    """Counts steps up to `total`; shows nothing where `is_shown` is false."""
 
     def __init__(
         self, total: int, title: str, unit: str, *, initial: int = 0, is_shown: bool = True
@@ -48,7 +48,7 @@ class Progress:
             print(self.line(self.told - self.started), file=sys.stderr, flush=True)
 
     def describe(self, note: str) -> None:
-        """Sets what is shown beside the count."""
+        """Sets the text beside the count."""
         self.note = note
         self.bar.set_postfix_str(note)
 

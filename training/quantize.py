@@ -91,7 +91,7 @@ def quantized(
 
 
 def check_accuracy(expected: list[Floats], found: list[Floats], labels: Labels) -> None:
-    """Raises ExportError where an exit is right too much more rarely than it was."""
+    """Raises ExportError where an exit loses too much accuracy by 8 bits."""
     for exit, logits in enumerate(zip(expected, found, strict=True), start=1):
         before, after = (float((x.argmax(axis=1) == labels).mean()) for x in logits)
         if before - after > MAX_ACCURACY_DROP:
@@ -178,7 +178,7 @@ def _weight(model: ModelProto, name: str) -> TensorProto:
 def _described(
     segments: Sequence[Graph], heads: Sequence[Graph], models: Mapping[str, ModelProto]
 ) -> Graphs:
-    """Entries that say what the graphs have become, and the graphs by file."""
+    """New manifest entries of the graphs, and their bytes by file name."""
     content = {file: model.SerializeToString() for file, model in models.items()}
     described: tuple[list[Graph], list[Graph]] = ([], [])
     for entries, graphs in zip(described, (segments, heads), strict=True):

@@ -73,7 +73,7 @@ def check_contract(net: MultiExitNet, images: Tensor, num_classes: int) -> None:
 
 
 def kind(value: object) -> str:
-    """What it is, and of what, as a person says it."""
+    """The type of a value in words, with the types of its items."""
     if isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {', '.join(type(x).__name__ for x in value)}"
     return f"a {type(value).__name__}"

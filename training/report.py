@@ -35,7 +35,7 @@ RIGHT = {
 
 
 def judgement(report: Report) -> list[str]:
-    """What accuracy means here, where labels were not all there was to go by."""
+    """Says how answers were judged, unless labels alone judged them."""
     if (report.judged_by, report.points_judged_by) == ("labels", "labels"):
         return []
     return [
@@ -92,7 +92,7 @@ def falls_table(report: Report) -> str:
 
 
 def points_table(report: Report) -> str:
-    """What the operating points give, and what they promised."""
+    """The operating points: measured accuracy and cost beside their promises."""
     last = report.exits[-1]
     rows = []
     for name, point in report.operating_points.items():

@@ -1,41 +1,31 @@
-"""A training run: all its state, one step of it, and what a checkpoint keeps of it."""
+"""A training run: its epochs, its data, and what a checkpoint keeps of it."""
 
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from models.bundle.errors import UserError
-from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
-from training.augment import normalised
 from training.checkpoint import Checkpoint, CheckpointError
-from training.config import TrainConfig
-from training.data import DataError, LabelledImages
+from training.config import TrainConfig, changes
+from training.data import DataError
+from training.data.errors import listed
 from training.distributed import World
-from training.feed import HELD_BYTES, Part, feed_of
-from training.losses import (
-    annealed,
-    distillation_loss,
-    exit_wise_loss,
-    mean_confidence,
-)
-from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
+from training.feed import draw_order, feed_of
+from training.learner import Learner, are_finite
+from training.origin import earlier_weights, git_commit
 from training.progress import Progress
-from training.run_data import RunData, earlier_splits, open_data
+from training.run_data import open_data
 from training.schedule import learning_rate
+from training.selection import Selection
 
 LAST, BEST = "last.pt", "best.pt"
 SAVE_INTERVAL_S = 600.0
-SELECTION_BATCH = 250
 
 
 class Stopped(UserError):
@@ -46,8 +36,8 @@ class Diverged(UserError):
     """The loss is no finite number any more; the message says what is kept."""
 
 
-class Run:
-    """One training run in `directory`: its network, optimiser, data and progress."""
+class Run(Learner):
+    """A learner with data and progress: one training run in `directory`."""
 
     def __init__(
         self,
@@ -56,7 +46,7 @@ class Run:
         world: World,
         log: Callable[[str], None] = tqdm.write,
     ) -> None:
-        self.config, self.directory, self.world = config, directory, world
+        self.directory = directory
         if config.micro_batches % world.size:
             raise UserError(
                 f"{config.micro_batches} micro-batches cannot be shared by {world.size} processes; "
@@ -66,43 +56,24 @@ class Run:
         self.data = open_data(config, directory, is_new=is_new)
         self.splits, self.image_shape = self.data.splits, self.data.image_shape
         self.feed = feed_of(self.data, config, world, log)
+        self.labelled_per_batch = config.batch_size // (2 if self.feed.num_unlabelled else 1)
         if self.steps_per_epoch == 0:
             raise DataError(
                 f"{self.feed.num_labelled} training images do not fill one batch of "
                 f"{config.batch_size}"
             )
-        self.selection = self.held_selection()
+        self.selection = Selection(self.data.train, self.splits.selection)
         torch.manual_seed(config.seed)
-        device = world.device
-        net = build(config.net, self.image_shape, len(self.data.train.names)).to(device)
+        net = build(config.net, self.image_shape, len(self.data.train.names)).to(world.device)
         if config.start_from is not None:
-            net.load_state_dict(earlier_weights(Path(config.start_from), config.net, self.data))
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.freeze == "backbone":
-            self.net.segments.requires_grad_(requires_grad=False)
-        self.replica = world.wrap(self.net)
-        self.forward: Callable[[Tensor], list[Tensor]] = self.replica
-        if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
-            mode = "reduce-overhead" if device.type == "cuda" else "default"
-            self.forward = torch.compile(self.replica, mode=mode)
-        self.average = None if config.ema_decay is None else averaged(self.net, config.ema_decay)
-        self.optimizer = make_optimizer(self.net, config)
-        self.is_bf16 = config.bf16 and computes_in_bf16(device)
+            earlier = Path(config.start_from) / BEST
+            net.load_state_dict(earlier_weights(earlier, config.net, self.data))
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
-        self.mean, self.std = self.feed.mean.to(device), self.feed.std.to(device)
-        self.distillation_temperature = torch.tensor(
-            config.distillation_temperature or 1.0, dtype=torch.float64, device=device
-        )
+        super().__init__(config, world, net, self.feed.mean, self.feed.std)
         self.epoch, self.step, self.order = 0, 0, torch.empty(0, dtype=torch.int64)
-        self.loss_sum = torch.zeros((), device=device)
-        self.num_correct = torch.zeros(self.net.num_exits, dtype=torch.float64, device=device)
         self.best_score, self.is_asked_to_stop = -1.0, False
         self.git_commit = git_commit()
-
-    @property
-    def labelled_per_batch(self) -> int:
-        return self.config.batch_size // (2 if self.feed.num_unlabelled else 1)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,8 +82,10 @@ class Run:
 
     def restore(self, saved: Checkpoint) -> None:
         """Takes over everything a checkpoint holds."""
-        if saved.config != self.config:
-            raise CheckpointError(f"{self.directory} holds a run with another configuration")
+        if differing := changes(saved.config, self.config):
+            raise CheckpointError(
+                f"{self.directory} holds a run with another configuration: {listed(differing)}"
+            )
         self.net.load_state_dict(saved.net)
         if self.average is not None and saved.average is not None:
             self.average.load_state_dict(saved.average)
@@ -150,62 +123,12 @@ class Run:
             for name in names:
                 checkpoint.save(self.snapshot(), self.directory / name)
 
-    @property
-    def state(self) -> list[Tensor]:
-        """What is finite unless the run diverged."""
-        return [self.loss_sum, *self.net.parameters(), *self.net.buffers()]
-
     def train_step(self) -> None:
         """One optimiser step on the next batch of the epoch, this process's parts of it."""
-        config, world = self.config, self.world
-        rate = learning_rate(config, self.epoch + self.step / self.steps_per_epoch)
-        set_rates(self.optimizer, rate)
-        parts = self.feed.parts(self.order, self.epoch, self.step)
-        self.optimizer.zero_grad()
-        confidence = torch.zeros((), device=world.device)
-        for i, part in enumerate(parts, start=1):
-            is_last = i == len(parts) or world.size == 1
-            with nullcontext() if is_last else self.replica.no_sync():  # type: ignore[operator]
-                confidence += self.backward(part, share=1 / len(parts))
-        if config.gradient_scaling:
-            scale_trunk_gradients(self.net)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.net)
-        confidence = world.mean(confidence)
-        if config.loss == "distillation" and config.distillation_temperature is None:
-            self.distillation_temperature = annealed(
-                self.distillation_temperature, confidence, config.distillation_confidence
-            )
+        rate = learning_rate(self.config, self.epoch + self.step / self.steps_per_epoch)
+        self.learn(self.feed.parts(self.order, self.epoch, self.step), rate)
         self.step += 1
-        self.is_asked_to_stop = world.any(self.is_asked_to_stop)
-
-    def backward(self, part: Part, share: float) -> Tensor:
-        """Adds the gradients of one part of the batch; returns its share of the confidence.
-
-        Where images are mixed, so are the losses of their own labels and of their partners'.
-        """
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
-            logits = [z.float() for z in self.forward(part.images)]
-        loss, own = self.loss(logits, part.labels), part.own_share
-        if own is not None:
-            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            self.loss_sum += loss * share
-            is_right = [z.argmax(dim=1) == part.labels for z in logits]
-            self.num_correct += torch.stack(is_right).sum(dim=1)
-            return mean_confidence(logits[-1], self.distillation_temperature) * share
-
-    def loss(self, logits: list[Tensor], labels: Tensor) -> Tensor:
-        """The configured loss, a scalar."""
-        config = self.config
-        if config.loss == "exit-wise":
-            return exit_wise_loss(logits, labels, config.label_smoothing)
-        temperature = self.distillation_temperature
-        return distillation_loss(
-            logits, labels, temperature, config.teachers, config.label_smoothing
-        )
+        self.is_asked_to_stop = self.world.any(self.is_asked_to_stop)
 
     def train_epoch(self) -> tuple[float, list[float]]:
         """Mean loss and training accuracy per exit of one epoch, of this process's rows.
@@ -233,9 +156,7 @@ class Run:
                         f"the same command goes on from {self.directory / LAST}"
                     )
                 if monotonic() - saved_at > SAVE_INTERVAL_S:
-                    if are_finite(
-                        *self.state
-                    ):  # the processes' clocks differ: no one else is asked
+                    if are_finite(*self.state):  # this process alone decides: clocks differ
                         self.save(LAST)
                     saved_at = monotonic()
                 if self.step % 10 == 0:
@@ -254,12 +175,6 @@ class Run:
                 f"try a lower learning rate than {self.config.learning_rate} in a new run"
             )
 
-    def set_training(self) -> None:
-        """A frozen backbone keeps its normalisation statistics too."""
-        self.net.train()
-        if self.config.freeze == "backbone":
-            self.net.segments.eval()
-
     def epoch_means(self) -> tuple[float, list[float]]:
         """Mean loss, and training accuracy per exit, of this process's rows of the epoch so far."""
         num_rows = self.step * self.labelled_per_batch / self.world.size
@@ -267,37 +182,8 @@ class Run:
 
     def selection_accuracy(self) -> list[float]:
         """Accuracy per exit on the selection split, of the averaged weights where there are any."""
-        net = self.net if self.average is None else self.average
-        net.eval()
-        device = self.world.device
-        correct = torch.zeros(self.net.num_exits, dtype=torch.int64)
-        num_rows = 0
-        with torch.no_grad():
-            for images, labels in self.selection_batches():
-                num_rows += len(labels)
-                ready = normalised(images.to(device), self.mean, self.std)
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bf16):
-                    logits = net(ready)
-                correct += torch.stack([(z.argmax(1).cpu() == labels).sum() for z in logits])
-        return (correct / num_rows).tolist()
-
-    def held_selection(self) -> LabelledImages | None:
-        """The selection rows decoded, if they fit in memory."""
-        rows = self.splits.selection
-        if len(rows) * self.data.train.row_bytes > HELD_BYTES:
-            return None
-        return self.data.train.take(rows)
-
-    def selection_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """uint8 images and labels of the selection rows."""
-        if self.selection is not None:
-            for start in range(0, len(self.selection), SELECTION_BATCH):
-                rows = slice(start, start + SELECTION_BATCH)
-                yield self.selection.images[rows], self.selection.labels[rows]
-            return
-        source = self.data.train
-        for index, images in source.batches(self.splits.selection, SELECTION_BATCH):
-            yield images, source.labels[torch.from_numpy(index)]
+        self.judged_net.eval()
+        return self.selection.accuracy(self.judge)
 
     def finish_epoch(self) -> dict[str, float]:
         """Counts the epoch, judges it if its turn has come, and saves; returns what to record.
@@ -329,65 +215,9 @@ class Run:
         return scalars
 
 
-def are_finite(*tensors: Tensor) -> bool:
-    """Whether every value is a finite number."""
-    largest = torch.stack([x.detach().float().abs().max() for x in tensors if x.numel()])
-    return bool(largest.isfinite().all())
-
-
-def earlier_weights(directory: Path, net: str, data: RunData) -> dict[str, Tensor]:
-    """The best weights of a run, which has learned nothing of what is to select or calibrate."""
-    saved = checkpoint.load(directory / BEST)
-    if saved.config.net != net:
-        raise CheckpointError(f"{directory} holds a {saved.config.net}, not a {net}")
-    earlier = earlier_splits(directory, data.fingerprint)
-    learned = np.append(earlier.train, earlier.unlabelled)
-    apart = np.append(data.splits.selection, data.splits.calibration)
-    if np.isin(apart, learned).any():
-        raise CheckpointError(f"{directory} has learned from rows that are to be kept apart")
-    return saved.weights
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32; on processors without AVX-512 it is far slower."""
-    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def averaged(net: MultiExitNet, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights and of the normalisation statistics."""
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-
-
-def draw_order(num_labelled: int, num_unlabelled: int) -> Tensor:
-    """The rows of one epoch's batches: the labelled ones shuffled, every second one unlabelled.
-
-    Unlabelled rows follow the labelled ones in the data; they are drawn without replacement until
-    none is left, and then again.
-    """
-    labelled = torch.randperm(num_labelled)
-    if num_unlabelled == 0:
-        return labelled
-    rounds = -(-num_labelled // num_unlabelled)
-    unlabelled = torch.cat([torch.randperm(num_unlabelled) for _ in range(rounds)])
-    pairs = [labelled, num_labelled + unlabelled[:num_labelled]]
-    return torch.stack(pairs, dim=1).flatten()
-
-
 def by_exit(split: str, accuracy: list[float]) -> dict[str, float]:
     return {f"{split}/accuracy_exit_{k}": a for k, a in enumerate(accuracy, start=1)}
 
 
 def percents(shares: list[float]) -> str:
     return " ".join(f"{100 * share:.1f}" for share in shares)
-
-
-def git_commit() -> str:
-    """The checkout's commit, "-dirty" appended where it has uncommitted changes."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""The data of one run: opened, split once, and known again when the run goes on."""
+"""The data of one run: opened, split once, and compared when the run goes on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class RunData:
 
 
 def open_data(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
-    """Opens the data of a run; a new one's are split, others have their splits already.
+    """Opens the data of a run, and splits them if the run is new.
 
     Raises DataError where the data are not those that the run was made with.
     """

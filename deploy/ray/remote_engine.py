@@ -15,7 +15,7 @@ from server.engine.pace import Pace
 from server.errors import Overloaded, Unavailable
 
 ATTEMPTS = 5
-"""Answering is pure: whoever died in the middle of it can be followed by another."""
+"""Answering has no side effects: if a replica dies, another can answer the same request."""
 PAUSE_S = 0.2
 
 

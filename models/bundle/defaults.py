@@ -1,4 +1,4 @@
-"""What holds where nothing else is said; known without loading onnxruntime."""
+"""Defaults that are known without loading onnxruntime."""
 
 CPU = "CPUExecutionProvider"
 MAX_S = 10.0

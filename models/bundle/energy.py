@@ -41,7 +41,7 @@ class Zone:
 
 @dataclass(slots=True)
 class Rapl:
-    """All packages together, whoever else uses them. Read it more often than a counter wraps."""
+    """All processor packages, all programs included. Read it more often than a counter wraps."""
 
     zones: list[Zone] = field(default_factory=list)
     source: Literal["rapl"] = "rapl"
@@ -53,7 +53,7 @@ class Rapl:
 
 @dataclass(slots=True)
 class Nvml:
-    """All GPUs that a process sees, whoever else uses them, by the `pynvml` of nvidia-ml-py."""
+    """All GPUs that a process sees, all programs included, by the `pynvml` of nvidia-ml-py."""
 
     library: Any
     gpus: list[Any]
@@ -77,7 +77,7 @@ Meter = Rapl | Nvml
 
 @dataclass(slots=True)
 class Usage:
-    """What a stretch of work used beyond the idle host; None where that is not known."""
+    """The energy of a stretch of work beyond the idle host's; None where it is not known."""
 
     watts: float | None = None
 
@@ -137,7 +137,7 @@ def find_rapl(powercap: Path = POWERCAP) -> Rapl | None:
 
 
 def joules(meter: Meter) -> float:
-    """What the meter says; NaN where it has gone."""
+    """The meter's joules; NaN where it has gone."""
     try:
         return meter.read_j()
     except OSError:

@@ -26,10 +26,7 @@ def fit_image(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     the ground. Resizing is bilinear: `squash` gives up the aspect ratio; `crop` scales the short
     side and cuts the centre; `pad` scales the long side and fills up with the ground.
     """
-    side = max(target.height, target.width)
-    if target.short_side is not None:
-        side = max(side, target.short_side)
-    image = upright(image, target, side)
+    image = upright(image, target, side_of(target))
     size = target.width, target.height
     if image.size == size and target.short_side is None:
         pass
@@ -40,6 +37,11 @@ def fit_image(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     else:
         image = padded(image, target)
     return pixels(image)
+
+
+def side_of(target: Input) -> int:
+    """The pixels that both sides of a decoded image must have, where the file has so many."""
+    return max(target.height, target.width, target.short_side or 0)
 
 
 def upright(image: Image.Image, target: Input, side: int) -> Image.Image:

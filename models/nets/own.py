@@ -17,7 +17,7 @@ FUNCTION_NAME = r".+\.py:\w+|\w+(\.\w+)*:\w+"
 
 @contextmanager
 def introduced(name: str) -> Iterator[None]:
-    """Says whose code it was, before an exception of the user's own network goes on."""
+    """Prints a line before an exception of the user's own network: the fault is in that code."""
     try:
         yield
     except NetError:

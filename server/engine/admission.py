@@ -95,8 +95,9 @@ class Admission:
         due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s())
         needed_s = own_s + DELIVERY_S + costs.idle_s(num_rows, self.scheduler.num_lanes)
         budget_s = demand.budget.latency_s
-        if budget_s is not None and budget_s >= needed_s:
-            due_s = min(budget_s, due_s)
+        if budget_s is None or budget_s >= needed_s:
+            due_s = min(budget_s or inf, due_s)
+            pace.asked(due_s)
         due = demand.arrival + due_s - kept_s
         return Slots(demand, num_rows, demand.deadline - kept_s, due)
 

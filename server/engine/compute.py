@@ -19,7 +19,7 @@ from server.engine.model import ServedModel
 
 @dataclass(slots=True)
 class Task:
-    """What a lane is given: run segment `exit` for `rows`, then its head for some of them.
+    """A lane's task: run segment `exit` for `rows`, then its head for some of them.
 
     `head_rows` are indices into `rows`. With `is_head` the rows hold the features of the exit, and
     the head alone runs.
@@ -34,7 +34,7 @@ class Task:
 
 @dataclass(slots=True)
 class Computed:
-    """What a task gave; `failure` is the error of the segment, `head_failure` that of the head.
+    """A task's results; `failure` is the error of the segment, `head_failure` that of the head.
 
     `probabilities` are (head rows, classes), in the order of the task's `head_rows`.
     """
@@ -49,7 +49,7 @@ class Computed:
 
 
 def compute(task: Task, options: ort.RunOptions) -> Computed:
-    """Runs the segment and the head; an error ends up in what is returned."""
+    """Runs the segment and the head; an error becomes part of the result."""
     computed = Computed()
     clock = task.model.runner.clock
     start = clock()

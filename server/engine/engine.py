@@ -37,7 +37,7 @@ Result = tuple[Job, Outcome | Exception]
 
 
 class Counting(Protocol):
-    """What the engine counts."""
+    """The engine's counts."""
 
     def batch_ran(
         self,
@@ -119,16 +119,16 @@ class Engine:
         return now - self._turned_at if self._is_turning else 0.0
 
     def is_working(self) -> bool:
-        """Whether every lane is alive and gets on."""
+        """Whether every lane is alive and not stuck."""
         return self._lanes.is_working(time.monotonic())
 
     def hurry(self) -> None:
-        """Every job that has an answer gets it now, every other one that of its next exit."""
+        """Ends every job: with its answer now, or if it has none, with that of its next exit."""
         self._scheduler.hurry(time.monotonic())
         self._plan_turn()
 
     def stop(self) -> None:
-        """Ends the lanes, but for one that hangs; what is admitted has been answered before."""
+        """Ends the lanes, except one that hangs. All admitted jobs have been answered before."""
         self._watcher.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -174,7 +174,7 @@ class Engine:
         return self._lanes.start(batch, task, done)
 
     def _ran(self, batch: Batch, asked: list[int], computed: Computed) -> None:
-        """Notes what a batch gave, judges its jobs, and hands them over."""
+        """Notes the results of a batch, judges its jobs, and hands them over."""
         now = time.monotonic()
         self._scheduler.done(batch)
         self._lanes.done(batch)
@@ -241,7 +241,7 @@ class Engine:
         self._lanes.stop_idle_runs()
 
     def _end(self, results: Iterable[Result]) -> None:
-        """Delivers to the jobs that are not over, and frees their slots."""
+        """Delivers results to the jobs that are not over, and frees their slots."""
         for job, result in results:
             if self._free(job):
                 self._has_ended = True
@@ -256,7 +256,7 @@ class Engine:
         return True
 
     def _plan_turn(self) -> None:
-        """Plans a turn as soon as the loop has read what has come."""
+        """Plans a turn for when the loop has read the requests that have come."""
         if not self._is_turning:
             self._is_turning = True
             if self.admission.in_flight > 1:  # requests that are read by then join the batch
@@ -265,7 +265,7 @@ class Engine:
                 self._loop.call_soon(self._turn)
 
     def _plan_alarm(self) -> None:
-        """Comes back for jobs whose time for a better answer is over before a lane is free."""
+        """Plans a turn for the first job that must answer before a lane is free."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -288,7 +288,7 @@ class Engine:
 
 
 def out_of_use(step: Step, now: float) -> Computed | None:
-    """A failure, where the graph that the step begins with is kept out of use."""
+    """The failure of a step that begins with a graph out of use, else None."""
     breaker = step.model.breakers[step.exit, step.is_head]
     if not breaker.is_open(now):
         return None

@@ -1,4 +1,4 @@
-"""What the server remembers of one row (an image) on its way, and what became of it."""
+"""One row (an image) on its way through the server, and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from server.engine.model import ServedModel
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one row may spend; None where the request sets no limit."""
+    """The limits of one row; None where the request sets none."""
 
     latency_s: float | None = None
     energy_j: float | None = None
@@ -163,9 +163,9 @@ class Job:
         return bool(self.answers) and self.answers[-1].exit == exit
 
     def overdue(self, now: float) -> "Outcome":
-        """The outcome of having waited too long for a better answer.
+        """The outcome of a job that waited too long for a better answer.
 
-        It is of when it was due: a turn that comes late is part of the delivery.
+        It ended when it was due: a turn that comes later is part of the delivery.
         """
         return self.outcome(StopReason.DEADLINE, max(min(now, self.due), self.answers[-1].at_s))
 

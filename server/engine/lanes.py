@@ -21,14 +21,14 @@ NICENESS = 5
 WATCH_S = 0.1
 """Time between two looks at a run on the event loop."""
 MAX_INLINE_S = 1.0
-"""Bound of a run on the event loop: some hundred times what it is to take."""
+"""Bound of a run on the event loop, which is expected to take at most `INLINE_S`."""
 
 Done = Callable[[Computed], None]
 
 
 @dataclass(slots=True, eq=False)
 class LaneRun:
-    """A task on a lane, to be ended unless it is done at `ends_by`. Options serve one run only."""
+    """A task on a lane; it is ended at `ends_by`. Options serve one run only."""
 
     task: Task
     ends_by: float
@@ -59,7 +59,7 @@ class InlineLane:
         self._is_over.set()
 
     def _watch(self) -> None:
-        """A thread: while a graph runs here, the event loop cannot look."""
+        """Runs on a thread, since the event loop is busy with the graph."""
         while not self._is_over.wait(WATCH_S):
             run = self._run
             if run is not None and time.monotonic() > run.ends_by:
@@ -85,7 +85,7 @@ class ThreadLane:
         self._tasks.put(None)
 
     def give_up(self) -> LaneRun | None:
-        """Its run, whose result is not looked at any more; the thread ends once it comes back."""
+        """Returns its run and ignores the result; the thread ends when the run does."""
         run, self.run = self.run, None
         self.end()
         return run
@@ -142,11 +142,11 @@ class Lanes:
                 lane.run.stop()
 
     def is_working(self, now: float) -> bool:
-        """Whether every thread is alive and gets on."""
+        """Whether every thread is alive and within its bound."""
         return not any(lane.is_lost(now) for lane in self._threads)
 
     def replace_lost(self, now: float) -> list[tuple[str, Batch | None]]:
-        """Gives up the threads that are lost: their names, and the batches that they had."""
+        """Replaces lost threads; returns their names and the batches that they had."""
         lost = [lane for lane in self._threads if lane.is_lost(now)]
         batches = {lane: batch for batch, lane in self._busy.items()}
         for lane in lost:
@@ -159,7 +159,7 @@ class Lanes:
         return [(lane.thread.name, batches.get(lane)) for lane in lost]
 
     def end(self, deadline: float) -> None:
-        """Ends the threads, but for one that has not come back by then."""
+        """Ends the threads, except one that still runs at the deadline."""
         self._inline.end()
         for lane in self._threads:
             lane.end()

@@ -1,4 +1,4 @@
-"""What a batch gave is noted in its jobs, in the model's costs and in its breakers."""
+"""Notes the results of a batch in its jobs, the model's costs and its breakers."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -64,6 +64,6 @@ def note_failures(batch: Batch, computed: Computed, now: float) -> int:
 
 
 def requests_of(jobs: Iterable[Job]) -> dict[str, object]:
-    """What a line of the log says of a batch."""
+    """The fields of a batch's log line."""
     ids = {job.demand.request_id for job in jobs}
     return {"fields": {"request_ids": sorted(filter(None, ids))}}

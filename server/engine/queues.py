@@ -15,7 +15,7 @@ Place = tuple[float, int, Job]
 
 
 class Step(NamedTuple):
-    """What jobs wait for: segment `exit` of `model`, or only its exit head."""
+    """A step that jobs wait for: segment `exit` of `model`, or only its exit head."""
 
     model: ServedModel
     exit: int
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 class Kind(IntEnum):
-    """What a job waits for: its first answer, a better one, or idle time."""
+    """Why a job waits: for its first answer, a better one, or idle time."""
 
     FIRST = 0
     BETTER = 1
@@ -94,7 +94,7 @@ class Queues:
         return {job: queue.step for job, (queue, _) in self._places.items()}
 
     def find(self, step: Step, kind: Kind) -> Queue:
-        """An empty queue, kept nowhere, where no such job waits."""
+        """The queue of such jobs; a new empty one, which is not kept, where none wait."""
         return self._queues.get((step, kind)) or Queue(step, kind)
 
     def put(self, job: Job, step: Step) -> None:
@@ -124,6 +124,6 @@ class Queues:
         return True
 
     def _forget_if_empty(self, queue: Queue) -> None:
-        """Keeps no model alive that no job waits for."""
+        """Drops empty queues, which would keep unloaded models alive."""
         if not queue.places:
             del self._queues[queue.step, queue.kind]

@@ -16,8 +16,6 @@ from server.engine.job import Job
 from server.engine.pace import Pace
 from server.engine.queues import Kind, Queue, Queues, Step
 
-HOLD_SHARE = 0.25
-"""The share of a latency budget that a batch may hold up the event loop."""
 MARGIN = 1.1
 """Steps are expected to take this much longer where first answers depend on it. A queue filled to
 the brink has to run small batches to meet its deadlines, falls behind, and then meets none."""
@@ -93,7 +91,8 @@ class Scheduler:
             candidates = candidates[: -(-len(candidates) // num_idle)]  # idle lanes share
         if queue.kind is Kind.BACKGROUND:
             candidates = candidates[: step.model.background_rows[step.exit - 1]]
-        rows = best_rows(step, [self._slack(step, job, now) for job in candidates])
+        hold_s = self.pace.hold_s if step.inline_rows else inf
+        rows = best_rows(step, [job.due - now for job in candidates], hold_s)
         jobs = candidates[:rows]
         for job in jobs:
             self._queues.remove(job)
@@ -106,16 +105,6 @@ class Scheduler:
             self.debt.repay(rows * step.row_s())
         self._running.add(batch)
         return batch
-
-    def _slack(self, step: Step, job: Job, now: float) -> float:
-        """How long a batch with the job may take: on the event loop a share of its budget at most.
-
-        Requests with as much to spend wait unread meanwhile.
-        """
-        budget_s = job.demand.budget.latency_s
-        if budget_s is None or not step.inline_rows:
-            return job.due - now
-        return min(job.due - now, HOLD_SHARE * budget_s)
 
     def _choose(self, waiting: Sequence[Queue], now: float) -> tuple[Queue | None, bool]:
         """The queue to serve, and whether first answers would be late without it."""
@@ -269,18 +258,18 @@ def _take_expired(batch: Batch, now: float) -> list[Job]:
     return [job for job, at_s in expiries if at_s <= now]
 
 
-def best_rows(step: Step, slacks: Sequence[float]) -> int:
+def best_rows(step: Step, slacks: Sequence[float], most_s: float = inf) -> int:
     """How many of the most urgent jobs to run: most rows per second, every deadline kept.
 
-    `slacks` are the seconds that are left to each, most urgent first; one job always runs. A job
-    that is late even in a batch of one does not limit the batch.
+    `slacks` are the seconds that are left to each, most urgent first, and `most_s` what the batch
+    may take; one job always runs. A job that is late even in a batch of one limits nothing.
     """
     most = min(len(slacks), step.inline_rows or len(slacks))
     if most == 1:
         return 1
     all_s = step.all_seconds(most)
     alone_s = all_s[0]
-    best, best_rate, tightest = 1, 1 / alone_s if alone_s > 0 else inf, inf
+    best, best_rate, tightest = 1, 1 / alone_s if alone_s > 0 else inf, most_s
     for rows, (seconds, slack) in enumerate(zip(all_s, slacks, strict=False), start=1):
         if slack >= alone_s:
             tightest = min(tightest, slack)

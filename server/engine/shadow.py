@@ -41,7 +41,7 @@ class Shadows:
         return shadow
 
     def _compare(self, model: ServedModel, given: Answer, result: Outcome | Exception) -> None:
-        """Only the last exit is asked: a shadow that failed before it says nothing."""
+        """Compares the last exit only: a shadow that failed before it is not counted."""
         if isinstance(result, Outcome) and result.answer.exit == model.manifest.num_exits:
             agrees = bool(result.answer.probabilities.argmax() == given.probabilities.argmax())
             self.counts.shadow_compared(model, given.exit, agrees=agrees)

@@ -1,4 +1,4 @@
-"""Which jobs of a batch need the exit head, and what becomes of each once it has run. Pure."""
+"""Decides which jobs of a batch need the exit head, and how each goes on after it. Pure."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ NOTHING = Spend(0.0, 0.0)
 
 @dataclass(slots=True)
 class Verdict:
-    """What becomes of the jobs of a batch.
+    """Sorts the jobs of a batch.
 
-    Some go on, some end for a reason, some need the head of this exit after all, and some end
+    Some go on, some end for a reason, some need the head of this exit after all, and some fail
     without any answer.
     """
 
@@ -25,7 +25,7 @@ class Verdict:
 
 
 def asking(batch: Batch) -> list[int]:
-    """Indices of the jobs whose head is to run: they may stop here, or are expected to have to."""
+    """Indices of the jobs that need the head: they may stop here, or will probably have to."""
     if batch.step.is_head:
         return list(range(len(batch.jobs)))
     limit_of = outlook(batch, batch.ends_at)
@@ -39,8 +39,8 @@ def asking(batch: Batch) -> list[int]:
 def judge(batch: Batch, asked: Container[Job], now: float) -> Verdict:
     """Applies the stop rule to the jobs that are not over, after the segment and perhaps the head.
 
-    The head was run for the jobs `asked`; those that have no answer of this exit then met a head
-    that failed. They go on, or fall back on their last answer.
+    `asked` are the jobs that the head ran for. The head failed for an asked job that has no answer
+    of this exit: it goes on, or answers with its last answer.
     """
     exit, verdict, limit_of = batch.step.exit, Verdict(), outlook(batch, now)
     for job in batch.jobs:
@@ -65,10 +65,10 @@ def judge(batch: Batch, asked: Container[Job], now: float) -> Verdict:
 
 
 def outlook(batch: Batch, now: float) -> Callable[[Job, float], StopReason | None]:
-    """Tells of a job of the batch, at a time, why it must answer here; None if it can go on.
+    """A function of a job and a time: why the job must answer here, or None if it can go on.
 
-    A job without any answer counts on waiting for the other first answers. The next step lies
-    before all of them, and is looked up once.
+    The next step is the same for all jobs, so its cost is looked up once. A job without an answer
+    adds the time that the first answers of others will take.
     """
     model, exit = batch.step.model, batch.step.exit
     next_exit = min(exit + 1, model.manifest.num_exits)  # no job goes on after the last

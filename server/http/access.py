@@ -1,4 +1,4 @@
-"""What is asked before anything is read: a key, and room for work."""
+"""Checks before a body is read: a key, and room for work."""
 
 from hashlib import sha256
 from hmac import compare_digest

@@ -35,7 +35,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def accepted_encoding(accept_encoding: str, num_bytes: int) -> str | None:
-    """The first encoding of ours that a client accepts, None where it is not worth the work."""
+    """The first of our encodings that a client accepts; None for a small body."""
     if num_bytes < WORTH_COMPRESSING_BYTES:
         return None
     for choice in accept_encoding.lower().split(","):

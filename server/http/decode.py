@@ -1,32 +1,38 @@
 """Encoded images to the uint8 arrays a model takes, without trusting a byte of them."""
 
 import io
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from models.bundle.image import FORMATS, fit_image
+from models.bundle.image import FORMATS, fit_image, side_of
 from models.bundle.manifest import Input
-from server.errors import BadImage, ImageTooLarge
+from server.engine.pace import Decoding
+from server.errors import BadImage, ImageTooLarge, Infeasible
 
 Image.init()  # or the first images, and the first that are none, would wait for every plugin
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 FOLLOWS = (b"", 64 * b"\x55")
 SMALL_BYTES, SMALL_PIXELS = 8192, 16_384
-"""Of a request's images. A PNG of 32 pixels is decoded in 0.09 ms, faster than a thread wakes."""
+"""Images up to here are decoded on the event loop: a PNG of 32 pixels takes 0.09 ms, less than
+waking a thread does."""
 
 
 def bound_decoders(max_pixels: int) -> None:
-    """For the whole process: no decoder is made for an image of more than twice these pixels.
+    """Refuses, in the whole process, to open an image of more than twice these pixels.
 
-    WebP's takes memory for as many as a header claims before anybody can ask how many those are.
-    Pillow's warnings about the others would be kept, each of them, for good.
+    Without it WebP's decoder would take memory for every pixel that a header claims, before the
+    size can be read. Pillow also warns of images above the limit itself, and Python keeps every
+    warning; they are switched off.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -34,11 +40,17 @@ def bound_decoders(max_pixels: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The encoded images of a request, for a model whose input is `target`."""
+    """The encoded images of a request, for a model whose input is `target`.
+
+    `by` is the monotonic instant by which a strict request must be decoded: it is refused where
+    `pace` expects decoding to take longer.
+    """
 
     contents: Sequence[bytes]
     target: Input
     max_pixels: int
+    pace: Decoding = field(default_factory=Decoding)
+    by: float = inf
 
     @property
     def num_rows(self) -> int:
@@ -53,22 +65,61 @@ class Images:
         return None
 
     def decode(self) -> list[NDArray[np.uint8]]:
-        """Every image; an error names the image where there are several."""
+        """Every image; an error names the image where there are several.
+
+        Raises Infeasible, before it decodes anything, where the images would be ready too late.
+        """
+        self._check_time()
         images = []
         for index, content in enumerate(self.contents):
             try:
-                images.append(decode_image(content, self.target, self.max_pixels))
+                images.append(decode_image(content, self.target, self.max_pixels, self.pace))
             except (BadImage, ImageTooLarge) as error:
                 if len(self.contents) > 1:
                     error.field = f"images.{index}"
                 raise
         return images
 
+    def _check_time(self) -> None:
+        if self.by == inf:
+            return
+        needed_s = sum(map(self._expected_s, self.contents))
+        left_s = max(0.0, self.by - time.monotonic())
+        if needed_s > left_s:
+            raise Infeasible(
+                f"decoding needs {1000 * needed_s:.3f} ms, "
+                f"{1000 * left_s:.3f} ms are left for it before exit 1",
+                "latency_budget_ms",
+            )
 
-def decode_image(content: bytes, target: Input, max_pixels: int) -> NDArray[np.uint8]:
-    """One PNG, JPEG or WebP as (height, width, channels); its size is checked before decoding."""
+    def _expected_s(self, content: bytes) -> float:
+        """From the header; 0 for an image that will be refused for another reason."""
+        with suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            kind, num_pixels = work_of(image, self.target)
+            if num_pixels <= self.max_pixels:
+                return self.pace.expected_s(kind, num_pixels)
+        return 0.0
+
+
+def work_of(image: Image.Image, target: Input) -> tuple[str, int]:
+    """What the time to decode an opened image depends on: its kind, and its header's pixels."""
+    num_pixels = image.width * image.height
+    if not isinstance(image, JpegImageFile):
+        return image.format or "", num_pixels
+    image.draft(None, (side_of(target), side_of(target)))
+    divisor = image.decoderconfig[0] if image.decoderconfig else 1
+    return f"JPEG/{divisor}", num_pixels
+
+
+def decode_image(
+    content: bytes, target: Input, max_pixels: int, pace: Decoding | None = None
+) -> NDArray[np.uint8]:
+    """One PNG, JPEG or WebP as (height, width, channels); its size is checked before decoding.
+
+    `pace` learns how long it took.
+    """
     try:
-        return opened(content, target, max_pixels)
+        return opened(content, target, max_pixels, pace or Decoding())
     except ImageTooLarge:
         raise
     except Image.DecompressionBombError as error:
@@ -81,21 +132,25 @@ def decode_image(content: bytes, target: Input, max_pixels: int) -> NDArray[np.u
         raise BadImage(f"the image is damaged: {error}") from error
 
 
-def opened(content: bytes, target: Input, max_pixels: int) -> NDArray[np.uint8]:
+def opened(content: bytes, target: Input, max_pixels: int, pace: Decoding) -> NDArray[np.uint8]:
     """Raises what Pillow raises, and ImageTooLarge."""
+    started = time.monotonic()
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise ImageTooLarge(
                 f"{image.width} x {image.height} pixels; at most {max_pixels} are decoded"
             )
-        return fit_image(image, target)
+        kind, num_pixels = work_of(image, target)
+        fitted = fit_image(image, target)
+    pace.took(kind, num_pixels, time.monotonic() - started)
+    return fitted
 
 
 def without_end(content: bytes, target: Input) -> NDArray[np.uint8] | None:
     """A JPEG that lacks only its end marker, as browsers show it; None where it lacks more.
 
-    A decoder fills in what is missing from the bytes that follow. Where nothing is missing, those
-    change no pixel. The image's size has been checked.
+    The image is decoded with two different endings. A decoder fills missing pixels from the bytes
+    that follow: where both results are equal, no pixel was missing. The size has been checked.
     """
     if not content.startswith(JPEG_START):
         return None

@@ -15,7 +15,7 @@ from server.telemetry.metrics import shed_reason
 Headers = tuple[tuple[bytes, bytes], ...]
 UNMATCHED = "unmatched"
 CLIENT_GONE = 499
-"""The status counted for a request whose client went away: nginx's."""
+"""The status that is counted where the client went away; nginx counts the same."""
 
 
 @dataclass(slots=True)
@@ -55,9 +55,9 @@ class Held:
 class Exchange:
     """A request as it arrives, and its response as it leaves.
 
-    Bounds the body in bytes and in time. Cancels the task that works for a client that goes away:
-    until the body has arrived its reader learns of it, then `scope["gone"]` tells, a future of the
-    connection, or a task that waits for it where the server has none.
+    Bounds the body in bytes and in time. Cancels the task that works for a client when that goes
+    away. While the body arrives, its reader notices. Later the connection's future `scope["gone"]`
+    tells, or where the server has none, a task that waits.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Exchange:
         self.route, self.status = UNMATCHED, 500
         self.exits: list[int] = []
         self.is_background = False
-        # not counted from now: the connection's timer, which wakes a reader, would be too early
+        # from the arrival, as the connection's timer counts: it wakes the reader at this time
         self._deadline = self.arrival + service.settings.receive_timeout_s
         self._num_bytes, self._is_whole = 0, False
         self._gone: asyncio.Future[Any] | None = None
@@ -102,7 +102,7 @@ class Exchange:
         return b"".join(chunks)
 
     async def receive(self) -> Message:
-        """The next part of the body; a reader that goes on after its end waits for the client."""
+        """The next part of the body; after its end this waits until the client goes away."""
         if self._is_whole:
             return await self._receive()
         self._check_size(int(self.headers.get(b"content-length", b"0")))
@@ -151,10 +151,10 @@ class Exchange:
         return self._gone is not None and self._gone.done() and not self._gone.cancelled()
 
     async def send(self, message: Message) -> None:
-        """Sends a part of the response, whose start carries the request's id.
+        """Sends a part of the response; its start carries the request's id.
 
-        Raises ClientGone where nobody can read it any more: a part that is ready would be sent
-        before the task hears that it is cancelled.
+        Raises ClientGone if the client has gone. The task is cancelled then, too, but a part that
+        is ready would be sent before the cancellation arrives.
         """
         if self.is_gone():
             raise ClientGone

@@ -51,7 +51,7 @@ class Listener(uvicorn.Server):
         super().__init__(config)
 
     def _waited_s(self, now: float) -> float:
-        """The engine is there once the app has started."""
+        """The engine, which exists once the app has started."""
         engine: Answering = self._app.state.service.engine
         return engine.waited_s(now)
 

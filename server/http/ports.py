@@ -9,7 +9,7 @@ from server.settings import SettingsError
 logger = logging.getLogger("offramp")
 BACKLOG = 2048
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""The machine does not have such an address, or no such family at all."""
+"""Errors of an address, or of a family of addresses, that the machine does not have."""
 
 
 def reserved(host: str, port: int) -> list[socket.socket]:
@@ -28,7 +28,7 @@ def shared(host: str, port: int) -> list[socket.socket]:
 
 
 def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socket.socket]:
-    """Sockets on every address of the host that this machine has; nobody can connect yet.
+    """Sockets on every address of the host that this machine has; they do not listen yet.
 
     A host may be a name, an address, or an IPv6 address in brackets; `::` takes IPv4 as well.
     Raises SettingsError, which names host and port, where the port cannot be had.
@@ -72,7 +72,7 @@ def bound_to(
 
 
 def listen(sockets: list[socket.socket]) -> None:
-    """Clients can connect from now on; raises SettingsError where another server was first."""
+    """Lets clients connect; raises SettingsError where another server has the port."""
     try:
         for sock in sockets:
             sock.listen(BACKLOG)

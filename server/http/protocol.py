@@ -110,7 +110,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _expect(self, seconds: float) -> None:
-        """Something has to come in so many seconds: a request, or the rest of its body."""
+        """Sets the deadline of the next request, or of the rest of its body."""
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self._too_late)
@@ -123,5 +123,5 @@ class Protocol(HttpToolsProtocol):
             self._expect(AGAIN_S)
 
     def _is_idle(self) -> bool:
-        """Whether no request is being answered; what still arrives is of none or of an old one."""
+        """Whether no request is being answered; bytes that still arrive are not of one."""
         return self.cycle is None or self.cycle.response_complete

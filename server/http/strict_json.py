@@ -1,4 +1,4 @@
-"""JSON bodies that say one thing only, and are refused before they cost anything."""
+"""JSON bodies without duplicate keys; costly ones are refused before they are parsed."""
 
 import json
 from math import isinf

@@ -1,4 +1,4 @@
-"""What both protocols say of outcomes: labels, milliseconds, and where time went."""
+"""Outcomes in the words of both protocols: labels, milliseconds, and time by step."""
 
 from collections.abc import Sequence
 

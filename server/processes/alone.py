@@ -24,12 +24,12 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
 
 def begin(settings: Settings) -> None:
-    """Ending as asked is no failure; this is for while models load."""
+    """Sets up logs, and ends with status 0 on SIGTERM while models load."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logs(access=settings.access_log)
 
 
 def settle() -> None:
-    """Keeps what is loaded out of the search for garbage, which stops every thread for 0.1 s."""
+    """Leaves loaded objects out of garbage collection, which would stop every thread for 0.1 s."""
     gc.collect()
     gc.freeze()

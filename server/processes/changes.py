@@ -1,4 +1,4 @@
-"""Changes to what is served reach every member, in one order, before they are answered."""
+"""Loads and unloads: every member makes them in the same order, before they are answered."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,13 +8,13 @@ from server.processes.child import Child
 from server.processes.wire import WireClosed
 
 INDEX_S = 2.0
-"""How long a member may take to say what it serves: one that hangs is left out."""
+"""Time that a member has to list its models; a member that hangs is left out."""
 
 
 class Changes:
-    """Calls the members. `log` holds all changes; `state` is what the latest member said it served.
+    """Calls the members. `log` holds all changes, `state` the models after the latest one.
 
-    A member that starts is told the state, and when it is ready what has changed since.
+    A member that starts is sent the state, and when it is ready the changes since.
     """
 
     def __init__(self, ready: Callable[[], Sequence[Child]]) -> None:
@@ -24,7 +24,7 @@ class Changes:
         self.state: object = None
 
     async def answer(self, child: Child, request: Any) -> object:  # noqa: ANN401
-        """What a member calls for."""
+        """Answers a call of a member."""
         match request:
             case ["ready", state, int(num_known)]:
                 await self._join(child, state, num_known)
@@ -44,7 +44,7 @@ class Changes:
         child.settled.set()
 
     async def _change(self, first: Child, change: list[Any]) -> object:
-        """First the member that asked: what it cannot do, for a bad name, say, no other tries."""
+        """Asks the calling member first: if it fails, for a bad name say, no other is asked."""
         async with self._lock:
             said = await first.wire.call(["do", *change])
             if said["is_done"]:
@@ -65,7 +65,10 @@ class Changes:
 
 
 async def told(child: Child, change: list[Any]) -> object:
-    """Why a member could not do what another did; one that ends meanwhile begins as the others."""
+    """The error of a member that could not follow a change; None if it could, or has ended.
+
+    Its successor begins with the new state.
+    """
     try:
         said = await child.wire.call(["do", *change])
     except WireClosed:

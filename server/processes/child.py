@@ -14,7 +14,7 @@ from server.telemetry.memory import Head, State, new_memory, shared_head
 
 MEMBER = "server.processes.member"
 FAMILIES = {socket.AF_INET: b"4", socket.AF_INET6: b"6"}
-"""What comes with a connection, so that a member need not ask for its family."""
+"""Sent with each connection: the member then knows its family of addresses."""
 
 
 class Child:
@@ -30,7 +30,7 @@ class Child:
         self.settled = asyncio.Event()
         self.silent_s, self._beat, self._num_given = 0.0, 0.0, 0
         self._handle = handle
-        # until there is a process, a pair that nobody reads
+        # a pair that no process reads, until there is a process
         self.channel, self._far_channel = socket.socketpair()
         self.wire = Wire(lambda request: handle(self, request))
 
@@ -67,17 +67,17 @@ class Child:
 
     @property
     def num_open(self) -> int:
-        """Connections that it has."""
+        """How many connections the member has."""
         return self._num_given - int(self.head[Head.CLOSED])
 
     def give(self, connection: socket.socket) -> None:
-        """Hands over a connection; raises OSError where that cannot be."""
+        """Hands over a connection; raises OSError where the member cannot take it."""
         family = FAMILIES[connection.family]
         socket.send_fds(self.channel, [family], [connection.fileno()])
         self._num_given += 1
 
     def left(self) -> Iterator[socket.socket]:
-        """The connections that a process that has ended never took."""
+        """The connections that were sent to a process before it ended, and that it did not take."""
         with suppress(BlockingIOError):
             while True:
                 data, fds, _, _ = socket.recv_fds(self._far_channel, 1, 1)
@@ -88,11 +88,11 @@ class Child:
         self._far_channel.close()
 
     def close_channel(self) -> None:
-        """No more connections: the member ends once it has answered what it has."""
+        """Ends the connections to come: the member answers what it has, then ends."""
         self.channel.close()
 
     def listen_for_beat(self, seconds: float) -> float:
-        """How long, in steps of about so many seconds, its event loop has shown no sign of life."""
+        """Seconds since its event loop last beat, if called every `seconds`."""
         beat = self.head[Head.BEAT]
         self.silent_s = 0.0 if beat != self._beat else self.silent_s + seconds
         self._beat = beat

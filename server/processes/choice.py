@@ -1,4 +1,4 @@
-"""How many processes serve, where no setting says so."""
+"""Chooses how many processes serve, where no setting does."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from server.settings import NUM_CORES, Settings
 from server.zoo.directory import find_bundles
 
 SHORT_S = 0.05
-"""A row through a network that takes longer is worth a thread of its own, whose waking costs little
-beside it: one process then shares the weights among all cores."""
+"""A network that takes longer for one row runs on threads: waking a thread costs little beside such
+a row, and one process holds the weights once for all cores."""
 
 
 def num_processes(settings: Settings) -> int:
-    """As set; else one per core, or per so many as `workers` was set to, for short networks."""
+    """The setting; else for short networks one per `workers` cores, and one for all others."""
     if settings.processes is not None:
         return settings.processes
     if settings.execution_provider != CPU or not any(map(is_short, costs(settings))):
@@ -26,7 +26,7 @@ def num_processes(settings: Settings) -> int:
 
 
 def costs(settings: Settings) -> list[CostProfile]:
-    """What the bundles say that they cost; those that cannot be read are refused elsewhere."""
+    """The cost profiles in the bundles. Loading refuses those that cannot be read."""
     found = []
     try:
         for path in find_bundles(settings.zoo).values():

@@ -1,4 +1,4 @@
-"""Takes connections and gives each to the member that has the fewest."""
+"""Takes connections and gives each to the member with the fewest."""
 
 import asyncio
 import logging
@@ -14,11 +14,11 @@ AT_ONCE = 64
 """Connections taken between two turns of the event loop."""
 PAUSE_S = 0.01
 SILENT_S = 1.0
-"""A member that has been silent for longer gets connections only where all are."""
+"""A member that was silent for longer gets connections only if all members were."""
 
 
 class Door:
-    """The listening sockets. A connection that no member can take at the moment waits here."""
+    """The listening sockets. A connection waits here while no member can take it."""
 
     def __init__(self, sockets: list[socket.socket], children: Sequence[Child]) -> None:
         self._sockets, self._children = sockets, children
@@ -26,7 +26,7 @@ class Door:
         self._is_open = False
 
     def open(self) -> None:
-        """Clients can connect from now on; raises SettingsError where another server was first."""
+        """Lets clients connect; raises SettingsError where another server has the port."""
         for sock in self._sockets:
             sock.setblocking(False)
         listen(self._sockets)
@@ -34,7 +34,7 @@ class Door:
         self._go_on()
 
     def close(self) -> None:
-        """No more connections; those that clients have made by now are still handed out."""
+        """Takes no more connections; those that clients have made by now are handed out."""
         for sock in self._sockets:
             if self._is_open:
                 asyncio.get_running_loop().remove_reader(sock)
@@ -46,7 +46,7 @@ class Door:
         self._waiting.clear()
 
     def give_all(self, connections: Iterable[socket.socket]) -> None:
-        """Hands out connections that a member which has ended never took."""
+        """Hands out connections, such as a member left when it ended."""
         for connection in connections:
             self._give(connection)
 

@@ -1,4 +1,4 @@
-"""The repository of a member: what is asked of one process happens in all."""
+"""The repository of a member: a load or unload in one process happens in all."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -16,7 +16,7 @@ from server.zoo.repository import LOADING, READY, UNAVAILABLE, Entry, Repository
 
 
 class SharedRepository(Repository):
-    """Asks the parent, which has every member do it through `do`; a member finds models itself."""
+    """Sends every change to the parent, which calls `do` of all members. Finding stays local."""
 
     def __init__(
         self, wire: Wire, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate
@@ -43,7 +43,7 @@ class SharedRepository(Repository):
         return [together(entries[key]) for key in sorted(entries)]
 
     async def do(self, request: list[Any]) -> object:
-        """What the parent asks of this process: to change what it serves, or to list it."""
+        """Loads, unloads or lists models in this process, as the parent asks."""
         match request:
             case ["do", "load", name, version]:
                 error = await refusal(super().load(name, version))
@@ -65,7 +65,7 @@ class SharedRepository(Repository):
 
 
 def together(entries: list[Entry]) -> Entry:
-    """What all processes say of a version."""
+    """One entry for a version, from those of all processes."""
     states = {entry.state for entry in entries}
     state = LOADING if LOADING in states else READY if states == {READY} else UNAVAILABLE
     reason = next((entry.reason for entry in entries if entry.reason), "")
@@ -73,7 +73,7 @@ def together(entries: list[Entry]) -> Entry:
 
 
 def state_of(catalog: Catalog) -> dict[str, list[list[object]]]:
-    """What is served, and why the rest is not."""
+    """The versions served, and the reasons against the others."""
     served: list[list[object]] = [[*model.key] for model in catalog]
     return {"served": served, "reasons": [[*key, why] for key, why in catalog.reasons.items()]}
 

@@ -35,7 +35,7 @@ AT_ONCE = 16
 
 
 class Counted(Protocol):
-    """A connection whose end is counted, for the parent to know who has the fewest."""
+    """Counts its end, so that the parent knows which member has the fewest connections."""
 
     head: "memoryview[float]"
 
@@ -45,9 +45,10 @@ class Counted(Protocol):
 
 
 class Member(Listener):
-    """Serves the connections that come through a channel, until that is closed.
+    """Serves the connections that come through a channel, until the channel is closed.
 
-    So it ends with its parent however that ends. `joined` is called once it serves.
+    A parent that ends closes it, also when it is killed: no member outlives its parent. `joined` is
+    called once the member serves.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Member(Listener):
 
 
 class Joining:
-    """A member's way in: it begins with what the others serve, and is told of every change."""
+    """Brings a member in: it loads what the other members serve, then follows every change."""
 
     def __init__(self, control: socket.socket, number: int, settings: Settings) -> None:
         self._control, self._number, self._settings = control, number, settings
@@ -131,7 +132,7 @@ class Joining:
         self.wire = Wire(self._do)
 
     def load(self, metrics: Metrics) -> Any:  # noqa: ANN401
-        """The catalog: everything on disk at first, later what the others serve of it."""
+        """The catalog: for the first member everything on disk, else what the others serve."""
         if self.state is None:
             return load_catalog(self._settings, metrics)
         only = [(name, version) for name, version in self.state["served"]]
@@ -141,7 +142,7 @@ class Joining:
         return catalog
 
     async def joined(self, repository: SharedRepository) -> None:
-        """Tells the parent, then does what it asks for until it ends."""
+        """Tells the parent that this member serves, then follows its calls until it ends."""
         self._repository = repository
         await self.wire.open(self._control)
         speaking = asyncio.create_task(self.wire.run())
@@ -156,7 +157,7 @@ class Joining:
         return await self._repository.do(request)
 
     async def _catch_up(self, repository: SharedRepository) -> None:
-        """What changed on disk while nobody followed it."""
+        """Loads what changed on disk since the member that watched it ended."""
         with suppress(BundleError):
             found = await asyncio.to_thread(find_bundles, self._settings.zoo)
             for key in found:
@@ -166,7 +167,7 @@ class Joining:
 
 
 def first_line(control: socket.socket) -> bytes:
-    """What the parent says first; it says no more until it is answered."""
+    """The parent's first line; it sends no other before the member has answered."""
     line = b""
     while not line.endswith(b"\n"):
         part = control.recv(65_536)
@@ -177,7 +178,7 @@ def first_line(control: socket.socket) -> bytes:
 
 
 def own_settings(arguments: Sequence[str], number: int) -> Settings:
-    """The server's; one member alone follows the zoo, for all."""
+    """The server's settings; only the first member watches the zoo, for all."""
     settings = load_settings(arguments)
     return settings if number == 0 else settings.model_copy(update={"watch_interval_s": None})
 

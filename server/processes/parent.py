@@ -16,21 +16,22 @@ from server.telemetry.memory import Head, State
 
 logger = logging.getLogger("offramp.processes")
 SAID_WHY = 1
-"""The status of a member that ended with its reason as the last line."""
+"""Exit status of a member that has printed the reason as its last line."""
 TICK_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 60.0
-"""Before a process is replaced, and at most, where its successors end before they are ready."""
+"""Pause before a process is replaced. It doubles, up to the longest, for each successor that ends
+before it is ready."""
 END_S = 10.0
-"""How much longer than it should a member may take to end."""
+"""Time that a member may take to end beyond its grace, before it is killed."""
 
 
 class Parent:
     """Starts `num` members, and once they are ready hands out connections, until told to end.
 
-    The first member is ready before the others start: what it measured, they read. All are ready
-    before the first connection is taken: a server that answers has all its processes. A member that
-    ends or hangs is replaced. One that cannot start ends the others, but only at first: what serves
-    is not ended because something else cannot start.
+    The first member is ready before the others start, since they read what it measured. The first
+    connection is taken when all are ready: a server that answers has all its processes. A member
+    that ends or hangs is replaced. A member that cannot start ends the server only before that;
+    later the other members go on.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Parent:
         child.settled.set()
 
     def _environment(self) -> dict[str, str]:
-        """A member finds there how many there are, and shares the cores with them."""
+        """Tells a member how many processes there are, since they share the cores."""
         return os.environ | {f"{PREFIX}PROCESSES": str(self._num)}
 
     def _cannot_start(self, child: Child, code: int) -> None:
@@ -103,7 +104,7 @@ class Parent:
         self._told_to_end(signal.SIGTERM)
 
     def _told_to_end(self, number: int) -> None:
-        """Members drain, and close once no connection comes any more. A second signal forces."""
+        """Has members drain, then end. A second signal is passed on, and ends them at once."""
         for child in self._children:
             child.signal(number)
         if self._is_ending:
@@ -128,7 +129,7 @@ class Parent:
             for child in self._children:
                 state = child.head[Head.STATE]
                 if state == State.DRAINING and not self._is_ending:
-                    child.close_channel()  # somebody told it alone to end
+                    child.close_channel()  # it got a signal of its own
                 elif (
                     state == State.READY and child.listen_for_beat(TICK_S) > self._settings.stall_s
                 ):

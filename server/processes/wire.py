@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 LIMIT_BYTES = 2**24
-"""Of one line: the longest is a list of all models."""
+"""Limit of one line; the longest is a list of all models."""
 
 
 class WireClosed(Exception):
@@ -16,7 +16,7 @@ class WireClosed(Exception):
 
 
 class Wire:
-    """One end. `handle` answers what the other end calls for; it must not raise."""
+    """One end. `handle` answers the calls of the other end; it must not raise."""
 
     def __init__(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
         self._handle = handle
@@ -26,7 +26,7 @@ class Wire:
         self._opened, self._is_closed = asyncio.Event(), False
 
     async def call(self, request: object) -> Any:  # noqa: ANN401
-        """What the other end says to a request, once there is one; raises WireClosed."""
+        """Calls the other end and waits for its answer; raises WireClosed."""
         await self._opened.wait()
         if self._is_closed:
             raise WireClosed

@@ -1,4 +1,4 @@
-"""What is exported at a scrape: the sum over the processes of a server, whichever is asked."""
+"""The metrics of a scrape: sums over the processes of a server, the same from each of them."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,16 @@ from server.telemetry.series import Family, Gauge
 
 START, CPU = "process_start_time_seconds", "process_cpu_seconds"
 CHILDREN_TICKS = slice(13, 15)
-"""Where /proc/PID/stat, after the name, has what was used by children that have ended."""
+"""Fields of /proc/PID/stat, after the name: the processor time of children that have ended."""
 
 F = TypeVar("F", bound=Family[Any])
 Totals = dict[tuple[str, ...], list[float]]
 
 
 class Sums(Collector):
-    """Every family, summed over the memories of all processes, with what those that ended counted.
+    """Every family, summed over the memories of all processes, also of those that have ended.
 
-    The gauges of a process that does not serve are left out. `refresh` comes before.
+    The gauges of a process that does not serve are left out. `refresh` is called before each sum.
     """
 
     def __init__(self, fds: Sequence[int], refresh: Callable[[], None]) -> None:
@@ -42,7 +42,7 @@ class Sums(Collector):
         self._refresh()
         totals: dict[str, Totals] = {name: {} for name in self._families}
         for fd in self._fds:
-            is_serving = len(self._fds) == 1 or read_head(fd)[Head.STATE] != State.ABSENT
+            is_serving = serves(read_head(fd), len(self._fds))
             for (name, *values), numbers in read(fd).items():
                 family = self._families.get(name)
                 if family is None or isnan(numbers[0]):
@@ -65,9 +65,10 @@ def add(
 
 
 class Members(Collector):
-    """What the processes use, all together; of their start times the latest.
+    """How many processes serve, and the memory, files and time that all use together.
 
-    Processor time is that of the parent and of members that have ended, too.
+    The start time is the latest one. Processor time includes the parent's, and that of members that
+    have ended.
     """
 
     def __init__(self, fds: Sequence[int]) -> None:
@@ -86,11 +87,17 @@ class Members(Collector):
         if parent and CPU in found:
             merge(found[CPU], ended_children_s(parent))
         yield from found.values()
-        yield GaugeMetricFamily("offramp_processes", "Processes that serve", len(pids))
+        num_serving = sum(serves(head, len(heads)) for head in heads)
+        yield GaugeMetricFamily("offramp_processes", "Processes that serve", num_serving)
         restarts = sum(head[Head.RESTARTS] for head in heads)
         yield CounterMetricFamily(
             "offramp_process_restarts", "Processes that were replaced", restarts
         )
+
+
+def serves(head: Sequence[float], num_processes: int) -> bool:
+    """Whether a process answers requests; one that starts, or has ended, does not."""
+    return num_processes == 1 or head[Head.STATE] != State.ABSENT
 
 
 def of_process(pid: int) -> list[Metric]:

@@ -1,7 +1,7 @@
-"""What is to be counted is written down at once and added up later, many entries at a time.
+"""Counts are written down at once and added up later, many at a time.
 
-Code that runs again and again runs from the processor's caches. Between two batches of a network
-it does not, and counting in a dozen metrics there is slow.
+A request that ends only appends to a list. The counting itself runs between batches, for many
+requests together, so that its code and its numbers stay in the processor's caches.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Numbers that the processes of a server share: each counts in a memory of its own, all read it.
 
-A memory is a file without a name: it has no place on a disk, and is gone with the last process that
-has it open. What a process has counted outlives it, and its successor counts on.
+A memory is a file in RAM without a name. It is gone when the last process that has it open ends.
+The counts of a process outlive it, and its successor adds to them.
 """
 
 import json
@@ -19,7 +19,7 @@ KEYS_AT, SIZE = 8 * 2**20, 16 * 2**20
 
 
 class State(IntEnum):
-    """Of the process that has the memory."""
+    """The state of the process that has the memory. One that starts is ABSENT."""
 
     ABSENT = 0
     READY = 1

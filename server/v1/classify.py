@@ -1,6 +1,7 @@
 """`POST /v1/classify`: body to images, outcomes to answers."""
 
 import asyncio
+from math import inf
 
 import orjson
 from fastapi import APIRouter, Depends, Response
@@ -34,7 +35,9 @@ async def classify(exchange: Exchange) -> ASGIApp:
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")
-    images = Images(contents, model.manifest.input, service.settings.max_image_pixels)
+    by = service.decoded_by(demand, len(contents)) if parameters.strict else inf
+    limit, pace = service.settings.max_image_pixels, service.engine.pace.decoding
+    images = Images(contents, model.manifest.input, limit, pace, by)
     if not wants_events(exchange):
         served = await service.classify(demand, images, strict=parameters.strict)
         exchange.exits = served.exits

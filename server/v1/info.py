@@ -61,6 +61,7 @@ def version_info(model: ServedModel) -> VersionInfo:
         version=manifest.version,
         input=InputInfo.model_validate(manifest.input, from_attributes=True),
         labels=manifest.labels,
+        judged_by=model.bundle.calibration.judged_by,
         exits=exits,
         operating_points={
             name: OperatingPointInfo.model_validate(point, from_attributes=True)

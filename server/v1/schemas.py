@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
+from models.bundle.manifest import JudgedBy, Resize
 from models.bundle.policy import StopReason
 from server.parameters import InferenceParameters
 
@@ -134,18 +135,27 @@ class OperatingPointInfo(BaseModel):
 
 
 class InputInfo(BaseModel):
-    """What the model takes; other image sizes are resized."""
+    """What the model takes. Images of other sizes are fitted by the rule `resize`.
+
+    `squash` gives up the aspect ratio. `crop` scales the short side, to `short_side` pixels where
+    that is given, and cuts the centre. `pad` scales the long side and fills up.
+    """
 
     kind: str
     height: int
     width: int
     channels: int
+    resize: Resize
+    short_side: int | None
 
 
 class VersionInfo(BaseModel):
+    """One version. Accuracies count an answer as right where it equals what `judged_by` names."""
+
     version: int
     input: InputInfo
     labels: tuple[str, ...]
+    judged_by: JudgedBy
     exits: list[ExitInfo]
     operating_points: dict[str, OperatingPointInfo]
 

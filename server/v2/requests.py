@@ -1,4 +1,4 @@
-"""From the bytes of an inference request to images and what is asked of them. Pure."""
+"""From the bytes of an inference request to its images, parameters and outputs. Pure."""
 
 import json
 import re

@@ -28,14 +28,16 @@ def measured(
     meter: Meter | None,
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
-    """What was measured before of this bundle on this host, or measures it now, with `progress`."""
+    """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
     path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
     else:
-        warmed_up(runner, profile.batch_sizes[:1], settings.profile_s)  # nobody's first is slow
+        warmed_up(
+            runner, profile.batch_sizes[:1], settings.profile_s
+        )  # so that no request is the first
         return profile
     watts = settings.watts_per_core
     profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter, progress=progress)
@@ -63,7 +65,7 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
 
 
 def keep(profile: CostProfile, path: Path) -> None:
-    """Writes aside and renames: nobody reads half a profile."""
+    """Writes aside and renames, so that a reader finds a whole profile or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(profile.model_dump_json(indent=1))

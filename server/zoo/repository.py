@@ -71,7 +71,7 @@ class Repository:
     async def load(self, name: str, version: int | None = None) -> None:
         """Loads or renews a version, or every one on disk; raises UnknownModel or BundleError.
 
-        Once begun it goes on, even where nobody waits for it any more, until the server is ending:
+        Once begun it goes on until the server is ending, even if no client waits for it any more:
         then it raises Draining.
         """
         change = asyncio.create_task(self._load_all(name, version))

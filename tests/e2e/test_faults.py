@@ -319,7 +319,7 @@ def test_f38_nobody_needs_to_read_the_metrics(url: str) -> None:
 
 
 def test_the_first_answer_of_all_is_that_the_server_is_ready(server: ServerProcess) -> None:  # C3
-    """Whoever started it has asked for /readyz ever since; until then nobody listened."""
+    """The fixture asks for /readyz from the start: before this no port was open."""
     lines = map(json.loads, server.log.read_text().splitlines())
     first = next(line for line in lines if line["logger"] == "offramp.access")
     assert (first["route"], first["code"]) == ("/readyz", 200)

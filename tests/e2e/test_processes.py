@@ -250,7 +250,7 @@ def test_none_outlives_the_first(digits_zoo: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """A process that has ended stays until its parent, here whoever takes orphans, asks for it."""
+    """A process that has ended stays listed until its parent reads its status."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:

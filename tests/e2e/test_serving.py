@@ -218,6 +218,15 @@ def test_openapi_documents_problems(client: httpx.Client) -> None:
     assert list(responses["422"]["content"]) == ["application/problem+json"]
 
 
+def test_openapi_documents_how_images_are_fitted_and_answers_judged(client: httpx.Client) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    fitted, version = schemas["InputInfo"], schemas["VersionInfo"]
+    assert fitted["properties"]["resize"]["enum"] == ["squash", "crop", "pad"]
+    assert version["properties"]["judged_by"]["enum"] == ["labels", "last_exit"]
+    assert {"resize", "short_side"} <= set(fitted["required"])
+    assert "judged_by" in version["required"]
+
+
 def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle) -> None:
     listed = client.get("/v1/models").json()
     one = client.get("/v1/models/digits").json()
@@ -225,7 +234,15 @@ def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle)
     (version,) = one["versions"]
     assert version["version"] == 1
     assert version["labels"] == list("0123456789")
-    assert version["input"] == {"kind": "image", "height": 8, "width": 8, "channels": 1}
+    assert version["input"] == {
+        "kind": "image",
+        "height": 8,
+        "width": 8,
+        "channels": 1,
+        "resize": digits_bundle.manifest.input.resize,
+        "short_side": None,
+    }
+    assert version["judged_by"] == "labels"
     assert [entry["exit"] for entry in version["exits"]] == [1, 2, 3]
     assert all(0 < entry["latency_ms"] < 1000 for entry in version["exits"])
     points = digits_bundle.calibration.operating_points

@@ -14,9 +14,9 @@ from training.augment import cut_out, mixed
 from training.config import TrainConfig
 from training.data import DataError, decoding
 from training.distributed import World
-from training.feed import Held, Streamed
+from training.feed import Held, Streamed, draw_order
 from training.losses import UNLABELLED
-from training.run import LAST, Run, draw_order
+from training.run import LAST, Run
 
 CPU = World(torch.device("cpu"))
 

@@ -1,4 +1,4 @@
-"""The overhead comparison on a tiny network: what is timed, and what is said of it."""
+"""The overhead comparison on a tiny network: its timings, and its report."""
 
 from statistics import median
 

@@ -33,8 +33,8 @@ from training.attaching.trial import Trial
 from training.calibrate import calibrate
 from training.evaluate import evaluate
 from training.export import PACKAGES, profile_with_progress, write_record
+from training.origin import git_commit
 from training.quantize import Graphs
-from training.run import git_commit
 
 Precision = Literal["float32", "int8"]
 

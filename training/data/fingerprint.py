@@ -1,4 +1,4 @@
-"""What identifies a run's data, kept in the run and compared before its rows are used again."""
+"""A run's data in a few hashes, kept in the run and compared before its rows are used again."""
 
 import os
 from hashlib import sha256
@@ -14,7 +14,7 @@ FILE = "data.json"
 
 
 class ClassRows(BaseModel):
-    """How many rows one class has, and a hash of which they are."""
+    """The number of a class's rows, and a hash of all of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +26,7 @@ Classes = dict[str, ClassRows]
 
 
 class Fingerprint(BaseModel):
-    """Both splits by class. Files count by their names, table rows by place and encoded length."""
+    """Both splits by class: the rows' places, file names and contents, in one hash for each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

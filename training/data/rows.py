@@ -40,6 +40,10 @@ class Rows(Protocol):
         ...
 
 
+READ_BYTES = 2 * 2**30
+"""Files of a split are read to know them again, unless together they are larger than this."""
+
+
 @dataclass(frozen=True)
 class ArrayRows:
     """Images that are decoded already: uint8 (rows, height, width, channels)."""

@@ -1,4 +1,4 @@
-"""A split whose labels are known and whose images are decoded on demand."""
+"""A split: its labels are in memory, its images are decoded on demand."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

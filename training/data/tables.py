@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,14 +19,14 @@ from pyarrow import ArrowException, ChunkedArray
 
 from training.data.errors import DataError, Undecodable, listed
 from training.data.folders import SPLIT_NAMES
-from training.data.rows import Index, Labels, SplitName
+from training.data.rows import READ_BYTES, Index, Labels, SplitName
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "category")
 
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows `index` of a table whose column `images` holds encoded images."""
+    """Rows `index` of a table; its column `images` holds encoded images."""
 
     title: str
     names: tuple[str, ...]
@@ -45,12 +46,16 @@ class TableRows:
         return f"row {self.index[row]} of {self.title}"
 
     def identities(self) -> NDArray[np.generic]:
-        """Lengths of the encoded images: another image has another one, nearly always."""
+        """Length and checksum of every encoded image; of a large split the lengths alone."""
         column = self.images
         if "struct" in str(column.type):
             column = pc.struct_field(column, "bytes")
         lengths: NDArray[np.int64] = pc.fill_null(pc.binary_length(column), 0).to_numpy()
-        return lengths.astype(np.int64)[self.index]
+        found = lengths.astype(np.int64)
+        if found.sum() <= READ_BYTES:
+            values = (value.as_py() for value in column)
+            found = (found << 32) + np.array([crc32(value or b"") for value in values])
+        return found[self.index]
 
 
 def parquet_files(directory: Path, split: SplitName) -> list[Path]:

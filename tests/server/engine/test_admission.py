@@ -1,4 +1,4 @@
-"""Who is admitted and who is refused, at given times.
+"""Requests that are admitted and requests that are refused, at given times.
 
 A first answer takes 10 ms alone, and 4 ms a row in batches of four, with a margin of a tenth.
 A response takes 1 ms.

@@ -117,6 +117,8 @@ def test_batch_grows_while_it_gains_and_meets_the_deadline(model: ServedModel) -
     assert best_rows(Step(model, 1), [1.0, 0.0125, 1.0, 1.0]) == 2, "the tightest limits it"
     assert best_rows(Step(model, 1), [0.0125, 0.009]) == 2, "a job late anyway limits nothing"
     assert best_rows(Step(model, 1), [-1.0] * 4) == 4
+    assert best_rows(Step(model, 1), [-1.0] * 4, 0.0125) == 2, "it takes no longer than it may"
+    assert best_rows(Step(model, 1), [1.0] * 4, 0.009) == 1, "one always runs"
     assert best_rows(Step(model, 1, is_head=True), [0.0065] * 4) == 2, "one graph of 6 ms"
 
 
@@ -144,6 +146,22 @@ def test_short_steps_run_on_the_event_loop_in_batches_that_do_not_hold_it_up(
     assert inline.is_inline
     assert len(inline.jobs) <= 4
     assert {each.model for each in inline.jobs} == {short}
+
+
+def test_a_batch_holds_up_the_loop_no_longer_than_the_tightest_budget_of_late_allows(
+    digits_bundle: Bundle,
+) -> None:
+    """A batch takes 2 ms and 1 more a row; a quarter of a budget of 17 ms leaves room for two."""
+    profile = made_profile(per_row_s=0.0005, fixed_s=0.001, batch_sizes=(1, 2, 4, 8))
+    short = served(digits_bundle, profile)
+    for budget_s, num_together in ((None, 8), (0.017, 2)):
+        desk = Desk()
+        for _ in range(8):
+            desk.admit(job(short))
+        tight = job(short, budget_s)
+        desk.admit(tight)
+        desk.scheduler.leave(tight)
+        assert len(desk.run().jobs) == num_together
 
 
 def test_idle_lanes_share_a_queue(model: ServedModel) -> None:

@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, WebPImagePlugin
 
+from models.bundle.image import fit_image
 from models.bundle.manifest import Input
-from server.errors import BadImage, ImageTooLarge
-from server.http.decode import bound_decoders, decode_image
-from tests.images import encoded
+from server.engine.pace import Decoding
+from server.errors import BadImage, ImageTooLarge, Infeasible
+from server.http.decode import Images, bound_decoders, decode_image, work_of
+from tests.images import encoded, reopened
 
 COLOUR = Input(height=4, width=4, channels=3)
 GREY = Input(height=4, width=4, channels=1)
@@ -110,6 +113,43 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_decoded(whole: bytes, cut: int
 def test_a_jpeg_that_lacks_more_is_refused(whole: bytes, share: float) -> None:
     with pytest.raises(BadImage, match="damaged"):
         decode_image(whole[: int(share * len(whole))], COLOUR, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "expected"),
+    [
+        ("JPEG", (8, 8), "JPEG/2"),
+        ("JPEG", (7, 33), "JPEG/1"),
+        ("JPEG", (17, 16), "JPEG/4"),
+        ("JPEG", (400, 300), "JPEG/8"),
+        ("PNG", (400, 300), "PNG"),
+        ("WEBP", (400, 300), "WEBP"),
+    ],
+)
+def test_what_decoding_costs_is_read_from_the_header(
+    kind: str, size: tuple[int, int], expected: str
+) -> None:
+    content = encoded(Image.new("L", size), kind)
+    with reopened(content) as image:
+        assert work_of(image, GREY) == (expected, size[0] * size[1])
+        assert fit_image(image, GREY).tolist() == decode_image(content, GREY, 10**6).tolist()
+
+
+def test_images_that_would_be_decoded_too_late_are_refused() -> None:
+    """Once the server has learned how slow it is; before, there seemed to be time."""
+    pace, pixels = Decoding(), 300 * 300
+    content = encoded(Image.new("L", (300, 300)))
+
+    def decode(num_images: int, seconds: float) -> int:
+        by = time.monotonic() + seconds
+        return len(Images([content] * num_images, GREY, 10**6, pace, by).decode())
+
+    assert decode(1, 1) == 1
+    for _ in range(20):
+        pace.took("PNG", pixels, 0.02)
+    with pytest.raises(Infeasible, match=r"^decoding needs (39|40)\.\d+ ms, [67]\.\d+ ms are left"):
+        decode(2, 0.007)
+    assert decode(2, 10) == 2
 
 
 def test_no_image_is_the_first_to_need_a_plugin() -> None:

@@ -296,7 +296,7 @@ def test_while_requests_are_refused_the_others_get_no_deeper_than_they_need(
 ) -> None:
     """Equal budgets, steady overload: between the first refusal and the last one.
 
-    Who came in the last moments before the load ends finds time to go on.
+    Jobs that arrive just before the load ends have time to go on.
     """
     drawn = [Draw(1 / (load * CAPACITY), budget_s)] * 1000
     requests, fates = simulate(model, drawn)

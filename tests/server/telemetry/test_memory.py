@@ -27,7 +27,7 @@ def test_a_number_is_found_again_by_its_name() -> None:
     assert list(memory.take(("a", "y"), 2)) == [0.0, 0.0]
 
 
-def test_counts_of_all_processes_are_summed_whoever_is_asked() -> None:
+def test_every_process_exports_the_sum_of_all_counts() -> None:
     fds = [new_memory(), new_memory()]
     both = [Metrics(Memory(fd), fds) for fd in fds]
     both[0].shed("overload", 1)
@@ -50,10 +50,12 @@ def test_gauges_are_those_of_the_processes_that_serve() -> None:
         metrics = Metrics(Memory(fd), fds)
         metrics.watch(lambda depth=depth: depth, int, 10)  # type: ignore[misc]
         shared_head(fd)[Head.STATE] = State.READY
+    assert metrics.registry.get_sample_value("offramp_processes") == 2
     assert metrics.registry.get_sample_value("offramp_queue_depth") == 5
     assert metrics.registry.get_sample_value("offramp_queue_capacity") == 20
     shared_head(fds[0])[Head.STATE] = State.ABSENT
     assert metrics.registry.get_sample_value("offramp_queue_depth") == 3
+    assert metrics.registry.get_sample_value("offramp_processes") == 1, "the other may be starting"
 
 
 def test_what_a_killed_process_counted_is_counted_on() -> None:
