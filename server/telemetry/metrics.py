@@ -84,7 +84,7 @@ class Metrics:
         ) -> Histogram:
             return self._sums.added(Histogram(memory, f"offramp_{name}", text, labels, buckets))
 
-        self._requests = counter("requests", "HTTP requests answered", "route", "code")
+        self._requests = counter("requests", "Requests answered", "route", "code")
         self._request_duration = histogram(
             "request_duration_seconds", "From headers received to last byte sent", "route"
         )
