@@ -9,6 +9,9 @@ DATA ?= data/cifar100
 # the monitoring tests run a real Prometheus; without one they are skipped with a reason
 INSTALL_PROMETHEUS := command -v promtool >/dev/null || ! command -v apt-get >/dev/null \
 	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y prometheus)
+# the page's tests run a real Chromium, in the same way
+INSTALL_CHROMIUM := command -v chromium >/dev/null || ! command -v apt-get >/dev/null \
+	|| test "$$(id -u)" != 0 || (apt-get -qq update && apt-get -qq install -y chromium)
 
 .PHONY: serve test check faults format bench fuzz soak dashboards proto lock clean
 
@@ -17,6 +20,7 @@ serve: $(SERVE_ENV)/ready
 
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
+	$(INSTALL_CHROMIUM)
 	$(RUN)/pytest
 
 # every situation of docs/faults.md that names its tests

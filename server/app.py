@@ -25,6 +25,7 @@ from server.http import probes, problems
 from server.http.decode import bound_decoders
 from server.http.edge import Edge, HotRoute
 from server.http.exchange import UNMATCHED
+from server.page.routes import page_router
 from server.service import Answering, Service
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
@@ -96,7 +97,8 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
         telemetry=TELEMETRY | {"tracing": settings.traces},
     )
-    for router in ROUTERS:
+    pages = (page_router(),) if settings.page else ()
+    for router in (*ROUTERS, *pages):
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     problems.install(app)
     app.middleware_stack = Edge(

@@ -148,6 +148,7 @@ class Settings(BaseSettings):
     cors_origins: Names = Field(
         (), description="origins whose pages may call the server, with commas; none: no page"
     )
+    page: bool = Field(True, description="serve the page at / that shows the exits at work")
     access_log: bool = Field(True, description="log one line per request")
     keep_alive_s: PositiveInt = Field(
         75, description="seconds that a connection may be idle; longer than a proxy in front allows"

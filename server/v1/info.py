@@ -1,13 +1,20 @@
 """`GET /v1/models`."""
 
-from fastapi import APIRouter, Depends, Request
+from base64 import b64encode
 
+from fastapi import APIRouter, Depends, Request
+from pydantic import PositiveInt
+
+from models.bundle.manifest import Graph
 from server.engine.model import ServedModel
 from server.http.access import known
 from server.http.problems import FEW_RESPONSES
+from server.http.wording import milli
 from server.service import service_of
 from server.v1.schemas import (
+    CalibrationInfo,
     ExitInfo,
+    GraphInfo,
     InputInfo,
     ModelInfo,
     ModelList,
@@ -33,6 +40,14 @@ async def model(request: Request, name: str) -> ModelInfo:
     return model_info(service.repository.catalog.versions(name))
 
 
+@router.get("/v1/models/{name}/calibration")
+async def calibration(
+    request: Request, name: str, version: PositiveInt | None = None
+) -> CalibrationInfo:
+    """What the exits said of the calibration split: how often a setting would have been right."""
+    return calibration_info(service_of(request).find(name, version))
+
+
 def model_info(versions: list[ServedModel]) -> ModelInfo:
     """Versions of one model, given lowest first."""
     return ModelInfo(
@@ -40,31 +55,60 @@ def model_info(versions: list[ServedModel]) -> ModelInfo:
     )
 
 
+def calibration_info(model: ServedModel) -> CalibrationInfo:
+    fitted = model.bundle.calibration
+    rows = fitted.rows
+    return CalibrationInfo(
+        version=model.manifest.version,
+        num_rows=fitted.num_rows,
+        num_exits=model.manifest.num_exits,
+        confidences=None if rows is None else b64encode(rows.confidences).decode(),
+        is_right=None if rows is None else b64encode(rows.is_right).decode(),
+    )
+
+
 def version_info(model: ServedModel) -> VersionInfo:
     manifest = model.manifest
-    macs, exits = 0, []
-    for segment, head, fitted in zip(
-        manifest.segments, manifest.exit_heads, model.bundle.calibration.exits, strict=True
-    ):
-        macs += segment.macs
-        seconds = sum(model.costs.segment_s(k, 1) for k in range(1, segment.exit + 1))
-        seconds += model.costs.head_s(segment.exit, 1)
-        exits.append(
-            ExitInfo(
-                exit=segment.exit,
-                accuracy=fitted.accuracy,
-                macs=macs + head.macs,
-                latency_ms=round(1000 * seconds, 3),
-            )
-        )
     return VersionInfo(
         version=manifest.version,
         input=InputInfo.model_validate(manifest.input, from_attributes=True),
         labels=manifest.labels,
         judged_by=model.bundle.calibration.judged_by,
-        exits=exits,
+        exits=exit_infos(model),
+        overhead_ms=milli(model.costs.overhead_s),
+        energy_source=model.energy_source,
         operating_points={
             name: OperatingPointInfo.model_validate(point, from_attributes=True)
             for name, point in model.operating_points.items()
         },
+    )
+
+
+def exit_infos(model: ServedModel) -> list[ExitInfo]:
+    """Every exit, with what one row costs on its own."""
+    manifest, costs, exits = model.manifest, model.costs, list[ExitInfo]()
+    macs, seconds = 0, 0.0
+    for segment, head, fitted in zip(
+        manifest.segments, manifest.exit_heads, model.bundle.calibration.exits, strict=True
+    ):
+        segment_s, head_s = costs.segment_s(segment.exit, 1), costs.head_s(segment.exit, 1)
+        macs, seconds = macs + segment.macs, seconds + segment_s
+        exits.append(
+            ExitInfo(
+                exit=segment.exit,
+                accuracy=fitted.accuracy,
+                macs=macs + head.macs,
+                latency_ms=milli(seconds + head_s),
+                segment=graph_info(model, segment, segment_s),
+                head=graph_info(model, head, head_s),
+            )
+        )
+    return exits
+
+
+def graph_info(model: ServedModel, graph: Graph, seconds: float) -> GraphInfo:
+    return GraphInfo(
+        macs=graph.macs,
+        latency_ms=milli(seconds),
+        energy_mj=milli(model.costs.energy_j(seconds, 1)),
     )

@@ -105,13 +105,26 @@ class ExitEvent(BaseModel):
     at_ms: float
 
 
+class GraphInfo(BaseModel):
+    """What a segment or an exit head is expected to cost on this host, for one row."""
+
+    macs: int
+    latency_ms: float
+    energy_mj: float
+
+
 class ExitInfo(BaseModel):
-    """An exit's accuracy on the calibration split and its expected cost on this host."""
+    """An exit's accuracy on the calibration split and its expected cost on this host.
+
+    `macs` and `latency_ms` are those of all segments up to it and of its head alone.
+    """
 
     exit: int
     accuracy: float
     macs: int
     latency_ms: float
+    segment: GraphInfo
+    head: GraphInfo
 
 
 class CertificateInfo(BaseModel):
@@ -155,8 +168,10 @@ class VersionInfo(BaseModel):
     version: int
     input: InputInfo
     labels: tuple[str, ...]
-    judged_by: JudgedBy
+    judged_by: JudgedBy = Field(description="what accuracy compares answers with")
     exits: list[ExitInfo]
+    overhead_ms: float = Field(description="what a step takes beyond its segment and exit head")
+    energy_source: str
     operating_points: dict[str, OperatingPointInfo]
 
 
@@ -169,3 +184,17 @@ class ModelInfo(BaseModel):
 
 class ModelList(BaseModel):
     models: list[ModelInfo]
+
+
+class CalibrationInfo(BaseModel):
+    """What every exit said of every row of the calibration split: base64, row by row.
+
+    `confidences` are little-endian 16-bit integers, 65535 for 1; `is_right` is one byte each. Both
+    are null where the bundle has no such rows.
+    """
+
+    version: int
+    num_rows: int
+    num_exits: int
+    confidences: str | None
+    is_right: str | None

@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("zoo",),
     ("service",),
     ("http",),
-    ("v1", "v2"),
+    ("v1", "v2", "page"),
     ("grpc",),
     ("app",),
     ("processes",),

@@ -22,7 +22,8 @@ from tests.server.live import PNG, live, samples
 KEY = "a-long-random-key"
 DOCS = {"/docs", "/docs/oauth2-redirect"}
 PROBES = {"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
-OPEN = {"/v2", "/v2/", *PROBES, *DOCS}
+PAGE = {"/", "/page/{name:path}"}
+OPEN = {"/v2", "/v2/", *PROBES, *DOCS, *PAGE}
 HOT = {route.path for route in (classify.ROUTE, infer.DEFAULT_VERSION, infer.GIVEN_VERSION)}
 VALUES = {"name": "digits", "version": "1"}
 HEADERS = {"content-type": "image/png"}
