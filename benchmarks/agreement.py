@@ -21,10 +21,10 @@ import numpy as np
 import typer
 from scipy.optimize import nnls
 
-from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
 from benchmarks.outcomes import exit_shares
 from benchmarks.process import ServerProcess, serving, totals
+from load.generator import Shot
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.engine.job import Budget
@@ -92,7 +92,7 @@ def main(
                 Budget(budget_ms / 1000),
                 processes=processes,
                 lanes=1,
-                max_in_flight=settings.max_in_flight,
+                max_in_flight=settings.limits.max_in_flight,
                 python=python,
             )
             print(

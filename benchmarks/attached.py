@@ -130,7 +130,7 @@ def main(
             bundle = both(order, rows)
             manifest = bundle.manifest
             runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-            photos = open_photos(data, "test", manifest.input)
+            photos = open_photos(data, "test", manifest.image_input)
             logits = logits_of(runner, photos, "asking every exit")
             share = held(bundle, logits, order.max_disagreement, seed)
             print(f"seed {seed}: `certified` keeps its promise in {100 * share:.1f} % of draws")

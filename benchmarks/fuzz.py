@@ -1,8 +1,9 @@
-"""Hostile requests: schemathesis against the live OpenAPI document, damaged images and tensors.
+"""Hostile requests: schemathesis against the live OpenAPI document, damaged images, tensors, texts.
 
 python -m benchmarks.fuzz requests models/zoo --cases 10000
 python -m benchmarks.fuzz images --cases 100000
 python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/3 --cases 100000
+python -m benchmarks.fuzz texts --cases 100000
 """
 
 import gzip
@@ -17,18 +18,21 @@ from functools import partial
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
 import schemathesis
 import typer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
+from benchmarks.damage import CHUNK, EDITS, LIMITS, edited, patient
+from benchmarks.fuzz_texts import fuzz_texts, small_models
 from benchmarks.process import resident_mib, serving
 from models.bundle.bundle import load_bundle
 from models.bundle.manifest import Input, Key, Manifest
@@ -42,7 +46,7 @@ from server.errors import (
     UnsupportedMedia,
 )
 from server.http.decode import bound_decoders, decode_image
-from server.settings import Settings
+from server.http.rows import Arrays
 from server.v2.infer import decode
 from server.zoo.directory import find_bundles
 
@@ -58,9 +62,6 @@ NO_HTTP = b"Invalid HTTP request received."
 """Said below the application, of headers that break HTTP itself: no document covers it."""
 TARGET = Input(height=8, width=8, channels=3)
 MAX_PIXELS = 10_000
-EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6
-)
 COMPRESSIONS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("", bytes),
     ("gzip", partial(gzip.compress, compresslevel=1)),
@@ -69,9 +70,6 @@ COMPRESSIONS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
 )
 Sent = tuple[bytes, str, str | None]
 """A body, its content encoding, and Inference-Header-Content-Length."""
-LIMITS = Settings.model_validate({"max_body_bytes": 100_000, "max_images": 2})
-CHUNK = 5_000
-"""Cases after which hypothesis, which remembers them all, starts anew."""
 MAX_GROWTH_MIB = 32
 """How much memory may grow after the first CHUNK."""
 
@@ -106,6 +104,14 @@ def tensors(
     """The same of damaged bodies of `/v2`, binary, JSON and raw, compressed and not."""
     manifest = load_bundle(bundle).manifest
     watch_memory(lambda num_cases: fuzz_tensors(manifest, num_cases), cases)
+
+
+@app.command()
+def texts(cases: int = 100_000) -> None:
+    """The same of damaged texts and rows of numbers, as they are sent to `/v1` and to `/v2`."""
+    with TemporaryDirectory() as zoo:
+        served = small_models(Path(zoo))
+        watch_memory(lambda num_cases: fuzz_texts(served, num_cases), cases)
 
 
 def watch_memory(fuzz: Callable[[int], Counter[str]], num_cases: int) -> None:
@@ -199,10 +205,11 @@ def fuzz_tensors(manifest: Manifest, num_cases: int) -> Counter[str]:
         except (BadBody, BadParameter, BodyTooLarge, UnsupportedMedia) as error:
             ends[type(error).__name__] += 1
         else:
-            rows, *rest = asked.images.shape
-            assert 1 <= rows <= LIMITS.max_images
-            assert rest == shape
-            assert asked.images.dtype == np.uint8
+            if isinstance(asked.rows, Arrays):
+                ((rows, *rest),) = (array.shape for array in asked.rows.arrays)
+                assert 1 <= rows <= LIMITS.limits.max_images
+                assert rest == shape
+                assert asked.rows.arrays[0].dtype == np.uint8
             ends["understood"] += 1
 
     while ends.total() < num_cases:
@@ -216,7 +223,7 @@ def damaged_requests(draw: st.DrawFn, shape: list[int]) -> Sent:
 
     The length of the JSON is announced as it is after the damage, most of the time.
     """
-    rows = draw(st.integers(1, LIMITS.max_images))
+    rows = draw(st.integers(1, LIMITS.limits.max_images))
     pixels = bytes(draw(st.binary(min_size=1, max_size=8))) * (rows * prod(shape))
     content = pixels[: rows * prod(shape)]
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": [rows, *shape]}
@@ -250,25 +257,10 @@ def damaged() -> st.SearchStrategy[bytes]:
     return st.builds(edited, st.sampled_from(files), EDITS) | st.binary(max_size=200)
 
 
-def edited(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """Each edit puts new bytes for a number of old ones, at a share of the length."""
-    for share, num_old, new in edits:
-        start = int(share * len(content))
-        content = content[:start] + new + content[start + num_old :]
-    return content
-
-
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def patient(num_cases: int) -> settings:
-    """New cases each time, however slow."""
-    return settings(
-        max_examples=num_cases, deadline=None, database=None, suppress_health_check=[*HealthCheck]
-    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
 from server.engine.engine import Engine
-from server.engine.job import Budget, Demand, Job
+from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics
 from training.calibrate import calibrate
@@ -114,7 +114,7 @@ async def closed_loop(
         # far from any deadline, so that the queue's length is all that matters
         demand = Demand(model, policy, Budget(3600.0), time.monotonic())
         slots = engine.admit(demand, 1)
-        engine.submit(slots, [Job(demand, next(source), answered)])
+        engine.submit(slots, [Job(demand, Given.of(next(source)), answered)])
 
     def answered(_: object) -> None:
         nonlocal num_done

@@ -19,9 +19,9 @@ from typing import Annotated
 import httpx
 import typer
 
-from benchmarks.load import Shot
 from benchmarks.loading import Traffic, traffic
 from benchmarks.process import ServerProcess, serving
+from load.generator import Shot
 from models.bundle.profile import hardware
 
 SECONDS = 8.0

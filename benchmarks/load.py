@@ -1,175 +1,19 @@
-"""A load generator in a process of its own: open loop at a rate, or closed loop over connections.
+"""The load generator in a process of its own.
 
     python -m benchmarks.load URL IMAGES OUT.jsonl --rate 500 --seconds 10
 
-Every answer is kept as it came and read only after the run. In an open loop requests are sent when
-they are due, on an idle connection or a new one, however late the server is with those before:
-latency counts from the instant a request was due. A request says when it was sent, as a proxy in
-front of the server would: `X-Request-Start`, seconds since 1970.
+It is that of `offramp load`. Requests say when they were sent, as a proxy in front would.
 """
 
 import gc
 import json
-import select
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import count
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
-import numpy as np
 import typer
 
-from benchmarks.connection import Connection
-
-LAST_ANSWERS_S = 5.0
-"""How long the last requests are waited for."""
-EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-ENDS = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One request: its image, when it was due, sent and answered, and what the answer said.
-
-    Times are seconds from the start of the run; `status` 0 is a connection that broke or gave no
-    answer in time.
-    """
-
-    image: int
-    due_s: float
-    sent_s: float
-    done_s: float
-    status: int
-    answer: dict[str, Any]
-
-    @property
-    def latency_s(self) -> float:
-        return self.done_s - self.due_s
-
-
-class Client:
-    """Sends images to one route over as many connections as are needed.
-
-    One thread and one epoll: the server on the same cores lacks what the client takes. Connections
-    are watched for changes only, so that each is registered once.
-    """
-
-    def __init__(self, url: str, images: Sequence[bytes], kind: str = "image/png") -> None:
-        parts = urlsplit(url)
-        self._address = parts.hostname or "", parts.port or 80
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        self._requests = [
-            (
-                f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {kind}\r\n"
-                f"Content-Length: {len(image)}\r\nX-Request-Start: ".encode(),
-                b"\r\n\r\n" + image,
-            )
-            for image in images
-        ]
-        self._poll = select.epoll()
-        self._open: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
-        self._waiting: dict[int, tuple[float, float]] = {}
-        self._seen: list[tuple[int, float, float, float, int, bytes]] = []
-        self._then: Callable[[], None] = nothing
-        self.start = 0.0
-
-    def shoot(self, index: int, due_s: float) -> None:
-        """Sends one request now; its answer is noted."""
-        self._waiting[index] = due_s, self.now()
-        head, tail = self._requests[index % len(self._requests)]
-        connection = self._connection()
-        connection.request = index
-        connection.send(b"".join((head, b"%.6f" % time.time(), tail)))
-
-    def _connection(self) -> Connection:
-        """An idle connection that the server has not closed, else a new one."""
-        while self._idle:
-            if not (connection := self._idle.pop()).is_closed:
-                return connection
-        connection = Connection(self._address, self._answered)
-        self._open[connection.file] = connection
-        self._poll.register(connection.file, EVENTS)
-        return connection
-
-    def _answered(self, connection: Connection, status: int, body: bytes) -> None:
-        if (index := connection.request) is None:
-            return
-        connection.request = None
-        if not connection.is_closed:
-            self._idle.append(connection)
-        due_s, sent_s = self._waiting.pop(index)
-        image = index % len(self._requests)
-        self._seen.append((image, due_s, sent_s, self.now(), status, body))
-        self._then()
-
-    def _wait(self, seconds: float) -> None:
-        """Takes what arrives; returns after the first of it, or after so many seconds."""
-        if seconds > 0:
-            select.select([self._poll], [], [], seconds)  # epoll's own wait rounds to milliseconds
-        for file, events in self._poll.poll(0):
-            connection = self._open[file]
-            if events & select.EPOLLOUT:
-                connection.send()
-            if events & select.EPOLLIN:
-                connection.receive()
-            if events & ENDS:
-                connection.close()
-            if (
-                connection.is_closed and self._open[file] is connection
-            ):  # else the file is another's
-                del self._open[file]
-
-    def now(self) -> float:
-        return time.monotonic() - self.start
-
-    def open_loop(self, due: Sequence[float]) -> None:
-        """Sends a request at each of these seconds from now."""
-        self.start = time.monotonic()
-        for index, due_s in enumerate(due):
-            self._wait(due_s - self.now())
-            while (wait_s := due_s - self.now()) > 0:
-                self._wait(wait_s)
-            self.shoot(index, due_s)
-        end = self.now() + LAST_ANSWERS_S
-        while self._waiting and (left_s := end - self.now()) > 0:
-            self._wait(left_s)
-        self._close()
-
-    def closed_loop(self, connections: int, seconds: float) -> None:
-        """Each connection sends its next request as soon as it has its answer."""
-        self.start = time.monotonic()
-        indices = count()
-
-        def again() -> None:
-            if (now := self.now()) < seconds:
-                self.shoot(next(indices), now)
-
-        self._then = again
-        for _ in range(connections):
-            again()
-        while self._waiting:
-            self._wait(1.0)
-        self._close()
-
-    def _close(self) -> None:
-        """Ends the connections; requests without an answer yet are noted as failed."""
-        self._then = nothing
-        for connection in self._open.values():
-            connection.close()
-        self._poll.close()
-
-    def shots(self) -> Iterator[Shot]:
-        for image, due_s, sent_s, done_s, status, body in self._seen:
-            answer = json.loads(body) if status == 200 else {}
-            yield Shot(image, due_s, sent_s, done_s, status, answer)
-
-
-def nothing() -> None:
-    """Nothing comes after an answer."""
+from load.generator import Body, Client, poisson
 
 
 def main(
@@ -183,12 +27,11 @@ def main(
 ) -> None:
     """Runs one load and writes its shots as JSON lines."""
     files = sorted(images.iterdir())
-    client = Client(url, [file.read_bytes() for file in files], f"image/{files[0].suffix[1:]}")
+    bodies = [Body(file.read_bytes(), f"image/{file.suffix[1:]}") for file in files]
+    client = Client(url, bodies, says_when=True)
     gc.disable()  # a collection during the run would make the requests due then late
     if rate:
-        generator = np.random.default_rng(seed)
-        gaps = generator.exponential(1 / rate, round(rate * seconds))
-        client.open_loop(gaps.cumsum().tolist())
+        client.open_loop(poisson(rate, seconds, seed))
     else:
         client.closed_loop(connections, seconds)
     with out.open("w") as file:

@@ -15,8 +15,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.load import Shot
 from benchmarks.process import ROOT
+from load.generator import Shot
+from load.outcomes import latency_ms
 from training.data import LabelledImages, open_images
 
 SCRIPT = Path(__file__).with_name("load.lua")
@@ -89,13 +90,7 @@ class Traffic:
         return sum(map(self.is_right, answered)) / len(answered) if answered else 0.0
 
     def is_right(self, shot: Shot) -> bool:
-        return bool(shot.answer["index"] == self.images.labels[shot.image].item())
-
-
-def latency_ms(shots: Sequence[Shot], quantile: float) -> float:
-    """A quantile of the latencies of those answered, nan without any."""
-    latencies = [shot.latency_s for shot in shots if shot.status == 200]
-    return 1000 * float(np.quantile(latencies, quantile)) if latencies else float("nan")
+        return bool(shot.answer["index"] == self.images.labels[shot.body].item())
 
 
 def traffic(data: str, num_images: int, directory: Path) -> Traffic:

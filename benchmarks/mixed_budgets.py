@@ -14,9 +14,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.load import Shot
-from benchmarks.loading import Traffic, latency_ms, traffic
+from benchmarks.loading import Traffic, traffic
 from benchmarks.process import serving
+from load.generator import Shot
+from load.outcomes import latency_ms
 from models.bundle.profile import hardware
 
 BUDGETS_MS: tuple[float | None, ...] = (2.0, 20.0, None)

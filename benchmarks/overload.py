@@ -33,8 +33,9 @@ from benchmarks.contest import (
     plain_original,
 )
 from benchmarks.loading import Traffic, traffic
-from benchmarks.outcomes import HEADINGS, Outcomes, medians, outcomes
+from benchmarks.outcomes import outcomes
 from benchmarks.rivals.start import Rival, running
+from load.outcomes import HEADINGS, Outcomes, medians
 
 MULTIPLES = (0.2, 0.5, 0.8, 1.0, 2.0, 3.0, 5.0)
 LIMITS = (None, 4, 8, 16, 32, 64)
@@ -110,13 +111,13 @@ def run(
 
 def show(table: Table) -> None:
     """One line per load and server: medians, and the smallest and largest right in time/s."""
-    print(f"\n| load | server | {HEADINGS} | right, least to most |")
-    print(f"|{'---|' * (3 + HEADINGS.count('|') + 1)}")
+    print(f"\n| load | server | {' | '.join(HEADINGS)} | right, least to most |")
+    print(f"|{'---|' * (3 + len(HEADINGS))}")
     for multiple, row in table.items():
         for name, rounds in row.items():
             right = [found.right for found in rounds]
             spread = f"{min(right):.0f} to {max(right):.0f}"
-            print(f"| {multiple:g} | {name} | {medians(rounds).cells()} | {spread} |")
+            print(f"| {multiple:g} | {name} | {' | '.join(medians(rounds).cells())} | {spread} |")
     lags = [found.lag_ms for row in table.values() for rounds in row.values() for found in rounds]
     print(f"\nThe generator sent 99 % within {max(lags):.1f} ms of due.")
 

@@ -60,12 +60,20 @@ def serving(
 
 @contextmanager
 def started(
-    command: Sequence[str], port: int, environment: dict[str, str], ready: str = "/readyz"
+    command: Sequence[str],
+    port: int,
+    environment: dict[str, str],
+    ready: str = "/readyz",
+    directory: Path = ROOT,
 ) -> Iterator[ServerProcess]:
     """A process that is to answer the path `ready` on a port, and does by the time this returns."""
     with tempfile.NamedTemporaryFile(prefix="offramp-", suffix=".log") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=directory,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             server = ServerProcess(f"http://127.0.0.1:{port}", process, Path(log.name))

@@ -25,7 +25,7 @@ from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.engine.admission import Admission
 from server.engine.engine import Engine
-from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.engine.queues import Kind
 from server.engine.scheduler import Batch, Scheduler
@@ -63,7 +63,7 @@ class Whole(Scheduler):
             return super().next_batch(now)
         queue = min(ready, key=lambda each: each.places[0])
         step = queue.step
-        jobs = self._queues.take(queue, step.inline_rows or step.model.costs.max_rows)
+        jobs = self._queues.take(queue, step.inline_rows or step.costs.max_rows)
         batch = Batch(step, jobs, now, now + step.seconds(len(jobs)), self.first_s())
         batch.expires_at = min((job.due for job in jobs if job.answers), default=inf)
         batch.is_inline = step.inline_rows > 0
@@ -109,7 +109,7 @@ class Arm:
     ) -> None:
         demand = Demand(self.model, self.policy, Budget(budget_s), time.monotonic())
         slots = engine.admit(demand, 1)
-        engine.submit(slots, [Job(demand, next(self.images), deliver)])
+        engine.submit(slots, [Job(demand, Given.of(next(self.images)), deliver)])
 
     async def closed_loop(self, lanes: int, seconds: float) -> float:
         """Images per second with `OUTSTANDING` of them always under way."""
@@ -168,7 +168,7 @@ def main(
 ) -> None:
     """Prints a Markdown table: medians over the rounds, and the smallest and largest."""
     settings = load_settings()
-    model, lanes = serve_bundle(path.resolve(), settings), settings.workers
+    model, lanes = serve_bundle(path.resolve(), settings), settings.cores.workers
     images = open_images(data, "test").take(np.arange(1000)).images.numpy()
     arms = {
         "earliest due first": Arm(re_forming, model, images, point),

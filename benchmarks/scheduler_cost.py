@@ -17,7 +17,7 @@ import typer
 from models.bundle.policy import policy_of_threshold
 from models.bundle.profile import hardware
 from server.engine.admission import Admission
-from server.engine.job import Answer, Budget, Demand, Job
+from server.engine.job import Answer, Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.engine.scheduler import Scheduler
 from server.settings import load_settings
@@ -26,7 +26,7 @@ from server.zoo.catalog import serve_bundle
 Result = TypeVar("Result")
 WAITING = (10, 100, 1000, 10_000)
 DECISIONS = 500
-NOTHING = np.zeros((0, 0, 0), np.uint8)
+NOTHING = Given([], 0)
 UNSURE = np.zeros(0, np.float32)
 
 

@@ -36,7 +36,7 @@ class Budget(TypedDict):
 
 
 class Cost(TypedDict):
-    """What one image took; `total_ms` runs from the request's arrival."""
+    """What one row took; `total_ms` runs from the request's arrival."""
 
     total_ms: float
     queue_ms: float
@@ -54,7 +54,10 @@ class TraceEntry(TypedDict):
 
 
 class Classification(TypedDict):
-    """The answer for one image."""
+    """The answer for one image, text or row of numbers.
+
+    `truncated` is there for texts: whether the text was longer than the model reads.
+    """
 
     model: str
     version: int
@@ -67,13 +70,19 @@ class Classification(TypedDict):
     stop_reason: StopReason
     budget: Budget
     cost: Cost
+    truncated: NotRequired[bool]
     trace: NotRequired[list[TraceEntry]]
 
 
 class ExitSaid(TypedDict):
-    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+    """What one exit says of one row, `at_ms` after the request's arrival.
 
-    image: int
+    The row is numbered from 0, as `image`, `text` or `row`.
+    """
+
+    image: NotRequired[int]
+    text: NotRequired[int]
+    row: NotRequired[int]
     label: str
     index: int
     confidence: float

@@ -17,7 +17,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The answers, one for each image, as without streaming."""
+    """The answers, one for each row, as without streaming."""
 
     answers: list[Classification]
 

@@ -59,7 +59,11 @@ CORS: dict[str, Any] = {
 def local_engine(settings: Settings, metrics: Metrics) -> Engine:
     """The engine of this process, on the event loop that runs."""
     return Engine(
-        settings.workers, settings.max_in_flight, settings.stall_s, settings.shadow_share, metrics
+        settings.cores.workers,
+        settings.limits.max_in_flight,
+        settings.cores.stall_s,
+        settings.models.shadow_share,
+        metrics,
     )
 
 
@@ -71,15 +75,15 @@ def create_app(
     make_repository: Callable[[Settings, Catalog, Metrics, Gate], Repository] = Repository,
 ) -> FastAPI:
     """The ASGI application over loaded models; its engine lives as long as its lifespan."""
-    bound_decoders(settings.max_image_pixels)
+    bound_decoders(settings.limits.max_image_pixels)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine, gate = start_engine(settings, metrics), Gate(settings.max_requests)
-        with ThreadPoolExecutor(settings.workers, "offramp-decode") as decoders:
+        engine, gate = start_engine(settings, metrics), Gate(settings.limits.max_requests)
+        with ThreadPoolExecutor(settings.cores.workers, "offramp-decode") as decoders:
             repository = make_repository(settings, catalog, metrics, gate)
             app.state.service = Service(settings, metrics, repository, engine, decoders, gate)
-            metrics.watch(engine.queue_depth, engine.in_flight, settings.max_in_flight)
+            metrics.watch(engine.queue_depth, engine.in_flight, settings.limits.max_in_flight)
             try:
                 async with watching(repository, settings), answering_grpc(app.state.service):
                     yield
@@ -95,9 +99,9 @@ def create_app(
         version=version("offramp"),
         lifespan=lifespan,
         swagger_ui_parameters={"validatorUrl": None},  # it is elsewhere
-        telemetry=TELEMETRY | {"tracing": settings.traces},
+        telemetry=TELEMETRY | {"tracing": settings.telemetry.traces},
     )
-    pages = (page_router(),) if settings.page else ()
+    pages = (page_router(),) if settings.address.page else ()
     for router in (*ROUTERS, *pages):
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     problems.install(app)
@@ -120,17 +124,19 @@ def find_hot(method: str, path: str) -> HotRoute | None:
 
 def with_cors(settings: Settings) -> Callable[[ASGIApp], ASGIApp]:
     """Lets pages of the origins in the settings call the server."""
-    origins = settings.cors_origins
+    origins = settings.access.cors_origins
     return lambda app: CORSMiddleware(app, allow_origins=origins, **CORS) if origins else app
 
 
 @asynccontextmanager
 async def watching(repository: Repository, settings: Settings) -> AsyncIterator[None]:
     """Follows the zoo in the background, where the settings ask for it."""
-    if settings.watch_interval_s is None:
+    if settings.models.watch_interval_s is None:
         yield
         return
-    task = asyncio.create_task(watch(repository, settings.zoo, settings.watch_interval_s))
+    task = asyncio.create_task(
+        watch(repository, settings.models.zoo, settings.models.watch_interval_s)
+    )
     try:
         yield
     finally:
@@ -142,7 +148,7 @@ async def watching(repository: Repository, settings: Settings) -> AsyncIterator[
 @asynccontextmanager
 async def answering_grpc(service: Service) -> AsyncIterator[None]:
     """Listens for gRPC, where the settings name a port; only then it is loaded."""
-    port = service.settings.grpc_port
+    port = service.settings.address.grpc_port
     if port is None:
         yield
         return
@@ -158,11 +164,11 @@ def load_catalog(
     A bundle that is refused does not keep the others from serving, as in a server that runs. Raises
     BundleError where none is left.
     """
-    catalog, meter = Catalog(), find_meter(settings.execution_provider)
+    catalog, meter = Catalog(), find_meter(settings.cores.execution_provider)
     if meter is not None:
         metrics.meter_found(meter)
     refusal = ""
-    for key, path in find_bundles(settings.zoo).items():
+    for key, path in find_bundles(settings.models.zoo).items():
         if only is not None and key not in only:
             continue
         logger.info("loading %s", path)

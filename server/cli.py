@@ -45,14 +45,14 @@ def simulate(
     if operating_point not in model.operating_points:
         known = ", ".join(model.operating_points)
         raise UserError(f"no operating point {operating_point!r}; there are {known}")
-    wanted = processes or settings.processes
+    wanted = processes or settings.cores.processes
     num_processes = wanted or (NUM_CORES if is_short(model.profile) else 1)
     plan = Plan(
         policy=policy_at(model.operating_points[operating_point]),
         budget=Budget(None if latency_budget_ms is None else latency_budget_ms / 1000),
         processes=num_processes,
         lanes=lanes or max(1, NUM_CORES // num_processes),
-        max_in_flight=settings.max_in_flight,
+        max_in_flight=settings.limits.max_in_flight,
         python=Python(request_python_ms / 1000, batch_python_ms / 1000),
     )
     print(f"{path}, {plan.processes} processes of {plan.lanes} lanes; {model.profile.hardware}\n")

@@ -22,6 +22,10 @@ class ImageTooLarge(FieldError):
     """The image has more pixels than may be decoded."""
 
 
+class TextTooLong(FieldError):
+    """The text has more characters than are read."""
+
+
 class UnknownModel(FieldError):
     """No such model or version is served."""
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import HTTPConnection
 
 from server.engine.admission import Slots
-from server.engine.job import Answer, Demand, Job, Outcome
+from server.engine.job import Answer, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.engine.pace import Pace
 from server.errors import Infeasible, Overloaded, Unavailable
@@ -26,7 +24,7 @@ from server.telemetry.tracing import trace_segments
 from server.zoo.repository import Repository
 
 Result = Outcome | Exception
-Rows = Sequence[NDArray[np.uint8]]
+Rows = Sequence[Given]
 Progress = Callable[[int, Answer], None]
 
 
@@ -52,6 +50,10 @@ class Encoded(Protocol):
 
     @property
     def num_rows(self) -> int: ...
+    @property
+    def length(self) -> int:
+        """The length bucket that they are expected to have, 0 where all rows have one size."""
+
     def decode_here(self) -> Rows | None:
         """The rows, or None where decoding takes longer than handing it to a thread."""
 
@@ -90,12 +92,13 @@ class Running:
 
 @dataclass(slots=True)
 class Served:
-    """The outcomes of a request's rows, `total_s` after its arrival."""
+    """The outcomes of a request's rows, `total_s` after its arrival, and which texts were cut."""
 
     demand: Demand
     outcomes: list[Outcome]
     decode_s: float
     total_s: float
+    are_cut: Sequence[bool]
 
     @property
     def exits(self) -> list[int]:
@@ -153,6 +156,7 @@ class Service:
         strict: bool = False,
     ) -> Running:
         """Admits and decodes a request. `progress` is told a row's number and its answers."""
+        demand.length = encoded.length
         with self._counted_if_refused(encoded.num_rows):
             slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
         started = time.monotonic()
@@ -188,7 +192,8 @@ class Service:
             raise
         total_s = time.monotonic() - running.demand.arrival
         outcomes = self._counted(running.demand, results, total_s)
-        return Served(running.demand, outcomes, running.decode_s, total_s)
+        are_cut = [job.given.is_cut for job in running.jobs]
+        return Served(running.demand, outcomes, running.decode_s, total_s, are_cut)
 
     async def _decoded(self, encoded: Encoded) -> Rows:
         if (rows := encoded.decode_here()) is not None:

@@ -1,13 +1,13 @@
-"""The server's settings: OFFRAMP_* variables and command-line options, checked once at start."""
+"""The server's settings: a frozen record per layer, read from OFFRAMP_* variables once at start."""
 
 import os
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -16,7 +16,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.bundle.cores import num_cores
 from models.bundle.defaults import CPU, MAX_S, WATTS_PER_CORE
@@ -29,6 +28,9 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRETS = ("api_key_hashes", "management_key_hashes")
 """Settings whose values no message repeats: a key may be given by mistake."""
+HERE = Path("models/zoo")
+SHIPPED = Path(__file__).parents[1] / HERE
+"""The bundles that come with the package; in a checkout, the same directory."""
 
 
 def split(text: object) -> object:
@@ -44,10 +46,8 @@ def digest(text: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]
-Hashes = Annotated[
-    tuple[Annotated[bytes, BeforeValidator(digest)], ...], NoDecode, BeforeValidator(split)
-]
+Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(split)]
 
 
 def installed(provider: str) -> str:
@@ -75,6 +75,11 @@ def possible(traces: bool) -> bool:
     return True
 
 
+def default_zoo() -> Path:
+    """Where `offramp export` writes by default, else the shipped bundles."""
+    return HERE if HERE.is_dir() else SHIPPED
+
+
 def share_of_cores(data: dict[str, int | None]) -> int:
     """The cores of each process; at least one."""
     return max(1, NUM_CORES // (data.get("processes") or 1))
@@ -84,102 +89,89 @@ class SettingsError(UserError):
     """A setting is unknown or has a bad value; the message names it."""
 
 
-class Settings(BaseSettings):
-    """Serve every bundle of a directory over HTTP.
+class Record(BaseModel, frozen=True, extra="forbid"):
+    """Settings of one layer. Each description names the unit, and a default that is computed."""
 
-    Each option is also an OFFRAMP_* variable; the option wins.
-    """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        frozen=True,
-        extra="forbid",
-        cli_prog_name="offramp serve",
-        cli_kebab_case=True,
+class Models(Record):
+    zoo: Path = Field(
+        default_factory=default_zoo,
+        description="Directory of bundles, NAME/VERSION/. Default: models/zoo here, else the"
+        " bundles that come with the package.",
     )
-
-    zoo: Path = Field(Path("models/zoo"), description="directory of bundles, NAME/VERSION/")
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    grpc_port: int | None = Field(
-        None, ge=1, le=65535, description="port to listen on for gRPC; default: no gRPC"
-    )
-    root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
-        "", description="path that a proxy in front strips from every URL, such as /offramp"
-    )
-    processes: PositiveInt | None = Field(
+    watch_interval_s: PositiveFloat | None = Field(
         None,
-        description="server processes behind that port; default: one per core for networks"
-        " whose cost.json says less than 50 ms, else one",
-    )
-    workers: PositiveInt = Field(
-        default_factory=share_of_cores, description="threads that run segments, in each process"
-    )
-    execution_provider: Annotated[str, AfterValidator(installed)] = Field(
-        CPU, description="onnxruntime execution provider that runs segments"
-    )
-    max_in_flight: PositiveInt = Field(
-        256, description="images admitted at once; more are refused with 503"
-    )
-    max_images: PositiveInt = Field(64, description="images in one request")
-    max_body_bytes: PositiveInt = Field(8 * 2**20, description="bytes in one request body")
-    max_held_bytes: PositiveInt = Field(
-        128 * 2**20, description="bytes of all bodies held at once; more are refused with 503"
-    )
-    max_image_pixels: PositiveInt = Field(16_000_000, description="pixels in one encoded image")
-    max_requests: PositiveInt = Field(
-        512, description="POST requests in progress at once; more are refused with 503"
-    )
-    max_connections: PositiveInt = Field(
-        1000, description="connections at once, probes included; more are refused with 503"
-    )
-    receive_timeout_s: PositiveFloat = Field(
-        10, description="seconds for the headers of a request to arrive, and then for its body"
-    )
-    send_timeout_s: PositiveFloat = Field(
-        10, description="seconds that a client may leave an answer unread before it is dropped"
-    )
-    api_key_hashes: Hashes = Field(
-        (), description="SHA-256 of the keys for inference, hexadecimal, with commas; none: no key"
-    )
-    management_key_hashes: Hashes = Field(
-        (), description="the same for loading and unloading models"
-    )
-    cors_origins: Names = Field(
-        (), description="origins whose pages may call the server, with commas; none: no page"
-    )
-    page: bool = Field(True, description="serve the page at / that shows the exits at work")
-    access_log: bool = Field(True, description="log one line per request")
-    keep_alive_s: PositiveInt = Field(
-        75, description="seconds that a connection may be idle; longer than a proxy in front allows"
-    )
-    profile_s: PositiveFloat = Field(
-        MAX_S, description="seconds to measure a bundle's costs at start, about"
+        description="Seconds between looks at the zoo for changed bundles. Default: never look.",
     )
     cache: Path = Field(
-        Path("~/.cache/offramp"), description="directory that keeps measured costs, if writable"
+        Path("~/.cache/offramp"), description="Directory that keeps measured costs, if writable."
     )
-    watts_per_core: PositiveFloat = Field(
-        WATTS_PER_CORE, description="active power of a core, for the energy estimate"
-    )
-    traces: Annotated[bool, AfterValidator(possible)] = Field(
-        False, description="send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT"
+    profile_s: PositiveFloat = Field(
+        MAX_S, description="Seconds to measure the costs of a bundle at start, about."
     )
     shadow_share: float = Field(
-        0.01, ge=0, le=1, description="share of confident answers run on to the last exit when idle"
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of confident answers that also run to the last exit, when idle.",
+    )
+
+
+class Address(Record):
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="Port to listen on for gRPC. Default: no gRPC."
+    )
+    root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
+        "", description="Path that a proxy in front strips from every URL, such as /offramp."
+    )
+    page: bool = Field(True, description="Serve the page at / that shows the exits at work.")
+
+
+class Cores(Record):
+    processes: PositiveInt | None = Field(
+        None,
+        description="Server processes behind the port. Default: one per core for networks whose"
+        " cost.json says less than 50 ms, else one.",
+    )
+    workers: PositiveInt = Field(
+        default_factory=share_of_cores,
+        description="Threads that run segments, in each process. Default: cores / processes.",
+    )
+    execution_provider: Annotated[str, AfterValidator(installed)] = Field(
+        CPU, description="Execution provider of onnxruntime that runs segments."
+    )
+    watts_per_core: PositiveFloat = Field(
+        WATTS_PER_CORE, description="Active power of a core in watts, for the energy estimate."
     )
     stall_s: PositiveFloat = Field(
         10.0,
-        description="seconds too long until a worker is replaced, or a process that says nothing",
+        description="Seconds without a sign of life after which a thread that runs segments, or a"
+        " process, is replaced.",
     )
-    watch_interval_s: PositiveFloat | None = Field(
-        None, description="seconds between looks at the zoo for changed bundles; default: never"
+
+
+class Limits(Record):
+    max_in_flight: PositiveInt = Field(
+        256,
+        description="Rows (images, texts, numbers) admitted at once, in each process; more are"
+        " refused with 503.",
     )
-    drain_delay_s: NonNegativeFloat = Field(
-        0, description="seconds after SIGTERM that connections are still taken, and told 503"
+    max_images: PositiveInt = Field(
+        64, description="Rows in one request: images, texts or rows of numbers."
     )
-    shutdown_grace_s: PositiveInt = Field(
-        10, description="seconds then to finish requests, before each is given the answer it has"
+    max_body_bytes: PositiveInt = Field(8 * 2**20, description="Bytes in one request body.")
+    max_held_bytes: PositiveInt = Field(
+        128 * 2**20, description="Bytes of all bodies held at once; more are refused with 503."
+    )
+    max_image_pixels: PositiveInt = Field(16_000_000, description="Pixels in one encoded image.")
+    max_text_characters: PositiveInt = Field(20_000, description="Characters in one text.")
+    max_requests: PositiveInt = Field(
+        512, description="POST requests in progress at once; more are refused with 503."
+    )
+    max_connections: PositiveInt = Field(
+        1000, description="Connections at once, probes included; more are refused with 503."
     )
 
     @model_validator(mode="after")
@@ -191,19 +183,105 @@ class Settings(BaseSettings):
         return self
 
 
-def load_settings(arguments: Sequence[str] = ()) -> Settings:
-    """Reads the environment, then command-line arguments; raises SettingsError."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    for variable in os.environ:
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
-            raise SettingsError(f"unknown setting {variable}; known are {', '.join(sorted(known))}")
+class Timeouts(Record):
+    receive_timeout_s: PositiveFloat = Field(
+        10, description="Seconds for the headers of a request to arrive, and then for its body."
+    )
+    send_timeout_s: PositiveFloat = Field(
+        10, description="Seconds that a client may leave an answer unread before it is dropped."
+    )
+    keep_alive_s: PositiveInt = Field(
+        75,
+        description="Seconds that a connection may be idle; set it longer than a proxy in front"
+        " does.",
+    )
+    drain_delay_s: NonNegativeFloat = Field(
+        0, description="Seconds after SIGTERM in which connections are still taken, and told 503."
+    )
+    shutdown_grace_s: PositiveInt = Field(
+        10, description="Seconds after that to finish requests; then each gets the answer it has."
+    )
+
+
+class Access(Record):
+    api_key_hashes: Hashes = Field(
+        (),
+        description="SHA-256 of each key for inference, in hexadecimal, separated by commas."
+        " Default: no key is needed.",
+    )
+    management_key_hashes: Hashes = Field(
+        (),
+        description="SHA-256 of each key for loading and unloading models, likewise."
+        " Default: no key is needed, but where inference needs one no client may.",
+    )
+    cors_origins: Names = Field(
+        (),
+        description="Origins whose pages may call the server, separated by commas. Default: none.",
+    )
+
+
+class Telemetry(Record):
+    access_log: bool = Field(True, description="Log one line per request.")
+    traces: Annotated[bool, AfterValidator(possible)] = Field(
+        False, description="Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
+
+
+class Settings(Record):
+    """All settings. No two records have a setting of the same name: variables name it alone."""
+
+    models: Models = Field(default_factory=Models)
+    address: Address = Field(default_factory=Address)
+    cores: Cores = Field(default_factory=Cores)
+    limits: Limits = Field(default_factory=Limits)
+    timeouts: Timeouts = Field(default_factory=Timeouts)
+    access: Access = Field(default_factory=Access)
+    telemetry: Telemetry = Field(default_factory=Telemetry)
+
+
+def records() -> dict[str, type[Record]]:
+    """The record of each layer, by the layer's name."""
+    kinds = {layer: field.annotation for layer, field in Settings.model_fields.items()}
+    return {
+        layer: kind
+        for layer, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, Record)
+    }
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{name}".upper()
+
+
+def variables() -> dict[str, str]:
+    """The settings' names by their environment variables."""
+    return {variable(name): name for record in records().values() for name in record.model_fields}
+
+
+def load_settings(**given: object) -> Settings:
+    """Reads the environment; settings given by name win. Raises SettingsError."""
+    names = variables()
+    for text in os.environ:
+        if text.upper().startswith(PREFIX) and text not in names:
+            raise SettingsError(f"unknown setting {text}; known are {', '.join(sorted(names))}")
+    found = {name: os.environ[text] for text, name in names.items() if text in os.environ} | given
     try:
-        return Settings(_cli_parse_args=list(arguments))
+        return Settings.model_validate(
+            {
+                layer: {name: found[name] for name in record.model_fields if name in found}
+                for layer, record in records().items()
+            }
+        )
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
-        name = ".".join(map(str, first["loc"]))
-        if first["loc"][0] in SECRETS:
-            raise SettingsError(f"setting {name}: {first['msg']}") from None
-        raise SettingsError(f"setting {name}: {first['msg']}, not {first['input']!r}") from error
+        raise SettingsError(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """What is wrong with the first bad setting; a secret is not repeated."""
+    first = error.errors()[0]
+    _, *place = first["loc"]
+    if not place:
+        return first["msg"].removeprefix("Value error, ")
+    value = "" if place[0] in SECRETS else f", not {first['input']!r}"
+    return f"setting {'.'.join(map(str, place))}: {first['msg']}{value}"

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from benchmarks.process import ROOT, ServerProcess, serving
 from models.bundle.bundle import Bundle, load_bundle
+from tests.keeping import kept
 from training import loop
 from training.config import RECIPES, TrainConfig
 from training.export import export
@@ -38,15 +39,15 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig.model_validate(
         {"data": "digits", "net": "msdnet-tiny"} | RECIPES["digits"]
     )
-    loop.train(config, run)
+    kept("run", lambda made: loop.train(config, made), run)
     return run
 
 
 @pytest.fixture(scope="session")
 def digits_zoo(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A zoo with one bundle, digits version 1."""
-    zoo = tmp_path_factory.mktemp("zoo")
-    export(digits_run, "digits", 1, zoo)
+    zoo = tmp_path_factory.mktemp("zoos") / "zoo"
+    kept("zoo", lambda made: export(digits_run, "digits", 1, made), zoo)
     return zoo
 
 

@@ -1,7 +1,10 @@
 """The command line: help a newcomer understands, and one sentence for what they can mend."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,17 @@ from models.bundle.bundle import Bundle
 from offramp import at_home, main
 
 
-def offramp(*arguments: str, code: int = 0) -> str:
+def offramp(*arguments: str, code: int = 0, environment: Mapping[str, str] = os.environ) -> str:
     """Runs a command, checks how it ended, and returns what it printed."""
     command = [sys.executable, "-m", "offramp", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -27,9 +36,10 @@ def offramp(*arguments: str, code: int = 0) -> str:
     [
         ("train", ["--data", "--recipe", "--set", "resumes"]),
         ("export", ["--name", "--zoo", "bundle"]),
+        ("attach", ["Where to cut", "Images", "What comes out"]),
         ("evaluate", ["--data", "operating points"]),
         ("profile", ["costs on this host"]),
-        ("serve", ["--zoo", "--port", "OFFRAMP_*", "images admitted at once"]),
+        ("serve", ["--zoo", "Limits", "OFFRAMP_MAX_IMAGES", "Images admitted at once"]),
     ],
 )
 def test_help(command: str, words: list[str]) -> None:
@@ -38,13 +48,41 @@ def test_help(command: str, words: list[str]) -> None:
         assert word in text
 
 
+def test_version_is_the_package_s() -> None:
+    assert offramp("--version") == f"offramp {version('offramp')}\n"
+
+
+def test_a_shell_completes_the_settings() -> None:
+    environment = {"_OFFRAMP_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    environment |= {"COMP_WORDS": "offramp serve --max-i"}
+    assert offramp(environment=os.environ | environment).split() == [
+        "--max-in-flight",
+        "--max-images",
+        "--max-image-pixels",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--prot", "1"],
+        ["serve", "--port", "70000"],
+        ["export", "RUN", "--name", "x", "--version", "0"],
+        ["train", "RUN"],
+        ["fly"],
+    ],
+)
+def test_a_wrong_command_line_has_status_2(arguments: list[str]) -> None:
+    assert "Usage: offramp" in offramp(*arguments, code=2)
+
+
 def test_top_help_loads_no_room() -> None:
     code = (
         "import sys; sys.argv = ['offramp', '--help']\n"
         "import offramp\n"
         "try: offramp.main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'fastapi', 'onnxruntime') if m in sys.modules])"
+        "print([m for m in ('torch', 'fastapi', 'onnxruntime', 'pydantic') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

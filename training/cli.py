@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from models.bundle.bundle import load_bundle
-from models.bundle.errors import UserError
+from models.bundle.errors import Interrupted, UserError
 from models.bundle.manifest import Resize
 from models.bundle.profile import hardware
 from models.nets.multi_exit import NetError
@@ -74,7 +74,7 @@ def reproduce(
     try:
         results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on") from None
+        raise Interrupted("stopped; the same command goes on") from None
     tables = comparison.markdown(name, recipe, hardware(), results)
     stem = out / f"{name}-{recipe}"
     stem.with_suffix(".md").write_text(tables)
@@ -143,7 +143,7 @@ def attach(
     try:
         path = attach_exits(order)
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on") from None
+        raise Interrupted("stopped; the same command goes on") from None
     print((path / "report.md").read_text())
     print(f"wrote {path}; next: offramp serve --zoo {zoo}")
 
@@ -162,7 +162,7 @@ def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool 
     bundle = load_bundle(path)
     manifest = bundle.manifest
     rows = open_rows(data, "test", manifest.labels)
-    source = ImageSource(rows, manifest.input, "skip" if skip_undecodable else "refuse")
+    source = ImageSource(rows, manifest.image_input, "skip" if skip_undecodable else "refuse")
     graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
     tested = np.arange(len(rows.labels))
     logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")

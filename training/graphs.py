@@ -155,8 +155,10 @@ def _strip(model: ModelProto) -> None:
     graph = model.graph
     for node in graph.node:
         del node.metadata_props[:]
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    for value in (*graph.input, *graph.output, *graph.value_info):
         del value.metadata_props[:]
+    for weight in graph.initializer:
+        del weight.metadata_props[:]
     used = {name for node in graph.node for name in node.input}
     for value in [v for v in graph.input if v.name not in used]:
         graph.input.remove(value)

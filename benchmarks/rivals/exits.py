@@ -45,7 +45,7 @@ class Exits:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest, point = bundle.manifest, bundle.calibration.operating_points[POINT]
-        self.target, self._labels = manifest.input, manifest.labels
+        self.target, self._labels = manifest.image_input, manifest.labels
         self._input = manifest.segments[0].inputs[0].name
         self._stretches = [
             Stretch(

@@ -15,7 +15,7 @@ class Uncut:
     """A bundle's segments and its last exit head in one session."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.target, self._labels = bundle.manifest.input, bundle.manifest.labels
+        self.target, self._labels = bundle.manifest.image_input, bundle.manifest.labels
         self._session = session(uncut(bundle).SerializeToString())
         self._input = bundle.manifest.segments[0].inputs[0].name
 
@@ -33,7 +33,7 @@ class Original:
     """
 
     def __init__(self, bundle: Bundle, path: Path, mean: Colour, std: Colour) -> None:
-        self.target, self._labels = bundle.manifest.input, bundle.manifest.labels
+        self.target, self._labels = bundle.manifest.image_input, bundle.manifest.labels
         self._session = session(str(path))
         self._input = self._session.get_inputs()[0].name
         channels = slice(self.target.channels), None, None

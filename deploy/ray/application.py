@@ -42,7 +42,7 @@ class Ingress:
 
     def _start_engine(self, settings: Settings, metrics: Metrics) -> RemoteEngine:
         Exporter(metrics.registry).report()
-        return RemoteEngine(self._replicas, settings.max_in_flight)
+        return RemoteEngine(self._replicas, settings.limits.max_in_flight)
 
 
 class Options(BaseModel):

@@ -21,18 +21,20 @@ class EngineReplica:
         settings, metrics = load_settings(), Metrics()
         self._catalog = load_catalog(settings, metrics)
         self._engine = local_engine(settings, metrics)
-        metrics.watch(self._engine.queue_depth, self._engine.in_flight, settings.max_in_flight)
+        metrics.watch(
+            self._engine.queue_depth, self._engine.in_flight, settings.limits.max_in_flight
+        )
         Exporter(metrics.registry).report()
 
     async def answer(self, work: Work) -> list[Result]:
-        """What becomes of each image; raises what the engine raises. Times count from here."""
+        """What becomes of each row; raises what the engine raises. Times count from here."""
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
         demand = Demand(model, work.policy, work.budget, now, is_background=work.is_background)
-        results = Results(len(work.images))
+        results = Results(len(work.rows))
         jobs = [
-            Job(demand, image, partial(results.settle, number))
-            for number, image in enumerate(work.images)
+            Job(demand, row, partial(results.settle, number))
+            for number, row in enumerate(work.rows)
         ]
         slots = self._engine.admit(demand, len(jobs), strict=work.strict)
         self._engine.submit(slots, jobs)

@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.bundle.policy import Policy
-from server.engine.job import Budget, Job, Outcome
+from server.engine.job import Budget, Given, Job, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The images of one request, and what is left of its latency budget."""
+    """The rows of one request, and what is left of its latency budget."""
 
     model: str
     version: int
     policy: Policy
     budget: Budget
-    images: list[NDArray[np.uint8]]
+    rows: list[Given]
     strict: bool
     is_background: bool = False
 
@@ -30,9 +27,9 @@ def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
         latency_s -= now - demand.arrival
     budget = replace(demand.budget, latency_s=latency_s)
     manifest = demand.model.manifest
-    images = [job.image for job in jobs]
+    rows = [job.given for job in jobs]
     key = manifest.name, manifest.version
-    return Work(*key, demand.policy, budget, images, strict, demand.is_background)
+    return Work(*key, demand.policy, budget, rows, strict, demand.is_background)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

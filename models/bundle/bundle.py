@@ -17,6 +17,7 @@ from models.bundle.manifest import (
     File,
     Manifest,
     Record,
+    TextInput,
 )
 
 R = TypeVar("R", bound=Record)
@@ -31,7 +32,7 @@ class Bundle:
     """A bundle whose every file has been checked against its manifest.
 
     `graphs` holds the verified bytes of each ONNX file by name, so that what was checked is what
-    runs.
+    runs. `tokenizer` holds those of a text model's tokenizer.json; it is empty for other models.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Bundle:
     calibration: Calibration
     cost: CostProfile
     graphs: dict[str, bytes]
+    tokenizer: bytes = b""
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -48,15 +50,19 @@ def load_bundle(path: Path) -> Bundle:
     manifest = _parse(Manifest, path / MANIFEST, _read(path / MANIFEST))
     calibration = _parse(Calibration, path / CALIBRATION, _verified(path, manifest.calibration))
     cost = _parse(CostProfile, path / COST, _verified(path, manifest.cost))
-    for name, exits in (
-        (CALIBRATION, calibration.exits),
-        (COST, cost.segments),
-        (COST, cost.exit_heads),
+    costs = [part for all_ in (cost, *cost.shorter) for part in (all_.segments, all_.exit_heads)]
+    for name, numbers in (
+        (CALIBRATION, [fitted.exit for fitted in calibration.exits]),
+        *((COST, [graph.exit for graph in part]) for part in costs),
     ):
-        if [e.exit for e in exits] != [s.exit for s in manifest.segments]:
+        if numbers != [s.exit for s in manifest.segments]:
             raise BundleError(f"{path / name} must cover exits 1 to {manifest.num_exits}")
+    if [part.length for part in cost.shorter] != list(manifest.input.length_buckets[:-1]):
+        raise BundleError(f"{path / COST} must cover the lengths of {MANIFEST}")
     graphs = {g.file: _verified(path, g) for g in (*manifest.segments, *manifest.exit_heads)}
-    return Bundle(path, manifest, calibration, cost, graphs)
+    takes = manifest.input
+    tokenizer = _verified(path, takes.tokenizer) if isinstance(takes, TextInput) else b""
+    return Bundle(path, manifest, calibration, cost, graphs, tokenizer)
 
 
 def sha256(content: bytes) -> str:

@@ -1,6 +1,18 @@
 """The bundle's JSON files as types: `manifest.json`, `calibration.json` and `cost.json`.
 
 All are strict: an unknown key or a value of the wrong type is an error. Exits are numbered from 1.
+
+What segment 1 takes goes by the `kind` of the manifest's `input`:
+
+- `image`: one uint8 tensor, (-1, height, width, channels).
+- `text`: the int64 tensors that `inputs` names, in that order, each (-1, -2). A text is padded to
+  the smallest of `length_buckets` that holds its tokens, and cut at the largest.
+- `tensor`: the tensors of `tensors`, in that order, each with -1 before its shape.
+
+In the shape of a graph's tensor -1 is the batch: it comes first, and nowhere else. -2 is a size
+that goes with the length bucket: only graphs of text models have it, in any place but the first.
+All rows of a batch are of one bucket. Each segment takes all that the segment before it puts out,
+and nothing else: what a later segment needs, such as the mask, is handed on by every one before it.
 """
 
 import re
@@ -19,9 +31,13 @@ from pydantic import (
     model_validator,
 )
 
+from models.bundle.errors import UserError
+
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST, CALIBRATION, COST = "manifest.json", "calibration.json", "cost.json"
 
+BATCH, LENGTH = -1, -2
+"""Sizes in a shape that are not fixed: of the batch, and what goes with the length bucket."""
 MAX_UINT16 = 65535
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -34,6 +50,8 @@ Seconds = Annotated[float, Field(ge=0)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
 """Red, green and blue."""
+DType = Literal["bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64"]
+TokenTensor = Literal["input_ids", "attention_mask", "token_type_ids"]
 
 Resize = Literal["squash", "crop", "pad"]
 ResizeInManifest = Annotated[
@@ -60,25 +78,33 @@ class File(Record):
 
 
 class Tensor(Record):
-    """A graph's input or output; -1 in a shape is the batch."""
+    """A graph's input or output; -1 in a shape is the batch, -2 goes with the length bucket."""
 
     name: str
-    dtype: Literal["uint8", "float32"]
+    dtype: DType
     shape: tuple[int, ...]
 
 
 class Graph(File):
-    """One ONNX graph. MACs are for one row."""
+    """One ONNX graph. `macs` are for one row, of a text for one of the largest length bucket.
+
+    `macs_by_length` has them for every length bucket, and nothing where there are no buckets.
+    """
 
     exit: PositiveInt
     inputs: tuple[Tensor, ...] = Field(min_length=1)
     outputs: tuple[Tensor, ...] = Field(min_length=1)
     macs: int = Field(ge=0)
     parameters: int = Field(ge=0)
+    macs_by_length: dict[PositiveInt, Annotated[int, Field(ge=0)]] = {}
+
+    def macs_of(self, length: int) -> int:
+        """For one row of a length bucket; of length 0 where all rows have one size."""
+        return self.macs_by_length.get(length, self.macs)
 
 
 class Input(Record):
-    """What segment 1 takes: uint8 images, (-1, height, width, channels).
+    """Images: uint8, (-1, height, width, channels).
 
     Images of other sizes are fitted by `resize`: `squash` to the size, `crop` the centre after the
     short side was scaled, or `pad` with the ground. `short_side` is the size of the scaled short
@@ -104,6 +130,91 @@ class Input(Record):
                 raise ValueError("short_side must be at least the height and the width")
         return self
 
+    @property
+    def length_buckets(self) -> tuple[int, ...]:
+        return ()
+
+    def tensors_of(self, first: Graph) -> tuple[Tensor, ...]:
+        """What segment 1, `first`, has to take; it is free to name the images."""
+        shape = BATCH, self.height, self.width, self.channels
+        return (Tensor(name=first.inputs[0].name, dtype="uint8", shape=shape),)
+
+
+class TextInput(Record):
+    """Texts, as token ids.
+
+    `tokenizer` is a `tokenizer.json` of Hugging Face `tokenizers`: normalisation, special tokens,
+    the padding's token and side, the side that is cut. `models/bundle/text.py` reads it. `example`
+    is a text that the model is made for.
+    """
+
+    kind: Literal["text"] = "text"
+    tokenizer: File
+    length_buckets: tuple[PositiveInt, ...] = Field(min_length=1)
+    inputs: tuple[TokenTensor, ...] = ("input_ids", "attention_mask")
+    example: Annotated[str, Field(min_length=1)] = "Hello, how are you?"
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if list(self.length_buckets) != sorted(set(self.length_buckets)):
+            raise ValueError("length_buckets must rise")
+        if len(set(self.inputs)) < len(self.inputs) or "input_ids" not in self.inputs:
+            raise ValueError("inputs must have input_ids, and nothing twice")
+        return self
+
+    def tensors_of(self, _: Graph) -> tuple[Tensor, ...]:
+        """What segment 1 has to take."""
+        return tuple(Tensor(name=n, dtype="int64", shape=(BATCH, LENGTH)) for n in self.inputs)
+
+
+class RowTensor(Record):
+    """One named part of a row; `shape` is without the batch.
+
+    `span` is the smallest and the largest value that an integer may have. It is needed where the
+    graph looks something up by it: a value beyond would fail for all rows of its batch.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    dtype: DType
+    shape: tuple[PositiveInt, ...]
+    span: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _span_is_sound(self) -> Self:
+        if self.span is not None:
+            if "int" not in self.dtype:
+                raise ValueError(f"{self.dtype} has no span")
+            if self.span[0] > self.span[1]:
+                raise ValueError("span must rise")
+        return self
+
+
+class TensorInput(Record):
+    """Rows of numbers: one named tensor of fixed shape or several."""
+
+    kind: Literal["tensor"] = "tensor"
+    tensors: tuple[RowTensor, ...] = Field(min_length=1)
+
+    @property
+    def length_buckets(self) -> tuple[int, ...]:
+        return ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if len({tensor.name for tensor in self.tensors}) < len(self.tensors):
+            raise ValueError("tensors must have different names")
+        return self
+
+    def tensors_of(self, _: Graph) -> tuple[Tensor, ...]:
+        """What segment 1 has to take."""
+        return tuple(
+            Tensor(name=part.name, dtype=part.dtype, shape=(BATCH, *part.shape))
+            for part in self.tensors
+        )
+
+
+AnyInput = Annotated[Input | TextInput | TensorInput, Field(discriminator="kind")]
+
 
 class Provenance(Record):
     """Where the weights come from."""
@@ -124,7 +235,7 @@ class Manifest(Record):
     schema_version: Literal[1]
     name: ModelName
     version: PositiveInt
-    input: Input
+    input: AnyInput
     labels: tuple[str, ...] = Field(min_length=2)
     segments: tuple[Graph, ...] = Field(min_length=1)
     exit_heads: tuple[Graph, ...]
@@ -136,19 +247,20 @@ class Manifest(Record):
     def num_exits(self) -> int:
         return len(self.segments)
 
+    @property
+    def image_input(self) -> Input:
+        """The input of a model of images; raises UserError for another."""
+        if isinstance(self.input, Input):
+            return self.input
+        raise UserError(f"{self.name} takes {self.input.kind}, not images")
+
     @model_validator(mode="after")
     def _graphs_chain(self) -> Self:
         exits = list(range(1, self.num_exits + 1))
         for kind, graphs in (("segments", self.segments), ("exit_heads", self.exit_heads)):
             if [graph.exit for graph in graphs] != exits:
                 raise ValueError(f"{kind} must be numbered 1 to {self.num_exits}, in order")
-        given: tuple[Tensor, ...] = (
-            Tensor(
-                name=self.segments[0].inputs[0].name,
-                dtype="uint8",
-                shape=(-1, self.input.height, self.input.width, self.input.channels),
-            ),
-        )
+        given = self.input.tensors_of(self.segments[0])
         for segment, head in zip(self.segments, self.exit_heads, strict=True):
             if segment.inputs != given:
                 raise ValueError(
@@ -159,8 +271,20 @@ class Manifest(Record):
                 raise ValueError(f"{head.file} takes {shapes(head.inputs)}, gets {shapes(given)}")
             if [(t.dtype, t.shape) for t in head.outputs] != [("float32", (-1, len(self.labels)))]:
                 raise ValueError(f"{head.file} must give one logit per label: {len(self.labels)}")
-            if any(tensor.shape[:1] != (-1,) for tensor in given):
+            if any(tensor.shape[:1] != (BATCH,) for tensor in given):
                 raise ValueError(f"{segment.file} must give features of any batch")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        buckets = self.input.length_buckets
+        for graph in (*self.segments, *self.exit_heads):
+            if sorted(graph.macs_by_length) != list(buckets):
+                raise ValueError(f"{graph.file} must have macs_by_length of {list(buckets)}")
+            if buckets and graph.macs_by_length[buckets[-1]] != graph.macs:
+                raise ValueError(f"{graph.file} must have the macs of length {buckets[-1]}")
+            if not buckets and any(LENGTH in tensor.shape for tensor in graph.outputs):
+                raise ValueError(f"{graph.file} has a length, but the model takes no texts")
         return self
 
 
@@ -277,18 +401,12 @@ class GraphCost(Record):
     p95_s: tuple[Seconds, ...]
 
 
-class CostProfile(Record):
-    """Cost of every segment and exit head on one host."""
+class GraphCosts(Record):
+    """Cost of every segment and exit head for rows of one size."""
 
-    schema_version: Literal[1]
-    hardware: str
-    threads: PositiveInt
-    runs: PositiveInt
     batch_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
     segments: tuple[GraphCost, ...]
     exit_heads: tuple[GraphCost, ...]
-    watts: float = Field(gt=0)
-    energy_method: Literal["estimate", "rapl", "nvml"]
 
     @model_validator(mode="after")
     def _one_entry_per_batch_size(self) -> Self:
@@ -298,6 +416,36 @@ class CostProfile(Record):
             if {len(cost.median_s), len(cost.p95_s)} != {len(self.batch_sizes)}:
                 raise ValueError(f"exit {cost.exit} must have one cost per batch size")
         return self
+
+
+class LengthCosts(GraphCosts):
+    """The same for texts of one length bucket."""
+
+    length: PositiveInt
+
+
+class CostProfile(GraphCosts):
+    """Cost of every segment and exit head on one host.
+
+    Of a text model it is the cost of the largest length bucket; `shorter` has the other buckets.
+    """
+
+    schema_version: Literal[1]
+    hardware: str
+    threads: PositiveInt
+    runs: PositiveInt
+    watts: float = Field(gt=0)
+    energy_method: Literal["estimate", "rapl", "nvml"]
+    shorter: tuple[LengthCosts, ...] = ()
+
+    def of_length(self, length: int) -> Self:
+        """This profile with the costs of a length bucket."""
+        for costs in self.shorter:
+            if costs.length == length:
+                known = {"batch_sizes": costs.batch_sizes, "shorter": ()}
+                graphs = {"segments": costs.segments, "exit_heads": costs.exit_heads}
+                return self.model_copy(update=known | graphs)
+        return self.model_copy(update={"shorter": ()})
 
 
 def shapes(tensors: tuple[Tensor, ...]) -> str:

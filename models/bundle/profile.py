@@ -4,14 +4,24 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from models.bundle.cores import num_cores
 from models.bundle.defaults import MAX_S, WATTS_PER_CORE
 from models.bundle.energy import Meter, metered
-from models.bundle.manifest import SCHEMA_VERSION, CostProfile, GraphCost
+from models.bundle.manifest import (
+    LENGTH,
+    SCHEMA_VERSION,
+    CostProfile,
+    GraphCost,
+    GraphCosts,
+    LengthCosts,
+    Tensor,
+)
 from models.bundle.runner import Arrays, SegmentRunner
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -22,6 +32,7 @@ WARM_UP_SHARE = 0.2
 def measure(
     runner: SegmentRunner,
     *,
+    lengths: Sequence[int] = (),
     runs: int = RUNS,
     max_s: float = MAX_S,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -34,50 +45,63 @@ def measure(
     Times are by the runner's clock: what else runs on the host at the moment is none of the
     bundle's cost. Takes about `max_s` at most: it leaves out the largest batches and rounds beyond
     `MIN_RUNS` where they do not fit. `progress` is called after each round; what it raises ends the
-    measurement. With a meter, the watts are what the rounds use beyond the idle host.
+    measurement. With a meter, the watts are what the rounds use beyond the idle host. `lengths` are
+    the manifest's length buckets: a round goes through all of them.
     """
     start = time.perf_counter()
-    images = warmed_up(runner, batch_sizes, WARM_UP_SHARE * max_s)
-    rounds: list[list[list[tuple[float, float]]]] = []
+    share_s = WARM_UP_SHARE * max_s / max(1, len(lengths))
+    batches = {length: warmed_up(runner, batch_sizes, share_s, length) for length in lengths or [0]}
+    rounds: list[dict[int, list[list[tuple[float, float]]]]] = []
     with metered(meter) as usage:
         while len(rounds) < min(runs, MIN_RUNS) or (
             len(rounds) < runs and time.perf_counter() - start < max_s
         ):
-            rounds.append([_pass_s(runner, batch) for batch in images])
+            rounds.append({n: [_pass_s(runner, b) for b in sizes] for n, sizes in batches.items()})
             progress()
-    # (2 quantiles, batch sizes, exits, segment and head)
-    quantiles = np.quantile(np.array(rounds), (0.5, 0.95), axis=0)
+    *shorter, largest = (
+        (length, _costs([one[length] for one in rounds], batch_sizes)) for length in batches
+    )
     return CostProfile(
         schema_version=SCHEMA_VERSION,
         hardware=hardware(),
         threads=1,
         runs=len(rounds),
-        batch_sizes=tuple(batch_sizes[: len(images)]),
-        segments=_graph_costs(quantiles[..., 0]),
-        exit_heads=_graph_costs(quantiles[..., 1]),
+        **dict(largest[1]),
         watts=usage.watts or watts,
         energy_method=meter.source if meter and usage.watts else "estimate",
+        shorter=tuple(LengthCosts(length=length, **dict(costs)) for length, costs in shorter),
     )
 
 
 def warmed_up(
-    runner: SegmentRunner, batch_sizes: Sequence[int], max_s: float
-) -> list[NDArray[np.uint8]]:
-    """A batch of random images of each size, sent through once, until `max_s` have passed."""
+    runner: SegmentRunner, batch_sizes: Sequence[int], max_s: float, length: int = 0
+) -> list[Arrays]:
+    """A batch of made-up rows of each size, sent through once, until `max_s` have passed."""
     generator, start = np.random.default_rng(0), time.perf_counter()
-    batches: list[NDArray[np.uint8]] = []
+    batches: list[Arrays] = []
     for rows in batch_sizes:
-        size = (rows, *runner.input_shape)
-        batches.append(generator.integers(0, 256, size, dtype=np.uint8))
+        batches.append([made_up(tensor, rows, length, generator) for tensor in runner.inputs])
         _pass_s(runner, batches[-1])
         if time.perf_counter() - start > max_s:
             break
     return batches
 
 
-def _pass_s(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[tuple[float, float]]:
+def made_up(tensor: Tensor, rows: int, length: int, generator: Generator) -> NDArray[Any]:
+    """Rows of an input: random bytes or floats. Integers are 0, for they may look something up.
+
+    Of a mask every position counts.
+    """
+    shape = rows, *(length if size == LENGTH else size for size in tensor.shape[1:])
+    if tensor.dtype == "uint8":
+        return generator.integers(0, 256, shape, dtype=np.uint8)
+    if tensor.dtype.startswith("float"):
+        return generator.standard_normal(shape).astype(tensor.dtype)
+    return np.full(shape, tensor.name == "attention_mask", tensor.dtype)
+
+
+def _pass_s(runner: SegmentRunner, features: Arrays) -> list[tuple[float, float]]:
     """Seconds of segment and head of every exit, for one batch sent through all of them."""
-    features: Arrays = [images]
     seconds = []
     for exit in range(1, runner.num_exits + 1):
         start = runner.clock()
@@ -86,6 +110,16 @@ def _pass_s(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[tuple[floa
         runner.run_head(exit, features)
         seconds.append((between - start, runner.clock() - between))
     return seconds
+
+
+def _costs(rounds: list[list[list[tuple[float, float]]]], batch_sizes: Sequence[int]) -> GraphCosts:
+    """From the seconds of rounds, (rounds, batch sizes, exits, segment and head)."""
+    quantiles = np.quantile(np.array(rounds), (0.5, 0.95), axis=0)
+    return GraphCosts(
+        batch_sizes=tuple(batch_sizes[: quantiles.shape[1]]),
+        segments=_graph_costs(quantiles[..., 0]),
+        exit_heads=_graph_costs(quantiles[..., 1]),
+    )
 
 
 def _graph_costs(quantiles: NDArray[np.float64]) -> tuple[GraphCost, ...]:

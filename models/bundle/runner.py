@@ -11,13 +11,22 @@ from numpy.typing import NDArray
 from models.bundle.bundle import BundleError
 from models.bundle.confidence import Floats
 from models.bundle.defaults import CPU
-from models.bundle.manifest import Graph, Tensor, shapes
+from models.bundle.manifest import BATCH, LENGTH, Graph, Tensor, shapes
 
 Arrays = list[NDArray[Any]]
 
 ORT_ERRORS = 3  # onnxruntime's log level that leaves out its warnings
 EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
-DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
 
 
 class SegmentRunner:
@@ -39,7 +48,7 @@ class SegmentRunner:
         content: Mapping[str, bytes],
         provider: str = CPU,
     ) -> None:
-        self.input_shape = segments[0].inputs[0].shape[1:]
+        self.inputs = segments[0].inputs
         self.clock: Callable[[], float] = time.thread_time if provider == CPU else time.monotonic
         self._segments = [_Session(graph, content[graph.file], provider) for graph in segments]
         self._heads = [_Session(graph, content[graph.file], provider) for graph in heads]
@@ -55,7 +64,7 @@ class SegmentRunner:
     def run_segment(
         self, exit: int, features: Arrays, options: ort.RunOptions | None = None
     ) -> Arrays:
-        """Features of segment `exit` from those of the one before it, or from uint8 images."""
+        """Features of segment `exit` from those of the one before it, or from the input."""
         return self._segments[exit - 1].run(features, options)
 
     def run_head(
@@ -102,12 +111,18 @@ class _Session:
 
 
 def _specs(values: Sequence[ort.NodeArg]) -> tuple[Tensor, ...]:
-    """onnxruntime's view of a graph's inputs or outputs; a symbolic dimension is the batch."""
+    """onnxruntime's view of a graph's inputs or outputs.
+
+    A dimension that is not fixed is the batch in the first place, else it goes with the length.
+    """
     return tuple(
         Tensor.model_construct(
             name=value.name,
             dtype=DTYPES.get(value.type, value.type),
-            shape=tuple(n if isinstance(n, int) else -1 for n in value.shape),
+            shape=tuple(
+                size if isinstance(size, int) else LENGTH if place else BATCH
+                for place, size in enumerate(value.shape)
+            ),
         )
         for value in values
     )

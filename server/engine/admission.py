@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from math import inf
 
 from server.engine.job import Demand
-from server.engine.model import ServedModel
 from server.engine.pace import DELIVERY_S
 from server.engine.queues import Step
 from server.engine.scheduler import Scheduler
@@ -41,7 +40,7 @@ class Admission:
     scheduler: Scheduler
     in_flight: int = 0
     num_background: int = 0
-    _decoding: Counter[ServedModel] = field(default_factory=Counter)
+    _decoding: Counter[Step] = field(default_factory=Counter)
 
     def admit(self, demand: Demand, num_rows: int, now: float, *, strict: bool = False) -> Slots:
         """Takes slots for a request; raises Overloaded, Unavailable or, where strict, Infeasible.
@@ -59,17 +58,17 @@ class Admission:
         if not demand.is_background:
             if self.in_flight > 0 or demand.lag_s > DELIVERY_S:
                 self._check_time(slots, now)
-            self._decoding[demand.model] += num_rows
+            self._decoding[first_step(demand)] += num_rows
         self._count(demand, num_rows)
         return slots
 
     def decoded(self, slots: Slots) -> None:
         """The request's jobs wait for segments from now on, or it has failed before."""
-        model = slots.demand.model
         if not slots.demand.is_background:
-            self._decoding[model] -= slots.num_rows
-            if not self._decoding[model]:
-                del self._decoding[model]  # keeps no model alive
+            step = first_step(slots.demand)
+            self._decoding[step] -= slots.num_rows
+            if not self._decoding[step]:
+                del self._decoding[step]  # keeps no model alive
 
     def free(self, demand: Demand, num_rows: int) -> None:
         """Rows that have an outcome, or that nothing waits for, give their slots back."""
@@ -89,7 +88,7 @@ class Admission:
     def _slots(self, demand: Demand, num_rows: int, now: float) -> Slots:
         if demand.is_background:
             return Slots(demand, num_rows)  # first come, first served, however long it takes
-        costs, pace = demand.model.costs, self.scheduler.pace
+        costs, pace = first_step(demand).costs, self.scheduler.pace
         kept_s = pace.delivery_s + pace.unseen_s
         own_s = now - demand.arrival - demand.lag_s  # the client took it to send the request
         due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s())
@@ -103,7 +102,7 @@ class Admission:
 
     def _check_feasible(self, demand: Demand, num_rows: int, now: float) -> None:
         """Raises Infeasible where exit 1 alone is expected to cost more than what is left."""
-        cost = demand.model.costs.next_answer(0, num_rows)
+        cost = first_step(demand).costs.next_answer(0, num_rows)
         needed_s = cost.latency_s + self.scheduler.pace.delivery_s
         left_s = demand.deadline - now
         if needed_s > left_s:
@@ -119,11 +118,11 @@ class Admission:
 
         Work is expected to be done in the batches that save most, and to last as long as they do.
         """
-        scheduler, model = self.scheduler, slots.demand.model
+        scheduler, step = self.scheduler, first_step(slots.demand)
         decoding_s = sum(rows * self._first_s(other) for other, rows in self._decoding.items())
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
-        own_s = slots.num_rows * self._first_s(model)
-        if start + max(model.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
+        own_s = slots.num_rows * self._first_s(step)
+        if start + max(step.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
             scheduler.debt.lack(own_s, now)
             raise Overloaded("the first answer would come too late")
         end = start + own_s
@@ -133,7 +132,11 @@ class Admission:
                 scheduler.debt.lack(own_s, now)
                 raise Overloaded("the first answer of another would come too late")
 
-    def _first_s(self, model: ServedModel) -> float:
-        """How long a row of the model takes to its first answer, in the batches that save most."""
-        step = Step(model, 1)
+    def _first_s(self, step: Step) -> float:
+        """How long a row takes to its first answer, in the batches that save most."""
         return self.scheduler.work_s(step, step.row_s())
+
+
+def first_step(demand: Demand) -> Step:
+    """What the rows of a request are expected to wait for."""
+    return Step(demand.model, 1, length=demand.length)

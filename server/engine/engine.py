@@ -184,7 +184,7 @@ class Engine:
             self._fall_back(batch, now)
         else:
             core_s = computed.segment_s + computed.head_s
-            batch.step.model.costs.batch_took(now - batch.started_at, core_s)
+            batch.step.costs.batch_took(now - batch.started_at, core_s)
             self._hand_over(batch, {batch.jobs[row] for row in asked}, now)
         if not batch.is_inline:
             self._plan_turn()

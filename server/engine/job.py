@@ -1,11 +1,10 @@
-"""One row (an image) on its way through the server, and its outcome."""
+"""One row (an image, a text, numbers) on its way through the server, and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats
@@ -27,7 +26,8 @@ class Demand:
     """What a request asks for each of its rows, known before they are decoded.
 
     `arrival` is monotonic; of the time since, the request waited `lag_s` for the event loop. Logs
-    name it `request_id`. A background job runs only while no other job waits.
+    name it `request_id`. A background job runs only while no other job waits. `length` is the
+    bucket that its rows are expected to have, as in `Given`.
     """
 
     model: ServedModel
@@ -37,6 +37,7 @@ class Demand:
     lag_s: float = 0.0
     request_id: str | None = None
     is_background: bool = False
+    length: int = 0
 
     @property
     def deadline(self) -> float:
@@ -50,6 +51,23 @@ class Row:
 
     arrays: Arrays
     index: int
+
+
+@dataclass(slots=True)
+class Given(Row):
+    """One row as segment 1 takes it, decoded.
+
+    `length` is the length bucket of a text, 0 where rows have one size. `is_cut` says that the text
+    was longer than the largest one.
+    """
+
+    length: int = 0
+    is_cut: bool = False
+
+    @classmethod
+    def of(cls, *arrays: NDArray[Any]) -> Self:
+        """From the arrays of one row, without the batch."""
+        return cls([array[None] for array in arrays], 0)
 
 
 @dataclass(slots=True)
@@ -100,13 +118,14 @@ class Job:
     """
 
     demand: Demand
-    image: NDArray[np.uint8]
+    given: Given
     deliver: Callable[["Outcome | Exception"], Any]
     progress: Callable[[Answer], Any] | None = None
     deadline: float = inf
     due: float = inf
     exit: int = 0
     features: Row = field(init=False)
+    length: int = field(init=False)
     answers: list[Answer] = field(default_factory=list)
     waiting_since: float = 0.0
     queue_s: float = 0.0
@@ -119,7 +138,7 @@ class Job:
     is_counted: bool = True
 
     def __post_init__(self) -> None:
-        self.features = Row([self.image[None]], 0)
+        self.features, self.length = self.given, self.given.length
 
     @property
     def model(self) -> ServedModel:
@@ -133,13 +152,13 @@ class Job:
         """Segment `exit` has run."""
         self.exit, self.features = exit, features
         self.runs.append(run)
-        self.macs += self.model.manifest.segments[exit - 1].macs
+        self.macs += self.model.manifest.segments[exit - 1].macs_of(self.length)
         self._charge(run.seconds, energy_j)
 
     def answered(self, answer: Answer, seconds: float, energy_j: float) -> None:
         """The head of an exit has run, in a batch of so many core seconds."""
         self.answers.append(answer)
-        self.macs += self.model.manifest.exit_heads[answer.exit - 1].macs
+        self.macs += self.model.manifest.exit_heads[answer.exit - 1].macs_of(self.length)
         self._charge(seconds, energy_j)
 
     def _charge(self, seconds: float, energy_j: float) -> None:

@@ -1,12 +1,14 @@
 """A served model as the engine sees it: graphs, what they cost here, which are out of use."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.bundle.bundle import Bundle
 from models.bundle.costs import Costs
 from models.bundle.manifest import CostProfile, Key, Manifest, OperatingPoint
 from models.bundle.runner import SegmentRunner
+from models.bundle.text import TextReader
 from server.engine.breaker import Breaker
 
 DEFAULT_OPERATING_POINT = "balanced"
@@ -23,30 +25,40 @@ meanwhile waits for its end."""
 class ServedModel:
     """A loaded bundle, ready to run, with this host's cost profile.
 
-    Each exit has one breaker for its segment (False) and one for its head (True).
+    Each exit has one breaker for its segment (False) and one for its head (True). Where rows have
+    length buckets, `costs` are those of the largest one, `shorter` has those of the others, and
+    `reader` reads texts.
     """
 
     bundle: Bundle
     runner: SegmentRunner
     profile: CostProfile
     costs: Costs
+    shorter: Mapping[int, Costs] = field(default_factory=dict)
+    reader: TextReader | None = None
     breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
     inline_rows: tuple[int, ...] = field(init=False)
     """How many rows may run through each segment on the event loop, 0 where none may."""
     background_rows: tuple[int, ...] = field(init=False)
-    """How many background rows may run through each segment together."""
+    """How many background rows may run through each segment together, whatever their length."""
+    shorter_inline_rows: Mapping[int, tuple[int, ...]] = field(init=False)
+    """The same for each of the shorter length buckets."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "inline_rows", inline_rows(self.costs, self.manifest.num_exits))
+        rows = {n: inline_rows(costs, self.manifest.num_exits) for n, costs in self.shorter.items()}
+        object.__setattr__(self, "shorter_inline_rows", rows)
         exits = range(1, self.manifest.num_exits + 1)
-        rows = tuple(
-            self.costs.most_rows_within(exit, INLINE_S)
-            if self.costs.most_rows_within(exit, SHORT_S)
-            else 0
-            for exit in exits
-        )
-        object.__setattr__(self, "inline_rows", rows)
         few = tuple(max(1, self.costs.most_rows_within(exit, BACKGROUND_S)) for exit in exits)
         object.__setattr__(self, "background_rows", few)
+
+    def costs_of(self, length: int) -> Costs:
+        """Those of a length bucket; of length 0 where rows have one size."""
+        return self.shorter.get(length, self.costs)
+
+    def inline_rows_of(self, length: int) -> tuple[int, ...]:
+        """The same of `inline_rows`."""
+        return self.shorter_inline_rows.get(length, self.inline_rows)
 
     @property
     def key(self) -> Key:
@@ -74,3 +86,11 @@ class ServedModel:
         """Why this model cannot answer now, or None while it can."""
         is_out = self.breakers[1, False].is_open(now)
         return f"segment 1 of {self.manifest.name} is out of use" if is_out else None
+
+
+def inline_rows(costs: Costs, num_exits: int) -> tuple[int, ...]:
+    """How many rows may run through each segment on the event loop."""
+    return tuple(
+        costs.most_rows_within(exit, INLINE_S) if costs.most_rows_within(exit, SHORT_S) else 0
+        for exit in range(1, num_exits + 1)
+    )

@@ -16,20 +16,21 @@ def note(batch: Batch, head_rows: Sequence[int], computed: Computed, now: float)
 
     A job that ended meanwhile is left as it is.
     """
-    step, model, jobs = batch.step, batch.step.model, batch.jobs
+    step, jobs = batch.step, batch.jobs
     if computed.failure is not None:
         return
+    costs = step.costs
     if not step.is_head and computed.features is not None:
         run = Run(computed.segment_s, now - computed.head_s)
-        energy_j = model.costs.energy_j(run.seconds, len(jobs))
+        energy_j = costs.energy_j(run.seconds, len(jobs))
         for index, job in enumerate(jobs):
             if not job.is_over:
                 job.advanced(step.exit, Row(computed.features, index), run, energy_j)
-        model.costs.segment_took(step.exit, len(jobs), run.seconds)
+        costs.segment_took(step.exit, len(jobs), run.seconds)
     if computed.probabilities is None:
         return
-    model.costs.head_took(step.exit, len(head_rows), computed.head_s)
-    energy_j = model.costs.energy_j(computed.head_s, len(head_rows))
+    costs.head_took(step.exit, len(head_rows), computed.head_s)
+    energy_j = costs.energy_j(computed.head_s, len(head_rows))
     for row, probabilities, confidence in zip(
         head_rows, computed.probabilities, computed.confidences, strict=True
     ):

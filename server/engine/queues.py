@@ -7,6 +7,7 @@ from enum import IntEnum
 from itertools import count
 from typing import NamedTuple
 
+from models.bundle.costs import Costs
 from server.engine.job import Job
 from server.engine.model import ServedModel
 
@@ -15,31 +16,39 @@ Place = tuple[float, int, Job]
 
 
 class Step(NamedTuple):
-    """A step that jobs wait for: segment `exit` of `model`, or only its exit head."""
+    """A step that jobs wait for: segment `exit` of `model`, or only its exit head.
+
+    Jobs of one step can share a batch: all are of one length bucket, 0 where rows have one size.
+    """
 
     model: ServedModel
     exit: int
     is_head: bool = False
+    length: int = 0
 
     def __str__(self) -> str:
         kind = "exit head" if self.is_head else "segment"
         return f"{kind} {self.exit} of {self.model.manifest.name}"
 
+    @property
+    def costs(self) -> Costs:
+        return self.model.costs_of(self.length)
+
     def seconds(self, rows: int) -> float:
-        return self.model.costs.step_s(self.exit, rows, is_head=self.is_head)
+        return self.costs.step_s(self.exit, rows, is_head=self.is_head)
 
     def all_seconds(self, rows: int) -> list[float]:
         """For one row, for two, and so on."""
-        return self.model.costs.all_step_s(self.exit, rows, is_head=self.is_head)
+        return self.costs.all_step_s(self.exit, rows, is_head=self.is_head)
 
     @property
     def inline_rows(self) -> int:
         """How many rows may run on the event loop, 0 where none may."""
-        return self.model.inline_rows[self.exit - 1]
+        return self.model.inline_rows_of(self.length)[self.exit - 1]
 
     def row_s(self) -> float:
         """Seconds per row at the batch size with the most rows per second."""
-        return self.model.costs.best_step_s(self.exit, is_head=self.is_head)
+        return self.costs.best_step_s(self.exit, is_head=self.is_head)
 
 
 class Kind(IntEnum):

@@ -61,11 +61,11 @@ class Scheduler:
 
     def wait(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of its next segment."""
-        self._put(job, Step(job.model, job.exit + 1), now)
+        self._put(job, Step(job.model, job.exit + 1, length=job.length), now)
 
     def wait_to_answer(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of the exit head it has reached."""
-        self._put(job, Step(job.model, job.exit, is_head=True), now)
+        self._put(job, head_step(job), now)
 
     def _put(self, job: Job, step: Step, now: float) -> None:
         job.waiting_since = now
@@ -136,7 +136,7 @@ class Scheduler:
 
     def _candidates(self, queue: Queue, *, is_pressed: bool) -> list[Job]:
         """The jobs that may run with the queue's first, the earliest due first."""
-        most = queue.step.model.costs.max_rows
+        most = queue.step.costs.max_rows
         places = queue.places[:most]
         if queue.kind is not Kind.BACKGROUND and not is_pressed:
             other = Kind.BETTER if queue.kind is Kind.FIRST else Kind.FIRST
@@ -208,7 +208,7 @@ class Scheduler:
                 if job.answers:
                     answering.append(job)
                 else:
-                    self._queues.put(job, Step(job.model, job.exit, is_head=True))
+                    self._queues.put(job, head_step(job))
         return answering
 
     def hurry(self, now: float) -> None:
@@ -237,10 +237,15 @@ class Scheduler:
         ]
 
 
+def head_step(job: Job) -> Step:
+    """The exit head that a job has reached."""
+    return Step(job.model, job.exit, is_head=True, length=job.length)
+
+
 def batch_s(queue: Queue) -> float:
     """What a batch of as many jobs of the queue as may run together takes."""
     step = queue.step
-    most = step.inline_rows or step.model.costs.max_rows
+    most = step.inline_rows or step.costs.max_rows
     return step.seconds(min(len(queue), most))
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from models.bundle.policy import Policy
 from server.engine.compute import gather
-from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
+from server.engine.job import Answer, Budget, Demand, Given, Job, Outcome, Row
 from server.engine.model import ServedModel
 
 
@@ -34,7 +34,9 @@ class Shadows:
             return None
         to_the_end = Policy((None,) * num_exits, min_exit=num_exits, max_exit=num_exits)
         demand = Demand(job.model, to_the_end, Budget(), now, is_background=True)
-        shadow = Job(demand, job.image, partial(self._compare, job.model, job.answers[-1]))
+        shadow = Job(
+            demand, Given([], 0, job.length), partial(self._compare, job.model, job.answers[-1])
+        )
         # a copy of its row: the whole batch is not to be kept
         features = [array.copy() for array in gather([job.features])]
         shadow.exit, shadow.features, shadow.is_counted = job.exit, Row(features, 0), False

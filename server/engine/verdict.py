@@ -75,7 +75,7 @@ def outlook(batch: Batch, now: float) -> Callable[[Job, float], StopReason | Non
     is_next_out = model.breakers[next_exit, False].is_open(now)
     next_cost = NOTHING
     if any(job.has_budget for job in batch.jobs):
-        next_cost = model.costs.next_answer(next_exit - 1, len(batch.jobs))
+        next_cost = batch.step.costs.next_answer(next_exit - 1, len(batch.jobs))
 
     def limit_of(job: Job, now: float) -> StopReason | None:
         if batch.step.is_head and not job.is_degraded:

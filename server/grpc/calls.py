@@ -65,7 +65,7 @@ class Front:
     async def send(self, context: Context, message: bytes) -> None:
         """Raises ClientGone where the client leaves too much unread for too long."""
         try:
-            async with asyncio.timeout(self.service.settings.send_timeout_s):
+            async with asyncio.timeout(self.service.settings.timeouts.send_timeout_s):
                 await context.write(message)
         except TimeoutError:
             raise ClientGone from None
@@ -99,7 +99,7 @@ class Call:
         """Counts a message's bytes until the end; raises BodiesTooLarge."""
         self._num_bytes = len(message)
         self._held.num_bytes += self._num_bytes
-        bound = self.service.settings.max_held_bytes
+        bound = self.service.settings.limits.max_held_bytes
         if self._held.num_bytes > bound:
             error = BodiesTooLarge(f"messages of {bound} bytes are held")
             self.service.metrics.shed(shed_reason(error), 1)

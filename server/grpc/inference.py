@@ -23,7 +23,7 @@ from server.grpc.translation import (
 from server.http.wording import server_timing
 from server.parameters import InferenceParameters
 from server.service import Served, Service
-from server.v2.infer import SMALL_BYTES, Tensor
+from server.v2.infer import SMALL_BYTES, encoded_rows
 from server.v2.requests import Inference
 
 T = TypeVar("T")
@@ -34,9 +34,8 @@ LEAST_MS = 1e-3
 async def infer(call: Call, message: bytes) -> ModelInferResponse:
     """Classifies every row of a tensor, each within the request's budget."""
     asked, demand = await read(call, message)
-    served = await call.service.classify(
-        demand, Tensor(asked.images), strict=asked.parameters.strict
-    )
+    rows = encoded_rows(asked, demand, call.service)
+    served = await call.service.classify(demand, rows, strict=asked.parameters.strict)
     return ended(call, asked, served)
 
 
@@ -52,7 +51,8 @@ async def infer_by_exits(call: Call, message: bytes) -> AsyncGenerator[ModelInfe
     def tell(row: int, answer: Answer) -> None:
         said.put_nowait((row, answer))
 
-    running = await service.start(demand, Tensor(asked.images), tell, strict=strict)
+    rows = encoded_rows(asked, demand, service)
+    running = await service.start(demand, rows, tell, strict=strict)
     final = asyncio.ensure_future(service.finish(running))
     final.add_done_callback(lambda _: said.put_nowait(None))
     try:
@@ -75,7 +75,7 @@ async def read(call: Call, message: bytes) -> tuple[Inference, Demand]:
     request = await done(service, is_small, partial(parse, ModelInferRequest, message))
     model = find(service, request.model_name, request.model_version)
     is_quick = is_small and len(request.raw_input_contents) > 0
-    limits = model.manifest, service.settings.max_images
+    limits = model.manifest, service.settings.limits.max_images
     asked = await done(service, is_quick, partial(understood, request, *limits))
     service.metrics.decoded(time.monotonic() - started)
     parameters = within(asked.parameters, call)

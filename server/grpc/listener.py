@@ -34,7 +34,7 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
     for route in ROUTES:
         service.metrics.route_known(route)
     server = grpc.aio.server(
-        options=options(settings), maximum_concurrent_rpcs=settings.max_connections
+        options=options(settings), maximum_concurrent_rpcs=settings.limits.max_connections
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, handlers(front)),)
@@ -42,7 +42,7 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection(SERVICES, server, described())
-    bind(server, settings.host, port)
+    bind(server, settings.address.host, port)
     await server.start()
     watching = asyncio.create_task(tell(servicer, service))
     try:
@@ -52,15 +52,15 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await watching
         front.end()
-        await server.stop(settings.shutdown_grace_s + LAST_WORDS_S)
+        await server.stop(settings.timeouts.shutdown_grace_s + LAST_WORDS_S)
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", settings.max_body_bytes),
-        ("grpc.max_connection_idle_ms", 1000 * settings.keep_alive_s),
-        ("grpc.keepalive_time_ms", 1000 * settings.keep_alive_s),
+        ("grpc.max_receive_message_length", settings.limits.max_body_bytes),
+        ("grpc.max_connection_idle_ms", 1000 * settings.timeouts.keep_alive_s),
+        ("grpc.keepalive_time_ms", 1000 * settings.timeouts.keep_alive_s),
     ]
 
 

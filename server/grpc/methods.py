@@ -34,7 +34,7 @@ def anyone(_: Service, __: str) -> None:
 
 
 def known(service: Service, authorization: str) -> None:
-    check_key(authorization, service.settings.api_key_hashes)
+    check_key(authorization, service.settings.access.api_key_hashes)
 
 
 def trusted(service: Service, authorization: str) -> None:
@@ -83,7 +83,7 @@ def handlers(front: Front) -> dict[str, Handler]:
 def unary(front: Front, name: str) -> Handler:
     """A method of one request and one response."""
     check, handle = METHODS[name]
-    route, timeout_s = route_of(name), front.service.settings.receive_timeout_s
+    route, timeout_s = route_of(name), front.service.settings.timeouts.receive_timeout_s
 
     async def behave(_: AsyncIterator[bytes], context: Context) -> bytes:
         call = Call(front, context, route)
@@ -105,7 +105,7 @@ def unary(front: Front, name: str) -> Handler:
 
 def stream(front: Front) -> Handler:
     """Requests of a stream are answered one after the other; an error ends its request alone."""
-    route, idle_s = route_of(STREAM), front.service.settings.keep_alive_s
+    route, idle_s = route_of(STREAM), front.service.settings.timeouts.keep_alive_s
 
     async def behave(_: AsyncIterator[bytes], context: Context) -> None:
         while True:

@@ -16,13 +16,15 @@ from server.grpc.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from server.http.numbers import Array
 from server.http.wording import milli
 from server.service import Served
 from server.v2.infer import sums
+from server.v2.inputs import LENGTH_BYTES, num_values
 from server.v2.outputs import array_of, array_of_answers
 from server.v2.request_schemas import MAX_ENTRIES, InferRequest
-from server.v2.requests import Inference, inference_of, most_values
-from server.v2.tensors import LENGTH_BYTES, Array, datatype_of, to_bytes
+from server.v2.requests import Inference, inference_of
+from server.v2.tensors import datatype_of, to_bytes
 from server.v2.wanted import Wanted
 
 M = TypeVar("M", bound=Message)
@@ -60,7 +62,7 @@ def understood(request: ModelInferRequest, manifest: Manifest, max_rows: int) ->
         raise BadParameter("raw_input_contents", "must hold every input, or none")
     if not raw and all(tensor.datatype == "BYTES" for tensor in inputs):
         raw = [as_raw(tensor.contents.bytes_contents) for tensor in inputs]
-    most = most_values(manifest, max_rows)
+    most = num_values(manifest, max_rows)
     said = {
         "id": request.id,
         "inputs": [

@@ -32,7 +32,7 @@ def check_key(authorization: str, hashes: tuple[bytes, ...]) -> None:
 
 def check_work(service: Service, authorization: str) -> None:
     """For requests that do work: a key, then room. Raises Unauthenticated, Draining, Overloaded."""
-    check_key(authorization, service.settings.api_key_hashes)
+    check_key(authorization, service.settings.access.api_key_hashes)
     try:
         service.gate.check()
     except (Draining, Overloaded) as error:
@@ -42,7 +42,7 @@ def check_work(service: Service, authorization: str) -> None:
 
 async def known(request: Request, _: Key) -> None:
     """For routes about models: any caller where no keys are set, else one with such a key."""
-    hashes = service_of(request).settings.api_key_hashes
+    hashes = service_of(request).settings.access.api_key_hashes
     check_key(request.headers.get("authorization", ""), hashes)
 
 
@@ -57,7 +57,7 @@ async def trusted(request: Request, _: Key) -> None:
     own = request.headers.get("host")
     if (
         origin is not None
-        and origin not in service.settings.cors_origins
+        and origin not in service.settings.access.cors_origins
         and urlsplit(origin).netloc != own
     ):
         raise Forbidden("pages of other origins may not manage models")
@@ -66,7 +66,7 @@ async def trusted(request: Request, _: Key) -> None:
 
 def check_trusted(service: Service, authorization: str) -> None:
     """Raises Forbidden where no key is for management, Unauthenticated without such a key."""
-    settings = service.settings
+    settings = service.settings.access
     if settings.api_key_hashes and not settings.management_key_hashes:
         raise Forbidden("the server has no management key")
     check_key(authorization, settings.management_key_hashes)

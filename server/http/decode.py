@@ -15,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from models.bundle.image import FORMATS, fit_image, side_of
 from models.bundle.manifest import Input
+from server.engine.job import Given
 from server.engine.pace import Decoding
 from server.errors import BadImage, ImageTooLarge, Infeasible
 
@@ -51,12 +52,13 @@ class Images:
     max_pixels: int
     pace: Decoding = field(default_factory=Decoding)
     by: float = inf
+    length = 0
 
     @property
     def num_rows(self) -> int:
         return len(self.contents)
 
-    def decode_here(self) -> list[NDArray[np.uint8]] | None:
+    def decode_here(self) -> list[Given] | None:
         """The images where they are small, or None: a thread is to decode what takes longer."""
         if sum(map(len, self.contents)) > SMALL_BYTES:
             return None
@@ -64,16 +66,17 @@ class Images:
             return replace(self, max_pixels=min(SMALL_PIXELS, self.max_pixels)).decode()
         return None
 
-    def decode(self) -> list[NDArray[np.uint8]]:
+    def decode(self) -> list[Given]:
         """Every image; an error names the image where there are several.
 
         Raises Infeasible, before it decodes anything, where the images would be ready too late.
         """
         self._check_time()
-        images = []
+        images: list[Given] = []
         for index, content in enumerate(self.contents):
             try:
-                images.append(decode_image(content, self.target, self.max_pixels, self.pace))
+                pixels = decode_image(content, self.target, self.max_pixels, self.pace)
+                images.append(Given.of(pixels))
             except (BadImage, ImageTooLarge) as error:
                 if len(self.contents) > 1:
                     error.field = f"images.{index}"

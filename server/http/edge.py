@@ -58,7 +58,7 @@ class Edge:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         service = self.service_of()
-        if prefix := service.settings.root_path:
+        if prefix := service.settings.address.root_path:
             scope["root_path"] = prefix
         method = scope["method"]
         if method == "HEAD":  # a GET whose body the protocol leaves out

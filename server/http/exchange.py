@@ -80,7 +80,7 @@ class Exchange:
         self.exits: list[int] = []
         self.is_background = False
         # from the arrival, as the connection's timer counts: it wakes the reader at this time
-        self._deadline = self.arrival + service.settings.receive_timeout_s
+        self._deadline = self.arrival + service.settings.timeouts.receive_timeout_s
         self._num_bytes, self._is_whole = 0, False
         self._gone: asyncio.Future[Any] | None = None
         self._task = asyncio.current_task()
@@ -116,7 +116,7 @@ class Exchange:
         self._check_size(self._num_bytes)
         if message.get("more_body", False):
             if time.monotonic() >= self._deadline:
-                timeout_s = self.service.settings.receive_timeout_s
+                timeout_s = self.service.settings.timeouts.receive_timeout_s
                 raise BodyTooLate(f"the body took longer than {timeout_s} s")
         else:
             self._is_whole = True
@@ -125,10 +125,10 @@ class Exchange:
 
     def _check_size(self, num_bytes: int) -> None:
         settings = self.service.settings
-        if num_bytes > settings.max_body_bytes:
-            raise BodyTooLarge(f"the body is longer than {settings.max_body_bytes} bytes")
-        if self.held.num_bytes > settings.max_held_bytes:
-            error = BodiesTooLarge(f"bodies of {settings.max_held_bytes} bytes are held")
+        if num_bytes > settings.limits.max_body_bytes:
+            raise BodyTooLarge(f"the body is longer than {settings.limits.max_body_bytes} bytes")
+        if self.held.num_bytes > settings.limits.max_held_bytes:
+            error = BodiesTooLarge(f"bodies of {settings.limits.max_held_bytes} bytes are held")
             self.service.metrics.shed(shed_reason(error), 1)
             raise error
 

@@ -32,8 +32,8 @@ class Listener(uvicorn.Server):
     ) -> None:
         self._app, self._settings, self._closes_at = app, settings, inf
         parts = {
-            "receive_timeout_s": settings.receive_timeout_s,
-            "send_timeout_s": settings.send_timeout_s,
+            "receive_timeout_s": settings.timeouts.receive_timeout_s,
+            "send_timeout_s": settings.timeouts.send_timeout_s,
             "waited_s": staticmethod(self._waited_s),
         }
         config = uvicorn.Config(
@@ -44,9 +44,9 @@ class Listener(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=settings.max_connections,
-            timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,
+            limit_concurrency=settings.limits.max_connections,
+            timeout_keep_alive=settings.timeouts.keep_alive_s,
+            timeout_graceful_shutdown=settings.timeouts.shutdown_grace_s + LAST_WORDS_S,
         )
         super().__init__(config)
 
@@ -59,7 +59,7 @@ class Listener(uvicorn.Server):
         if self._closes_at < inf:
             os._exit(128 + sig)
         self._drain()
-        self._closes_at = time.monotonic() + self._settings.drain_delay_s
+        self._closes_at = time.monotonic() + self._settings.timeouts.drain_delay_s
 
     async def on_tick(self, counter: int) -> bool:
         self.should_exit |= time.monotonic() >= self._closes_at
@@ -67,7 +67,9 @@ class Listener(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         hurry = self._app.state.service.engine.hurry
-        timer = asyncio.get_running_loop().call_later(self._settings.shutdown_grace_s, hurry)
+        timer = asyncio.get_running_loop().call_later(
+            self._settings.timeouts.shutdown_grace_s, hurry
+        )
         await super().shutdown(sockets)
         timer.cancel()
         self._app.state.service.metrics.ledger.settle()  # its timer will not come any more

@@ -8,14 +8,14 @@ from math import inf
 import numpy as np
 
 from server.engine.admission import Admission
-from server.engine.job import Answer, Demand, Job, Outcome
+from server.engine.job import Answer, Demand, Given, Job, Outcome
 from server.engine.model import SHORT_S
 from server.engine.queues import Step
 from server.engine.scheduler import Batch
 from server.engine.verdict import asking, judge
 from server.errors import Overloaded
 
-NO_IMAGE = np.zeros((0, 0, 0), np.uint8)
+NOTHING = Given([], 0)
 NO_PROBABILITIES = np.zeros(0, np.float32)
 
 
@@ -130,7 +130,7 @@ class Simulation:
             self.fates.append(Fate(request, self.now, None))
             return
         self.admission.decoded(slots)
-        job = Job(demand, NO_IMAGE, ignore, deadline=slots.deadline, due=slots.due)
+        job = Job(demand, NOTHING, ignore, deadline=slots.deadline, due=slots.due)
         self._requests[job] = request
         self.scheduler.wait(job, self.now)
         self._plan_turn()
@@ -192,7 +192,7 @@ class Simulation:
 
     def _take(self, step: Step, rows: int, *, is_head: bool = False) -> float:
         """The seconds that a graph takes, from which the costs learn."""
-        seconds, costs = self.took(step, rows, is_head), step.model.costs
+        seconds, costs = self.took(step, rows, is_head), step.costs
         (costs.head_took if is_head else costs.segment_took)(step.exit, rows, seconds)
         return seconds
 
@@ -200,7 +200,7 @@ class Simulation:
         """Judges the jobs of a batch: they wait for their next segment, or have their outcome."""
         exit, jobs = batch.step.exit, batch.jobs
         self.scheduler.done(batch)
-        batch.step.model.costs.batch_took(self.now - batch.started_at, core_s)
+        batch.step.costs.batch_took(self.now - batch.started_at, core_s)
         for job in jobs:
             job.exit = exit
         for job in (jobs[row] for row in asked):

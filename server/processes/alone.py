@@ -26,7 +26,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 def begin(settings: Settings) -> None:
     """Sets up logs, and ends with status 0 on SIGTERM while models load."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    configure_logs(access=settings.access_log)
+    configure_logs(access=settings.telemetry.access_log)
 
 
 def settle() -> None:

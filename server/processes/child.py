@@ -34,10 +34,7 @@ class Child:
         self.channel, self._far_channel = socket.socketpair()
         self.wire = Wire(lambda request: handle(self, request))
 
-    async def run(
-        self, arguments: Sequence[str], environment: dict[str, str], memories: Sequence[int],
-        state: object,
-    ) -> int:  # fmt: skip
+    async def run(self, environment: dict[str, str], memories: Sequence[int], state: object) -> int:
         """Starts a process, gives it the state to begin in, and waits until it ends."""
         for place in (Head.STATE, Head.BEAT, Head.CLOSED, Head.PID):
             self.head[place] = 0
@@ -48,7 +45,7 @@ class Child:
         wire, far_wire = socket.socketpair()
         descriptors = [far_wire.fileno(), self._far_channel.fileno(), self.number, *memories]
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", MEMBER, ",".join(map(str, descriptors)), *arguments),
+            *(sys.executable, "-m", MEMBER, ",".join(map(str, descriptors))),
             env=environment,
             pass_fds=(*descriptors[:2], *memories),
             process_group=0,  # a terminal's Ctrl-C comes through the parent

@@ -17,11 +17,11 @@ a row, and one process holds the weights once for all cores."""
 
 def num_processes(settings: Settings) -> int:
     """The setting; else for short networks one per `workers` cores, and one for all others."""
-    if settings.processes is not None:
-        return settings.processes
-    if settings.execution_provider != CPU or not any(map(is_short, costs(settings))):
+    if settings.cores.processes is not None:
+        return settings.cores.processes
+    if settings.cores.execution_provider != CPU or not any(map(is_short, costs(settings))):
         return 1
-    workers = settings.workers if "workers" in settings.model_fields_set else 1
+    workers = settings.cores.workers if "workers" in settings.cores.model_fields_set else 1
     return max(1, NUM_CORES // workers)
 
 
@@ -29,7 +29,7 @@ def costs(settings: Settings) -> list[CostProfile]:
     """The cost profiles in the bundles. Loading refuses those that cannot be read."""
     found = []
     try:
-        for path in find_bundles(settings.zoo).values():
+        for path in find_bundles(settings.models.zoo).values():
             found += read(path / COST)
     except UserError:
         return []

@@ -2,40 +2,45 @@
 
 import asyncio
 import logging
+import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib import import_module
 
 from server.http.ports import bound, reserved
 from server.processes.choice import num_processes
 from server.processes.parent import Parent
-from server.settings import Settings, load_settings
+from server.settings import Settings, load_settings, variable
 from server.telemetry.logs import configure_logs
 from server.zoo.directory import skipped
 
 logger = logging.getLogger("offramp")
 
 
-def serve(arguments: Sequence[str]) -> None:
-    """Parses options and takes the port, then loads every bundle and serves until told to end."""
-    settings = load_settings(arguments)
-    sockets = bound(settings.host, settings.port)
-    configure_logs(access=settings.access_log)
-    for path in skipped(settings.zoo):
+def serve(options: Mapping[str, str]) -> None:
+    """Takes the port, then loads every bundle and serves until told to end.
+
+    An option is a variable of this run, which every process of the server reads.
+    """
+    os.environ.update({variable(name): text for name, text in options.items()})
+    settings = load_settings()
+    sockets = bound(settings.address.host, settings.address.port)
+    configure_logs(access=settings.telemetry.access_log)
+    for path in skipped(settings.models.zoo):
         logger.warning("skipped, since its name is not that of a bundle, NAME/VERSION: %s", path)
     with ExitStack() as kept:
-        if settings.grpc_port is not None:
-            for sock in reserved(settings.host, settings.grpc_port):
+        if settings.address.grpc_port is not None:
+            for sock in reserved(settings.address.host, settings.address.grpc_port):
                 kept.enter_context(sock)
-        run(settings, arguments, sockets)
+        run(settings, sockets)
 
 
-def run(settings: Settings, arguments: Sequence[str], sockets: list[socket.socket]) -> None:
+def run(settings: Settings, sockets: list[socket.socket]) -> None:
     num = num_processes(settings)
     if num == 1:
         # with several, the parent loads neither the application nor onnxruntime
         import_module("server.processes.alone").serve(settings, sockets)
     else:
-        sys.exit(asyncio.run(Parent(settings, num, arguments, sockets).run()))
+        sys.exit(asyncio.run(Parent(settings, num, sockets).run()))

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -149,7 +149,7 @@ class Joining:
         with suppress(WireClosed):
             state = state_of(repository.catalog)
             await self.wire.call(["ready", state, self._num_known])
-        if self.state is not None and self._settings.watch_interval_s is not None:
+        if self.state is not None and self._settings.models.watch_interval_s is not None:
             await self._catch_up(repository)
         await speaking
 
@@ -159,7 +159,7 @@ class Joining:
     async def _catch_up(self, repository: SharedRepository) -> None:
         """Loads what changed on disk since the member that watched it ended."""
         with suppress(BundleError):
-            found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+            found = await asyncio.to_thread(find_bundles, self._settings.models.zoo)
             for key in found:
                 if repository.catalog.reasons.get(key) != UNLOADED:
                     with suppress(BundleError, Draining, UnknownModel):
@@ -177,16 +177,15 @@ def first_line(control: socket.socket) -> bytes:
     return line
 
 
-def own_settings(arguments: Sequence[str], number: int) -> Settings:
+def own_settings(number: int) -> Settings:
     """The server's settings; only the first member watches the zoo, for all."""
-    settings = load_settings(arguments)
-    return settings if number == 0 else settings.model_copy(update={"watch_interval_s": None})
+    return load_settings() if number == 0 else load_settings(watch_interval_s=None)
 
 
-def main(descriptors: str, *arguments: str) -> None:
+def main(descriptors: str) -> None:
     """Serves, with these descriptors: wire, channel, own number, and every member's memory."""
     control, channel, number, *memories = map(int, descriptors.split(","))
-    settings = own_settings(arguments, number)
+    settings = own_settings(number)
     begin(settings)
     memory = Memory(memories[number])
     metrics = Metrics(memory, memories)

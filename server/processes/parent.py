@@ -5,13 +5,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 from server.processes.changes import Changes
 from server.processes.child import Child
 from server.processes.door import Door
-from server.settings import PREFIX, Settings, SettingsError
+from server.settings import Settings, SettingsError, variable
 from server.telemetry.memory import Head, State
 
 logger = logging.getLogger("offramp.processes")
@@ -34,10 +33,8 @@ class Parent:
     later the other members go on.
     """
 
-    def __init__(
-        self, settings: Settings, num: int, arguments: Sequence[str], sockets: list[socket.socket]
-    ) -> None:
-        self._settings, self._arguments, self._num = settings, arguments, num
+    def __init__(self, settings: Settings, num: int, sockets: list[socket.socket]) -> None:
+        self._settings, self._num = settings, num
         self._changes = Changes(lambda: [child for child in self._children if child.is_ready])
         self._children = [Child(number, self._answer) for number in range(num)]
         self._memories = [child.memory for child in self._children]
@@ -77,7 +74,7 @@ class Parent:
         pause_s = FIRST_PAUSE_S
         while not self._is_ending:
             state = [self._changes.state, len(self._changes.log)]
-            code = await child.run(self._arguments, self._environment(), self._memories, state)
+            code = await child.run(self._environment(), self._memories, state)
             self._door.give_all(child.left())
             if self._is_ending:
                 self._status = self._status or max(0, code)
@@ -95,7 +92,7 @@ class Parent:
 
     def _environment(self) -> dict[str, str]:
         """Tells a member how many processes there are, since they share the cores."""
-        return os.environ | {f"{PREFIX}PROCESSES": str(self._num)}
+        return os.environ | {variable("processes"): str(self._num)}
 
     def _cannot_start(self, child: Child, code: int) -> None:
         if code != SAID_WHY:
@@ -111,7 +108,7 @@ class Parent:
             return
         self._is_ending = True
         loop, settings = asyncio.get_running_loop(), self._settings
-        loop.call_later(settings.drain_delay_s if self._is_open else 0, self._close)
+        loop.call_later(settings.timeouts.drain_delay_s if self._is_open else 0, self._close)
 
     def _close(self) -> None:
         self._door.close()
@@ -120,7 +117,9 @@ class Parent:
             child.settled.set()
         loop = asyncio.get_running_loop()
         for child in self._children:
-            loop.call_later(self._settings.shutdown_grace_s + END_S, child.signal, signal.SIGKILL)
+            loop.call_later(
+                self._settings.timeouts.shutdown_grace_s + END_S, child.signal, signal.SIGKILL
+            )
 
     async def _watch(self) -> None:
         """Ends members that hang. Time in which the parent itself did not run is not counted."""
@@ -131,7 +130,8 @@ class Parent:
                 if state == State.DRAINING and not self._is_ending:
                     child.close_channel()  # it got a signal of its own
                 elif (
-                    state == State.READY and child.listen_for_beat(TICK_S) > self._settings.stall_s
+                    state == State.READY
+                    and child.listen_for_beat(TICK_S) > self._settings.cores.stall_s
                 ):
                     logger.error("process %d hangs", child.number)
                     child.silent_s = 0.0

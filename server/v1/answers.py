@@ -14,11 +14,14 @@ Json = dict[str, Any]
 
 def answers(served: Served, parameters: Parameters) -> Json:
     """One row's Classification, or the Classifications of several."""
-    said = [answer(served, outcome, parameters) for outcome in served.outcomes]
+    said = [
+        answer(served, outcome, parameters, is_cut=is_cut)
+        for outcome, is_cut in zip(served.outcomes, served.are_cut, strict=True)
+    ]
     return said[0] if len(said) == 1 else {"results": said}
 
 
-def answer(served: Served, outcome: Outcome, parameters: Parameters) -> Json:
+def answer(served: Served, outcome: Outcome, parameters: Parameters, *, is_cut: bool) -> Json:
     """One row's Classification."""
     demand, last = served.demand, outcome.answer
     manifest = demand.model.manifest
@@ -43,16 +46,17 @@ def answer(served: Served, outcome: Outcome, parameters: Parameters) -> Json:
             "macs": outcome.macs,
         },
     }
+    if manifest.input.kind == "text":
+        said["truncated"] = is_cut
     if parameters.trace:
         said["trace"] = trace(outcome, manifest.labels, demand.arrival)
     return said
 
 
-def exit_event(demand: Demand, parameters: Parameters, image: int, said: Answer) -> Json:
-    """What one exit says of one image of a request: an ExitEvent."""
+def exit_event(demand: Demand, parameters: Parameters, said: Answer) -> Json:
+    """What one exit says of one row of a request: an ExitEvent but for the row's number."""
     manifest = demand.model.manifest
     return {
-        "image": image,
         **labels_of(said.probabilities, manifest.labels, said.confidence, parameters.top_k),
         "exit": said.exit,
         "num_exits": manifest.num_exits,

@@ -1,4 +1,4 @@
-"""`POST /v1/classify`: body to images, outcomes to answers."""
+"""`POST /v1/classify`: body to rows, outcomes to answers."""
 
 import asyncio
 from math import inf
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from server.engine.job import Answer
 from server.errors import BadParameter
 from server.http.access import known
-from server.http.decode import Images
+from server.http.contents import ROW_NAMES, encoded
 from server.http.edge import HotRoute, answered_by_the_edge
 from server.http.exchange import Exchange, Reply
 from server.http.problems import RESPONSES
@@ -26,7 +26,7 @@ router = APIRouter(dependencies=[Depends(known)])
 
 
 async def classify(exchange: Exchange) -> ASGIApp:
-    """Classifies one image or several, each within the request's budget."""
+    """Classifies one row or several, each within the request's budget."""
     service = exchange.service
     contents, parameters = await read(exchange)
     model = service.find(parameters.model, parameters.version)
@@ -35,25 +35,24 @@ async def classify(exchange: Exchange) -> ASGIApp:
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")
-    by = service.decoded_by(demand, len(contents)) if parameters.strict else inf
-    limit, pace = service.settings.max_image_pixels, service.engine.pace.decoding
-    images = Images(contents, model.manifest.input, limit, pace, by)
+    by = service.decoded_by(demand, len(contents.values)) if parameters.strict else inf
+    rows = encoded(contents, model, service.settings, service.engine.pace.decoding, by)
     if not wants_events(exchange):
-        served = await service.classify(demand, images, strict=parameters.strict)
+        served = await service.classify(demand, rows, strict=parameters.strict)
         exchange.exits = served.exits
         timing = b"server-timing", server_timing(served).encode()
         return Reply(200, orjson.dumps(answers(served, parameters)), headers=(timing,))
 
-    said = Said()
-    running = await service.start(demand, images, said.tell, strict=parameters.strict)
+    said, name = Said(), ROW_NAMES[model.manifest.input.kind]
+    running = await service.start(demand, rows, said.tell, strict=parameters.strict)
 
     async def final() -> Json:
         served = await service.finish(running)
         exchange.exits = served.exits
         return answers(served, parameters)
 
-    def exit_said(image: int, exit: Answer) -> Json:
-        return exit_event(demand, parameters, image, exit)
+    def exit_said(row: int, exit: Answer) -> Json:
+        return {name: row} | exit_event(demand, parameters, exit)
 
     return EventStream(service.metrics, running, said, asyncio.ensure_future(final()), exit_said)
 

@@ -1,11 +1,17 @@
 """Examples of the OpenAPI document: requests that any image model answers, and answers."""
 
+from math import prod
 from typing import Any
+
+import numpy as np
+
+from models.bundle.manifest import AnyInput, Input, RowTensor, TextInput
 
 PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNk"
     "EIAAJgGKGACOGAQAwSeVywAAAABJRU5ErkJggg=="
 )
+EXAMPLE_VALUES = 1000
 REQUESTS: dict[str, Any] = {
     "budget": {
         "summary": "One image, to be answered in 20 ms",
@@ -50,3 +56,25 @@ EXIT: dict[str, Any] = {
     "num_exits": 7,
     "at_ms": 2.114,
 }
+
+
+def example_of(takes: AnyInput) -> dict[str, Any] | None:
+    """The body of a JSON request that a model with this input answers.
+
+    None where a row has more numbers than a person wants to read.
+    """
+    if isinstance(takes, Input):
+        return {"images": [PICTURE]}
+    if isinstance(takes, TextInput):
+        return {"texts": [takes.example]}
+    if sum(prod(tensor.shape) for tensor in takes.tensors) > EXAMPLE_VALUES:
+        return None
+    if len(takes.tensors) == 1:
+        return {"rows": [least(takes.tensors[0])]}
+    return {"rows": [{tensor.name: least(tensor) for tensor in takes.tensors}]}
+
+
+def least(tensor: RowTensor) -> Any:  # noqa: ANN401
+    """A value of the tensor's shape, as JSON has it: 0, or the smallest that is allowed."""
+    value = 0 if tensor.span is None else tensor.span[0]
+    return np.full(tensor.shape, value, tensor.dtype).tolist()

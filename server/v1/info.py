@@ -1,24 +1,30 @@
 """`GET /v1/models`."""
 
 from base64 import b64encode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import PositiveInt
 
-from models.bundle.manifest import Graph
+from models.bundle.manifest import Graph, Input, Manifest, TextInput
 from server.engine.model import ServedModel
 from server.http.access import known
 from server.http.problems import FEW_RESPONSES
 from server.http.wording import milli
-from server.service import service_of
+from server.service import Service, service_of
+from server.v1.classify import PATH
+from server.v1.examples import example_of
 from server.v1.schemas import (
     CalibrationInfo,
     ExitInfo,
     GraphInfo,
-    InputInfo,
+    ImageInfo,
     ModelInfo,
     ModelList,
     OperatingPointInfo,
+    RequestExample,
+    TensorInfo,
+    TextInfo,
     VersionInfo,
 )
 
@@ -28,8 +34,8 @@ router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
 @router.get("/v1/models")
 async def models(request: Request) -> ModelList:
     """Every model served."""
-    catalog = service_of(request).repository.catalog
-    return ModelList(models=[model_info(catalog.versions(name)) for name in catalog.names()])
+    service = service_of(request)
+    return ModelList(models=[model_info(service, n) for n in service.repository.catalog.names()])
 
 
 @router.get("/v1/models/{name}")
@@ -37,7 +43,7 @@ async def model(request: Request, name: str) -> ModelInfo:
     """One model: labels, input, exits with accuracy and cost, operating points."""
     service = service_of(request)
     service.find(name, None)
-    return model_info(service.repository.catalog.versions(name))
+    return model_info(service, name)
 
 
 @router.get("/v1/models/{name}/calibration")
@@ -48,11 +54,35 @@ async def calibration(
     return calibration_info(service_of(request).find(name, version))
 
 
-def model_info(versions: list[ServedModel]) -> ModelInfo:
-    """Versions of one model, given lowest first."""
-    return ModelInfo(
-        name=versions[0].manifest.name, versions=[version_info(v) for v in reversed(versions)]
-    )
+def model_info(service: Service, name: str) -> ModelInfo:
+    """The versions of one model, highest first."""
+    versions, settings = service.repository.catalog.versions(name), service.settings
+    infos = [
+        version_info(model, settings.limits.max_text_characters) for model in reversed(versions)
+    ]
+    return ModelInfo(name=name, versions=infos)
+
+
+def input_info(manifest: Manifest, max_characters: int) -> ImageInfo | TextInfo | TensorInfo:
+    """What the model takes."""
+    takes = manifest.input
+    if isinstance(takes, Input):
+        return ImageInfo.model_validate(takes, from_attributes=True)
+    if isinstance(takes, TextInput):
+        return TextInfo(
+            kind=takes.kind,
+            lengths=takes.length_buckets,
+            max_tokens=takes.length_buckets[-1],
+            max_characters=max_characters,
+        )
+    return TensorInfo.model_validate(takes, from_attributes=True)
+
+
+def example_request(manifest: Manifest) -> RequestExample | None:
+    """A request that the model answers; None where its rows are too long to write down."""
+    query = urlencode({"model": manifest.name, "version": manifest.version})
+    body = example_of(manifest.input)
+    return None if body is None else RequestExample(path=f"{PATH}?{query}", body=body)
 
 
 def calibration_info(model: ServedModel) -> CalibrationInfo:
@@ -67,11 +97,12 @@ def calibration_info(model: ServedModel) -> CalibrationInfo:
     )
 
 
-def version_info(model: ServedModel) -> VersionInfo:
+def version_info(model: ServedModel, max_characters: int) -> VersionInfo:
     manifest = model.manifest
     return VersionInfo(
         version=manifest.version,
-        input=InputInfo.model_validate(manifest.input, from_attributes=True),
+        input=input_info(manifest, max_characters),
+        example=example_request(manifest),
         labels=manifest.labels,
         judged_by=model.bundle.calibration.judged_by,
         exits=exit_infos(model),

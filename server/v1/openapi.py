@@ -4,9 +4,10 @@ from typing import Any
 
 import orjson
 
+from server.http.contents import TEXT
 from server.http.decode import MEDIA_TYPES
 from server.v1 import examples
-from server.v1.schemas import JsonBody, Parameters
+from server.v1.schemas import BODIES, Parameters
 from server.v1.streaming import MEDIA_TYPE as STREAM
 from server.v1.streaming import event
 
@@ -26,8 +27,9 @@ REQUEST: dict[str, Any] = {
         "content": {
             **{media_type: {"schema": BYTES} for media_type in MEDIA_TYPES},
             "multipart/form-data": {"schema": FORM},
+            TEXT: {"schema": {"type": "string"}, "example": "what is my balance"},
             "application/json": {
-                "schema": JsonBody.model_json_schema(),
+                "schema": {"anyOf": [body.model_json_schema() for _, body in BODIES.values()]},
                 "examples": examples.REQUESTS,
             },
         },

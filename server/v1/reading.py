@@ -1,6 +1,8 @@
-"""Request bodies to encoded images and parameters."""
+"""Request bodies to encoded images, texts or rows, and parameters."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from email.message import Message
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,42 +12,65 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.errors import BadBody, BadParameter, UnsupportedMedia
+from server.http.contents import TEXT, Contents
 from server.http.decode import MEDIA_TYPES
 from server.http.exchange import Exchange
-from server.http.strict_json import parse_object
-from server.v1.schemas import JsonBody, Parameters
+from server.http.strict_json import is_large, parse_object
+from server.http.texts import text_of
+from server.v1.schemas import BODIES, Parameters
 
 MAX_FIELDS = 50
-SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", "application/json"))
+SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", TEXT, "application/json"))
 RAW = frozenset((*MEDIA_TYPES, "image/jpg", "application/octet-stream"))
 """Bodies that are one image: what clients call it matters less than what it is."""
+CHARSETS = frozenset(("", "utf-8", "utf8", "us-ascii"))
 PARTS = ("image", "images", "file")
 """Names of a form's image parts that clients use; the first is the documented one."""
 
 
-async def read(exchange: Exchange) -> tuple[list[bytes], Parameters]:
-    """The encoded images, and the parameters from the query and the body together."""
+async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
+    """The rows, and the parameters from the query and the body together."""
     query = read_query(exchange.scope["query_string"])
     encoding = exchange.header(b"content-encoding", "identity")
     if encoding.lower() != "identity":
         raise UnsupportedMedia(f"content encoding {encoding!r}; bodies are taken as they are")
-    media_type = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    given = exchange.header(b"content-type")
+    media_type = given.partition(";")[0].strip().lower()
     if media_type in RAW:
-        return [await exchange.body()], query
-    max_images = exchange.service.settings.max_images
+        return Contents("image", [await exchange.body()], media_type=media_type), query
+    if media_type == TEXT:
+        check_charset(given)
+        text = text_of(await exchange.body(), "text")
+        return Contents("text", [text], media_type=media_type), query
+    max_rows = exchange.service.settings.limits.max_images
     if media_type == "application/json":
-        name, (contents, fields) = "images", read_json(await exchange.body(), max_images)
+        contents, fields = await read_json(exchange, max_rows)
     elif media_type == "multipart/form-data":
-        name, (contents, fields) = "image", await read_form(exchange, max_images)
+        images, fields = await read_form(exchange, max_rows)
+        check_number("image", images, max_rows)
+        contents = Contents("image", images, media_type=media_type)
     else:
-        given = f"content type {media_type!r}" if media_type else "no content type"
-        raise UnsupportedMedia(f"{given}; served are {SERVED}")
-    if len(contents) > max_images:
-        raise BadParameter(name, f"at most {max_images} images are taken")
+        said = f"content type {media_type!r}" if media_type else "no content type"
+        raise UnsupportedMedia(f"{said}; served are {SERVED}")
     in_query = query.model_dump(exclude_unset=True)
     for field in in_query.keys() & fields.keys():
         raise BadParameter(field, "given both in the query and in the body")
     return contents, parameters_of(in_query | fields)
+
+
+@lru_cache(maxsize=256)
+def check_charset(content_type: str) -> None:
+    """Raises UnsupportedMedia for a text in anything but UTF-8."""
+    message = Message()
+    message["content-type"] = content_type
+    if (charset := message.get_content_charset("")) not in CHARSETS:
+        raise UnsupportedMedia(f"charset {charset!r}; texts are UTF-8")
+
+
+def check_number(name: str, rows: Sequence[object], max_rows: int) -> None:
+    if len(rows) > max_rows:
+        what = "images" if name == "image" else name
+        raise BadParameter(name, f"at most {max_rows} {what} are taken")
 
 
 @lru_cache(maxsize=256)
@@ -70,13 +95,36 @@ def parameters_of(given: dict[str, Any]) -> Parameters:
         raise BadParameter.of(error.errors()) from error
 
 
-def read_json(content: bytes, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
-    parsed = parse_object(content, max_images)
+async def read_json(exchange: Exchange, max_rows: int) -> tuple[Contents, dict[str, Any]]:
+    """On the event loop unless there are many values."""
+    content, service = await exchange.body(), exchange.service
+    if not is_large(content):
+        return contents_of(content, max_rows)
     try:
-        body = JsonBody.model_validate(parsed)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(service.decoders, contents_of, content, max_rows)
+    except asyncio.CancelledError:
+        service.metrics.client_gone("decode")
+        raise
+
+
+def contents_of(content: bytes, max_rows: int) -> tuple[Contents, dict[str, Any]]:
+    """The rows and the other fields of a JSON body; raises BadBody or BadParameter."""
+    parsed = parse_object(content)
+    given = [name for name in BODIES if name in parsed]
+    if len(given) != 1:
+        raise BadParameter(given[1] if given else "body", f"needs one of {', '.join(BODIES)}")
+    (name,) = given
+    rows = parsed[name]
+    if isinstance(rows, list):
+        check_number(name, rows, max_rows)
+    kind, schema = BODIES[name]
+    try:
+        body = schema.model_validate(parsed)
     except ValidationError as error:
         raise BadParameter.of(error.errors()) from error
-    return body.images, body.model_dump(exclude_unset=True, exclude={"images"})
+    fields = body.model_dump(exclude_unset=True, exclude={name})
+    return Contents(kind, getattr(body, name), name), fields
 
 
 async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
@@ -87,7 +135,7 @@ async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], d
         max_fields=MAX_FIELDS,
     )
     # in memory: the body's cap bounds it
-    parser.spool_max_size = exchange.service.settings.max_body_bytes
+    parser.spool_max_size = exchange.service.settings.limits.max_body_bytes
     try:
         form = await parser.parse()
     except MultiPartException as error:

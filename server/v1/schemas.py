@@ -1,12 +1,13 @@
 """What a classification request may say and what its answer holds."""
 
 from base64 import b64decode
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
 from models.bundle.manifest import JudgedBy, Resize
 from models.bundle.policy import StopReason
+from server.http.contents import Kind
 from server.parameters import InferenceParameters
 
 
@@ -15,6 +16,10 @@ def decoded(text: object) -> bytes:
     if not isinstance(text, str):
         raise ValueError("must be a base64 string")
     return b64decode(text, validate=True)
+
+
+def is_none(value: object) -> bool:
+    return value is None
 
 
 Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
@@ -29,10 +34,41 @@ class Parameters(InferenceParameters):
     trace: bool = Field(False, description="add what each exit said, and when")
 
 
-class JsonBody(Parameters):
+class ImagesBody(Parameters):
     """A JSON request: base64 images, and any parameter."""
 
     images: list[Base64] = Field(min_length=1)
+
+
+class TextsBody(Parameters):
+    """A JSON request: texts, and any parameter."""
+
+    texts: list[str] = Field(min_length=1, examples=[["what is my balance", "play a song"]])
+
+
+ROW_SCHEMA: dict[str, Any] = {"type": ["object", "array", "number", "boolean"]}
+
+
+class RowsBody(Parameters):
+    """A JSON request: rows of numbers, and any parameter.
+
+    A row is an object with a value for each of the model's tensors; where the model has one tensor,
+    a row may be its value alone. A value is a number or nested lists of numbers.
+    """
+
+    rows: list[Any] = Field(
+        min_length=1,
+        json_schema_extra={"items": ROW_SCHEMA},
+        examples=[[[5.1, 3.5, 1.4, 0.2]], [{"measures": [5.1, 3.5], "colour": [2]}]],
+    )
+
+
+BODIES: dict[str, tuple[Kind, type[Parameters]]] = {
+    "images": ("image", ImagesBody),
+    "texts": ("text", TextsBody),
+    "rows": ("tensor", RowsBody),
+}
+"""The field with the rows, what they are, and the whole body."""
 
 
 class Labelled(BaseModel):
@@ -50,7 +86,7 @@ class BudgetReport(BaseModel):
 
 
 class CostReport(BaseModel):
-    """What one image took; `total_ms` runs from the request's arrival."""
+    """What one row took; `total_ms` runs from the request's arrival."""
 
     total_ms: float
     queue_ms: float
@@ -70,7 +106,7 @@ class TraceEntry(BaseModel):
 
 
 class Classification(BaseModel):
-    """The answer for one image."""
+    """The answer for one image, text or row; of a text, whether it was too long and was cut."""
 
     model: str
     version: int
@@ -83,19 +119,25 @@ class Classification(BaseModel):
     stop_reason: StopReason
     budget: BudgetReport
     cost: CostReport
-    trace: list[TraceEntry] | None = Field(None, exclude_if=lambda entries: entries is None)
+    truncated: bool | None = Field(None, exclude_if=is_none)
+    trace: list[TraceEntry] | None = Field(None, exclude_if=is_none)
 
 
 class Classifications(BaseModel):
-    """The answers for several images, in their order."""
+    """The answers for several rows, in their order."""
 
     results: list[Classification]
 
 
 class ExitEvent(BaseModel):
-    """What one exit says of one image, numbered from 0, `at_ms` after the request's arrival."""
+    """What one exit says of one row, `at_ms` after the request's arrival.
 
-    image: int
+    The row is numbered from 0 as `image`, `text` or `row`, by what the model takes.
+    """
+
+    image: int | None = Field(None, exclude_if=is_none)
+    text: int | None = Field(None, exclude_if=is_none)
+    row: int | None = Field(None, exclude_if=is_none)
     label: str
     index: int
     confidence: float
@@ -147,14 +189,14 @@ class OperatingPointInfo(BaseModel):
     certificate: CertificateInfo | None
 
 
-class InputInfo(BaseModel):
-    """What the model takes. Images of other sizes are fitted by the rule `resize`.
+class ImageInfo(BaseModel):
+    """Images. Other sizes are fitted by the rule `resize`.
 
     `squash` gives up the aspect ratio. `crop` scales the short side, to `short_side` pixels where
     that is given, and cuts the centre. `pad` scales the long side and fills up.
     """
 
-    kind: str
+    kind: Literal["image"]
     height: int
     width: int
     channels: int
@@ -162,11 +204,47 @@ class InputInfo(BaseModel):
     short_side: int | None
 
 
+class TextInfo(BaseModel):
+    """Texts. A text of more than `max_tokens` is cut there, one of more characters is refused.
+
+    A text costs as much as the smallest length, in tokens, that holds it.
+    """
+
+    kind: Literal["text"]
+    lengths: tuple[int, ...]
+    max_tokens: int
+    max_characters: int
+
+
+class TensorPart(BaseModel):
+    """One tensor of a row; `span` is the smallest and the largest of its integers."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    span: tuple[int, int] | None
+
+
+class TensorInfo(BaseModel):
+    """Rows of numbers, of one tensor or several."""
+
+    kind: Literal["tensor"]
+    tensors: list[TensorPart]
+
+
+class RequestExample(BaseModel):
+    """A request that the model answers: a POST of `body` as JSON."""
+
+    path: str
+    body: dict[str, Any]
+
+
 class VersionInfo(BaseModel):
     """One version. Accuracies count an answer as right where it equals what `judged_by` names."""
 
     version: int
-    input: InputInfo
+    input: ImageInfo | TextInfo | TensorInfo = Field(discriminator="kind")
+    example: RequestExample | None
     labels: tuple[str, ...]
     judged_by: JudgedBy = Field(description="what accuracy compares answers with")
     exits: list[ExitInfo]

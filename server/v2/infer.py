@@ -2,20 +2,22 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import inf
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from models.bundle.manifest import Manifest, version_of
+from server.engine.job import Demand
 from server.engine.model import ServedModel
 from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
+from server.http.contents import encoded
 from server.http.edge import HotRoute
 from server.http.exchange import Exchange, Reply, own_path
+from server.http.rows import Arrays
 from server.http.wording import is_met, milli, server_timing
-from server.service import Served
+from server.service import Encoded, Served, Service
 from server.settings import Settings
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
@@ -25,22 +27,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 PREFIX, SUFFIX = "/v2/models/", "/infer"
 SMALL_BYTES = 65_536
 """A body that is read on the event loop, where it is binary: its tensors are only looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """The rows of a request, which are decoded already."""
-
-    images: NDArray[np.uint8]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.images)
-
-    def decode_here(self) -> list[NDArray[np.uint8]]:
-        return list(self.images)
-
-    decode = decode_here
 
 
 def route_of(method: str, path: str) -> HotRoute | None:
@@ -64,9 +50,19 @@ async def infer(exchange: Exchange) -> ASGIApp:
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
     exchange.is_background = demand.is_background
-    served = await service.classify(demand, Tensor(asked.images), strict=parameters.strict)
+    rows = encoded_rows(asked, demand, service)
+    served = await service.classify(demand, rows, strict=parameters.strict)
     exchange.exits = served.exits
     return await compressed(exchange, reply_of(asked, served))
+
+
+def encoded_rows(asked: Inference, demand: Demand, service: Service) -> Encoded:
+    """The rows of a request as the service takes them."""
+    rows = asked.rows
+    if isinstance(rows, Arrays):
+        return rows
+    by = service.decoded_by(demand, len(rows.values)) if asked.parameters.strict else inf
+    return encoded(rows, demand.model, service.settings, service.engine.pace.decoding, by)
 
 
 def model_of(exchange: Exchange) -> ServedModel:
@@ -99,8 +95,8 @@ def decode(
     body: bytes, encoding: str, header_length: str | None, manifest: Manifest, settings: Settings
 ) -> Inference:
     """The request that a body holds; raises BadBody, BadParameter and what inflating raises."""
-    content = inflate(body, encoding, settings.max_body_bytes)
-    return read_inference(content, header_length, manifest, settings.max_images)
+    content = inflate(body, encoding, settings.limits.max_body_bytes)
+    return read_inference(content, header_length, manifest, settings.limits.max_images)
 
 
 def reply_of(asked: Inference, served: Served) -> Reply:
@@ -131,7 +127,14 @@ def sums(served: Served) -> dict[str, str | float | bool]:
         "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
         "energy_source": served.demand.model.energy_source,
         "met": all(is_met(served, outcome) for outcome in served.outcomes),
+        **truncated(served),
     }
+
+
+def truncated(served: Served) -> dict[str, int]:
+    """How many of a request's texts were too long and were cut."""
+    is_text = served.demand.model.manifest.input.kind == "text"
+    return {"num_truncated": sum(served.are_cut)} if is_text else {}
 
 
 async def compressed(exchange: Exchange, reply: Reply) -> Reply:

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 
 from fastapi import Request
 
-from models.bundle.manifest import Tensor, version_of
+from models.bundle.manifest import version_of
 from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
 from server.service import Service, service_of
 from server.telemetry.metrics import Metrics
 from server.telemetry.statistics import Tally
+from server.v2.inputs import Expected, expected_inputs
 from server.v2.response_schemas import (
     BatchStatistics,
     ConfigTensor,
@@ -88,7 +89,7 @@ def metadata_of(service: Service, model: ServedModel) -> ModelMetadata:
         name=manifest.name,
         versions=[str(other.manifest.version) for other in catalog.versions(manifest.name)],
         platform=PLATFORM,
-        inputs=[input_metadata(tensor) for tensor in manifest.segments[0].inputs],
+        inputs=[input_metadata(expected) for expected in expected_inputs(manifest)],
         outputs=[
             TensorMetadata(name=name, datatype=datatype, shape=shapes.get(name, [-1]))
             for name, datatype in OUTPUT_DATATYPES.items()
@@ -102,7 +103,7 @@ def config_of(service: Service, model: ServedModel) -> ModelConfig:
         name=said.name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
-        max_batch_size=service.settings.max_images,
+        max_batch_size=service.settings.limits.max_images,
         input=[config_tensor(tensor) for tensor in said.inputs],
         output=[config_tensor(tensor) for tensor in said.outputs],
     )
@@ -113,8 +114,10 @@ def statistics_list(service: Service, models: Iterable[ServedModel]) -> Statisti
     return StatisticsList(model_stats=said)
 
 
-def input_metadata(tensor: Tensor) -> TensorMetadata:
-    return TensorMetadata(name=tensor.name, datatype="UINT8", shape=list(tensor.shape))
+def input_metadata(expected: Expected) -> TensorMetadata:
+    """In the first of its datatypes: images can also come as BYTES."""
+    datatype, *_ = expected.datatypes
+    return TensorMetadata(name=expected.name, datatype=datatype, shape=[-1, *expected.shape])
 
 
 def config_tensor(tensor: TensorMetadata) -> ConfigTensor:

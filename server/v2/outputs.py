@@ -6,9 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from server.engine.job import Answer, Outcome
+from server.http.numbers import Array
 from server.http.wording import best_labels
 from server.v2.response_schemas import OutputTensor
-from server.v2.tensors import Array, datatype_of, texts, to_bytes, to_json
+from server.v2.tensors import datatype_of, texts, to_bytes, to_json
 from server.v2.wanted import Wanted
 
 Labels = Sequence[str]

@@ -1,4 +1,4 @@
-"""From the bytes of an inference request to its images, parameters and outputs. Pure."""
+"""From the bytes of an inference request to its rows, parameters and outputs. Pure."""
 
 import json
 import re
@@ -6,17 +6,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from models.bundle.manifest import Manifest
 from server.errors import BadBody, BadParameter
+from server.http.contents import Contents
+from server.http.rows import Arrays
+from server.http.strict_json import check_size
 from server.parameters import InferenceParameters
-from server.v2.inputs import images_of
+from server.v2.inputs import num_values, row_of_bytes, rows_of
 from server.v2.parameters import parameters_of
 from server.v2.request_schemas import InferRequest
-from server.v2.tensors import uint8_of_bytes
 from server.v2.wanted import OUTPUT_DATATYPES, Wanted, wanted
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,18 +24,16 @@ M = TypeVar("M", bound=BaseModel)
 MAX_VALUES = 10_000
 """In names, ids and parameters, and around the data."""
 MAX_NESTING = 64
-STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 NUMBERS = re.compile(rb"\[[][\d\s,.eE+-]*\]")
 """Arrays of numbers, nested or not."""
-NO_BRACKETS = bytes(set(range(256)).difference(b"[{]}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A request understood: images, (rows, height, width, channels), and what is wanted of them."""
+    """A request understood: its rows, and what is wanted of them."""
 
     id: str | None
-    images: NDArray[np.uint8]
+    rows: Contents | Arrays
     parameters: InferenceParameters
     outputs: list[Wanted]
 
@@ -47,14 +45,8 @@ def read_inference(
     if header_length == "0":
         return raw_inference(body, manifest)
     head, tail = split(body, header_length)
-    request = parse(InferRequest, head, most_values(manifest, max_rows))
+    request = parse(InferRequest, head, num_values(manifest, max_rows))
     return inference_of(request, tail, manifest, max_rows)
-
-
-def most_values(manifest: Manifest, max_rows: int) -> int:
-    """How many values the data of a request may have, nested lists included."""
-    _, height, width, channels = manifest.segments[0].inputs[0].shape
-    return max_rows * (1 + height * (1 + width * (1 + channels)))
 
 
 def inference_of(
@@ -67,17 +59,16 @@ def inference_of(
         raise BadParameter("parameters.binary_data_output", "must be true or false")
     return Inference(
         id=request.id,
-        images=images_of(request.inputs, tail, manifest, max_rows),
+        rows=rows_of(request.inputs, tail, manifest, max_rows),
         parameters=parameters_of(parameters),
         outputs=wanted(request.outputs, manifest, are_binary=are_binary),
     )
 
 
 def raw_inference(body: bytes, manifest: Manifest) -> Inference:
-    """A request that is nothing but the bytes of one image; all outputs are binary."""
-    shape = (1, *manifest.segments[0].inputs[0].shape[1:])
+    """A request that is nothing but the bytes of one row; all outputs are binary."""
     outputs = [Wanted(name, is_binary=True) for name in OUTPUT_DATATYPES]
-    return Inference(None, uint8_of_bytes(body, shape), InferenceParameters(), outputs)
+    return Inference(None, row_of_bytes(body, manifest), InferenceParameters(), outputs)
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -92,16 +83,12 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:num_bytes], memoryview(body)[num_bytes:]
 
 
-def parse(kind: type[M], content: bytes, num_values: int = 0) -> M:
+def parse(kind: type[M], content: bytes, max_values: int = 0) -> M:
     """JSON as a request of this kind, with so many values as data at most.
 
     Raises BadBody or BadParameter. A million values would keep the interpreter busy for a second.
     """
-    num_lists = content.count(b"[") + content.count(b"{")
-    if max(num_lists, content.count(b",")) > num_values + MAX_VALUES:
-        raise BadBody("the JSON has more values than any request needs")
-    if num_lists > MAX_NESTING and nesting(content) > MAX_NESTING:
-        raise BadBody("the JSON is nested too deeply")
+    check_size(content, max_values + MAX_VALUES, MAX_NESTING)
     check_keys(content)
     try:
         return kind.model_validate_json(content)
@@ -125,9 +112,3 @@ def unique(pairs: list[tuple[str, object]]) -> None:
         if key in seen:
             raise BadBody("the JSON has a key twice")
         seen.add(key)
-
-
-def nesting(content: bytes) -> int:
-    """How many brackets are open at once at most; those in text count too."""
-    steps = np.frombuffer(content.translate(STEPS, NO_BRACKETS), np.int8)
-    return int(steps.cumsum(dtype=np.int64).max(initial=0))

@@ -25,7 +25,7 @@ class InferResponse(ResponseModel):
     model_name: str
     model_version: str
     id: str | None = None
-    parameters: dict[str, str | float | bool]
+    parameters: dict[str, str | int | float | bool]
     outputs: list[OutputTensor]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from models.bundle.bundle import BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Meter
-from models.bundle.manifest import Key, Manifest
+from models.bundle.manifest import Key, Manifest, TextInput
 from models.bundle.runner import SegmentRunner
+from models.bundle.text import TextReader
 from server.engine.model import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
@@ -45,16 +46,26 @@ def serve_bundle(
             return current
         if graphs_of(manifest) == graphs_of(current.manifest):
             return replace(current, bundle=bundle)
+    takes = manifest.input
     try:
+        reader = TextReader(bundle.tokenizer, takes) if isinstance(takes, TextInput) else None
         runner = SegmentRunner(
-            manifest.segments, manifest.exit_heads, bundle.graphs, settings.execution_provider
+            manifest.segments, manifest.exit_heads, bundle.graphs, settings.cores.execution_provider
         )
         profile = measured(bundle, runner, settings, meter, check_open)
     except Draining:
         raise
     except Exception as error:  # onnxruntime's errors have no common base
         raise BundleError(f"{path} cannot be run: {error}") from error
-    return ServedModel(bundle, runner, profile, Costs(profile, BATCH_OVERHEAD_S))
+    lengths = [part.length for part in profile.shorter]
+    return ServedModel(
+        bundle,
+        runner,
+        profile,
+        Costs(profile, BATCH_OVERHEAD_S),
+        {length: Costs(profile.of_length(length), BATCH_OVERHEAD_S) for length in lengths},
+        reader,
+    )
 
 
 def graphs_of(manifest: Manifest) -> tuple[object, ...]:

@@ -29,18 +29,25 @@ def measured(
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
-    path = settings.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
+    lengths = bundle.manifest.input.length_buckets
+    path = settings.models.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         pass
     else:
-        warmed_up(
-            runner, profile.batch_sizes[:1], settings.profile_s
-        )  # so that no request is the first
+        for length in lengths or (0,):  # so that no request is the first
+            warmed_up(runner, profile.batch_sizes[:1], settings.models.profile_s, length)
         return profile
-    watts = settings.watts_per_core
-    profile = measure(runner, max_s=settings.profile_s, watts=watts, meter=meter, progress=progress)
+    watts = settings.cores.watts_per_core
+    profile = measure(
+        runner,
+        lengths=lengths,
+        max_s=settings.models.profile_s,
+        watts=watts,
+        meter=meter,
+        progress=progress,
+    )
     try:
         keep(profile, path)
     except OSError as error:
@@ -55,9 +62,9 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
         manifest.model_dump_json(),
         hardware(),
         ort.__version__,
-        settings.execution_provider,
-        settings.watts_per_core,
-        settings.profile_s,
+        settings.cores.execution_provider,
+        settings.cores.watts_per_core,
+        settings.models.profile_s,
         meter is not None,
     )
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()

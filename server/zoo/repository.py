@@ -43,7 +43,7 @@ class Repository:
         self.catalog = catalog
         self._settings, self._metrics = settings, metrics
         self._gate = gate
-        self._meter = find_meter(settings.execution_provider)
+        self._meter = find_meter(settings.cores.execution_provider)
         self._lock = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._loading: Key | None = None
@@ -131,7 +131,7 @@ class Repository:
         Where the zoo cannot be read, what is served.
         """
         try:
-            found = await asyncio.to_thread(find_bundles, self._settings.zoo)
+            found = await asyncio.to_thread(find_bundles, self._settings.models.zoo)
         except BundleError as error:
             logger.warning("the zoo is gone: %s", error)
             return {model.key: model.bundle.path for model in self.catalog}

@@ -12,9 +12,9 @@ from email.message import Message
 
 import pytest
 
-from benchmarks.load import Client
 from benchmarks.loading import Traffic
 from benchmarks.outcomes import outcomes
+from load.generator import Body, Client
 
 LATE_S = 0.05
 SECONDS = 1
@@ -71,10 +71,14 @@ def scripted() -> Iterator[Scripted]:
         thread.join()
 
 
+def bodies(asked: Traffic) -> list[Body]:
+    return [Body(file.read_bytes(), "image/png") for file in asked.files]
+
+
 def test_every_request_of_an_open_loop_is_accounted_for(asked: Traffic, scripted: Scripted) -> None:
     before = time.time()
     num_requests = 80
-    client = Client(scripted.url, [file.read_bytes() for file in asked.files])
+    client = Client(scripted.url, bodies(asked), says_when=True)
     client.open_loop([number * SECONDS / num_requests for number in range(num_requests)])
     shots = list(client.shots())
     assert len(shots) == num_requests == scripted.num_requests
@@ -86,11 +90,11 @@ def test_every_request_of_an_open_loop_is_accounted_for(asked: Traffic, scripted
     assert found.late * num_requests + found.good * SECONDS == num_requests / 2
     assert found.mean_exit == 2
     good = [shot for shot in shots if shot.status == 200 and shot.latency_s <= LATE_S]
-    assert found.right == sum(asked.images.labels[shot.image] == 0 for shot in good) / SECONDS
+    assert found.right == sum(asked.images.labels[shot.body] == 0 for shot in good) / SECONDS
 
 
 def test_a_closed_loop_keeps_its_connections_busy(asked: Traffic, scripted: Scripted) -> None:
-    client = Client(scripted.url, [file.read_bytes() for file in asked.files])
+    client = Client(scripted.url, bodies(asked), says_when=True)
     client.closed_loop(4, 0.5)
     assert len(list(client.shots())) == scripted.num_requests > 20
 

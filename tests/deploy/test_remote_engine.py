@@ -11,7 +11,7 @@ import pytest
 
 from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_of_threshold
-from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.errors import Overloaded
 from server.service import Results
@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.work import Work, shifted
 
-IMAGE = np.zeros((8, 8, 1), np.uint8)
+ROW = Given.of(np.zeros((8, 8, 1), np.uint8))
 
 
 class Replicas:
@@ -60,14 +60,14 @@ def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
             engine.admit(demand, 3)
         engine.release(engine.admit(demand, 2))
         results = Results(1)
-        job = Job(demand, IMAGE, lambda result: results.settle(0, result))
+        job = Job(demand, ROW, lambda result: results.settle(0, result))
         engine.submit(engine.admit(demand, 1, strict=True), [job])
         assert engine.in_flight() == 1
         (outcome,) = await results.all
         assert isinstance(outcome, Outcome)
         assert (outcome.answer.exit, len(outcome.runs)) == (3, 3)
         assert demand.arrival < outcome.ended_at < time.monotonic()
-        gone = Job(demand, IMAGE, lambda _: None)
+        gone = Job(demand, ROW, lambda _: None)
         engine.submit(engine.admit(demand, 1), [gone])
         engine.cancel([gone])
         while engine.in_flight():

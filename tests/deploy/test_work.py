@@ -8,22 +8,22 @@ import pytest
 from deploy.ray.work import shifted, work_of
 from models.bundle.bundle import Bundle
 from models.bundle.policy import StopReason, policy_of_threshold
-from server.engine.job import Answer, Budget, Demand, Job, Outcome, Run
+from server.engine.job import Answer, Budget, Demand, Given, Job, Outcome, Run
 from tests.server.conftest import made_profile, served
 
-IMAGE = np.zeros((8, 8, 1), np.uint8)
+ROW = Given.of(np.zeros((8, 8, 1), np.uint8))
 POLICY = policy_of_threshold(0.5, 3)
 
 
 def job(bundle: Bundle, budget: Budget, arrival: float) -> Job:
     model = served(bundle, made_profile(per_row_s=0.001))
-    return Job(Demand(model, POLICY, budget, arrival), IMAGE, lambda _: None)
+    return Job(Demand(model, POLICY, budget, arrival), ROW, lambda _: None)
 
 
 def test_work_brings_what_is_left_of_the_budget(digits_bundle: Bundle) -> None:
     one = job(digits_bundle, Budget(latency_s=0.5, energy_j=2.0), arrival=100.0)
     work = work_of([one, one], now=100.2)
-    assert (work.model, work.version, len(work.images)) == ("digits", 1, 2)
+    assert (work.model, work.version, len(work.rows)) == ("digits", 1, 2)
     assert work.budget.latency_s == pytest.approx(0.3)
     assert work.budget.energy_j == 2.0
     assert not work.strict

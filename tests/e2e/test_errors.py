@@ -96,7 +96,7 @@ def test_bad_parameter_is_named(client: httpx.Client, query: str, field: str) ->
         ({"images": ["not base64!"]}, 422, ["images.0"]),
         ({"images": base64s(b"")}, 400, []),
         ({"images": base64s(*[png()] * 5)}, 422, ["images"]),
-        ({}, 422, ["images"]),
+        ({}, 422, ["body"]),
         ([], 400, []),
     ],
 )

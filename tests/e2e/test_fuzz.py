@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from benchmarks.fuzz import SETTINGS, fuzz_images, fuzz_requests, fuzz_tensors
+from benchmarks.fuzz_texts import fuzz_texts, small_models
 from models.bundle.bundle import Bundle
 from tests.conftest import Serve
 from tests.server.live import samples
@@ -32,3 +33,10 @@ def test_damaged_tensors_are_understood_or_refused(digits_bundle: Bundle) -> Non
     refusals = {"BadBody", "BadParameter", "BodyTooLarge", "UnsupportedMedia"}
     assert ends.keys() <= {"understood", *refusals}
     assert {"understood", "BadBody", "BadParameter", "UnsupportedMedia"} <= ends.keys()
+
+
+def test_damaged_texts_and_rows_are_decoded_or_refused(tmp_path: Path) -> None:
+    ends = fuzz_texts(small_models(tmp_path), num_cases=500)
+    refusals = {"BadBody", "BadParameter", "BodyTooLarge", "TextTooLong", "UnsupportedMedia"}
+    assert ends.keys() <= {"decoded", *refusals}
+    assert {"decoded", "BadBody", "BadParameter"} <= ends.keys()

@@ -198,9 +198,12 @@ def test_an_answer_and_its_metric_agree_on_the_deadline(
     late = 0
     before = counters(client, "offramp_deadline_misses_total")
     for budget_ms in (2, 5, 10, 20, 40):
-        said = client.post("/v1/classify", json=body | {"latency_budget_ms": budget_ms}).json()
-        met = [answer["budget"]["met"] for answer in said["results"]]
-        assert len({answer["cost"]["total_ms"] for answer in said["results"]}) == 1
+        said = client.post("/v1/classify", json=body | {"latency_budget_ms": budget_ms})
+        if said.status_code == 503:
+            continue  # the host is busy: even first answers would come too late
+        answers = said.json()["results"]
+        met = [answer["budget"]["met"] for answer in answers]
+        assert len({answer["cost"]["total_ms"] for answer in answers}) == 1
         late += met.count(False)
     missed = counters(client, "offramp_deadline_misses_total") - before
     assert missed.total() == late
@@ -239,7 +242,7 @@ def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle)
         "height": 8,
         "width": 8,
         "channels": 1,
-        "resize": digits_bundle.manifest.input.resize,
+        "resize": digits_bundle.manifest.image_input.resize,
         "short_side": None,
     }
     assert version["judged_by"] == "labels"

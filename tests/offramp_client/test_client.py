@@ -140,7 +140,7 @@ def test_the_client_needs_httpx_alone() -> None:
     assert not {"server", "models", "pydantic", "numpy"} & set(done.stdout.split())
 
 
-def test_the_example_of_the_readme_runs(server: ServerProcess, client: Client) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_example_of_the_guide_runs(server: ServerProcess, client: Client) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
     code = code.replace("http://127.0.0.1:8000", server.url).replace("KEY", repr(KEY))
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)

@@ -15,7 +15,7 @@ from models.bundle.confidence import Floats
 from models.bundle.policy import Policy, policy_of_threshold
 from models.bundle.runner import Arrays, SegmentRunner
 from server.engine.engine import Engine
-from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.service import Result, Results
 from server.telemetry.metrics import Metrics
@@ -119,7 +119,7 @@ async def results_of(
     """What the engine makes of the first test images."""
     demand, results = Demand(model, policy, budget, time.monotonic()), Results(rows)
     jobs = [
-        Job(demand, image, partial(results.settle, number))
+        Job(demand, Given.of(image), partial(results.settle, number))
         for number, image in enumerate(IMAGES[:rows])
     ]
     submit(engine, *jobs)

@@ -15,7 +15,7 @@ from models.bundle.runner import Arrays, SegmentRunner
 from server.app import create_app
 from server.engine.model import ServedModel
 from server.http.listener import Listener
-from server.settings import Settings
+from server.settings import load_settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 from tests.images import encoded
@@ -53,7 +53,7 @@ def listening(model: ServedModel, **settings: object) -> Iterator[tuple[Listener
     catalog.add(model)
     metrics.model_loaded(model)
     metrics.default_is(model)
-    checked = Settings.model_validate(settings)
+    checked = load_settings(**settings)
     server = Listener(create_app(checked, catalog, metrics), checked)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

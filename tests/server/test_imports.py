@@ -11,7 +11,7 @@ from benchmarks.process import ROOT
 
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "settings"),
-    ("gate",),
+    ("gate", "options"),
     ("engine",),
     ("parameters",),
     ("telemetry", "planning"),

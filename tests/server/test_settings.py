@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import NUM_CORES, Settings, SettingsError, load_settings
+from server.settings import NUM_CORES, SettingsError, load_settings, records
 
 
-def test_options_win_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_wins_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_PORT", "1234")
     monkeypatch.setenv("OFFRAMP_ZOO", "elsewhere")
-    settings = load_settings(["--port", "4321"])
-    assert (settings.port, settings.zoo) == (4321, Path("elsewhere"))
+    settings = load_settings(port="4321")
+    assert (settings.address.port, settings.models.zoo) == (4321, Path("elsewhere"))
 
 
 def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,16 +34,21 @@ def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: s
 
 
 def test_every_setting_says_what_it_is() -> None:
-    assert all(field.description for field in Settings.model_fields.values())
+    for record in records().values():
+        for field in record.model_fields.values():
+            assert field.description is not None
+            assert field.description[0].isupper()
+            assert field.description[-1] == "."
 
 
 def test_processes_share_the_cores() -> None:
-    assert load_settings(["--processes", "1000"]).workers == 1
-    assert load_settings(["--processes", "1"]).workers == load_settings().workers == NUM_CORES
+    assert load_settings(processes=1000).cores.workers == 1
+    assert load_settings(processes=1).cores.workers == NUM_CORES
+    assert load_settings().cores.workers == NUM_CORES
 
 
 @pytest.mark.parametrize("path", ["offramp", "/offramp/", "/a?b"])
 def test_a_prefix_is_a_path(path: str) -> None:
-    assert load_settings(["--root-path", "/models/offramp"]).root_path == "/models/offramp"
+    assert load_settings(root_path="/models/offramp").address.root_path == "/models/offramp"
     with pytest.raises(SettingsError, match="setting root_path"):
-        load_settings(["--root-path", path])
+        load_settings(root_path=path)

@@ -117,8 +117,10 @@ def rename(model: ModelProto, names: dict[str, str]) -> None:
     for node in graph.node:
         for side in (node.input, node.output):
             side[:] = [names.get(name, name) for name in side]
-    for value in (*graph.input, *graph.output, *graph.initializer):
+    for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
+    for weight in graph.initializer:
+        weight.name = names.get(weight.name, weight.name)
 
 
 def inputs_of(model: ModelProto) -> list[ValueInfoProto]:

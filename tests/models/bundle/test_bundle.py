@@ -132,7 +132,7 @@ BAD_MANIFESTS: list[tuple[Edit, str]] = [
     (lambda m: m.update(version="1"), "version: Input should be a valid integer"),
     (lambda m: m.update(version=0), "version: Input should be greater than 0"),
     (lambda m: m.update(name="../digits"), "name: String should match pattern"),
-    (lambda m: m["input"].update(channels=2), "input.channels: Input should be 1 or 3"),
+    (lambda m: m["input"].update(channels=2), "input.image.channels: Input should be 1 or 3"),
     (lambda m: m["input"].update(height=9), "segment_1.onnx takes images: uint8 [-1, 8, 8, 1]"),
     (lambda m: m.pop("cost"), "cost: Field required"),
     (lambda m: m["segments"][0].update(macs=-1), "segments.0.macs: Input should be greater"),

@@ -38,7 +38,7 @@ def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[NDArray[np
 
 def test_tensors_are_those_of_the_manifest(runner: SegmentRunner, digits_bundle: Bundle) -> None:
     assert runner.num_exits == 3
-    assert runner.input_shape == (8, 8, 1)
+    assert [tensor.shape for tensor in runner.inputs] == [(-1, 8, 8, 1)]
     features: list[NDArray[Any]] = [IMAGES]
     for segment in digits_bundle.manifest.segments:
         features = runner.run_segment(segment.exit, features)

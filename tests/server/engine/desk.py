@@ -4,7 +4,7 @@ import numpy as np
 
 from models.bundle.policy import policy_of_threshold
 from server.engine.admission import Admission
-from server.engine.job import Answer, Budget, Demand, Job
+from server.engine.job import Answer, Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.engine.scheduler import Batch, Scheduler
 
@@ -50,7 +50,7 @@ def demand(
 
 
 def job_of(a_demand: Demand) -> Job:
-    return Job(a_demand, np.zeros((8, 8, 1), np.uint8), ignore)
+    return Job(a_demand, Given([], 0), ignore)
 
 
 def job(model: ServedModel, latency_s: float | None = None) -> Job:

@@ -14,7 +14,7 @@ from models.bundle.policy import Policy, StopReason
 from models.bundle.runner import Arrays
 from server.engine.compute import gather
 from server.engine.engine import Engine
-from server.engine.job import Answer, Budget, Demand, Job, Outcome, Row
+from server.engine.job import Answer, Budget, Demand, Given, Job, Outcome, Row
 from server.engine.model import ServedModel
 from server.telemetry.ledger import later
 from server.telemetry.metrics import Metrics
@@ -88,8 +88,11 @@ def test_an_outcome_is_sent_before_the_next_batch_runs(digits_bundle: Bundle) ->
         first = Demand(model, Policy((1.0, 1.0, None), min_exit=1, max_exit=1), Budget(), now)
         second = Demand(model, NEVER, Budget(), now)
         async with running() as engine:
-            submit(engine, Job(first, IMAGES[0], lambda _: loop.call_soon(events.append, "sent")))
-            submit(engine, Job(second, IMAGES[1], ended.set_result))
+            submit(
+                engine,
+                Job(first, Given.of(IMAGES[0]), lambda _: loop.call_soon(events.append, "sent")),
+            )
+            submit(engine, Job(second, Given.of(IMAGES[1]), ended.set_result))
             await ended
 
     asyncio.run(run())
@@ -170,12 +173,16 @@ async def one_running_one_waiting(
     deliveries = Deliveries()
     async with running() as engine:
         first = Job(
-            Demand(model, UNCONSULTED, Budget(0.1), deliveries.start), IMAGES[0], deliveries
+            Demand(model, UNCONSULTED, Budget(0.1), deliveries.start),
+            Given.of(IMAGES[0]),
+            deliveries,
         )
         submit(engine, first)
         while first.exit < 2 or engine.queue_depth():
             await asyncio.sleep(0.001)
-        second = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[1], deliveries)
+        second = Job(
+            Demand(model, NEVER, Budget(0.2), deliveries.start), Given.of(IMAGES[1]), deliveries
+        )
         second.exit = 1
         second.features = Row(model.runner.run_segment(1, second.features.arrays), 0)
         second.answers.append(Answer(1, np.full(10, 0.1, np.float32), 0.1, deliveries.start))
@@ -204,7 +211,9 @@ def test_a_job_with_an_answer_does_not_wait_for_its_own_segment_to_end(
         model = sleepy(digits_bundle, slow_exit=2, sleep_s=0.5)
         deliveries = Deliveries()
         async with running() as engine:
-            job = Job(Demand(model, NEVER, Budget(0.2), deliveries.start), IMAGES[0], deliveries)
+            job = Job(
+                Demand(model, NEVER, Budget(0.2), deliveries.start), Given.of(IMAGES[0]), deliveries
+            )
             submit(engine, job)
             await asyncio.sleep(0.4)
             in_flight = engine.in_flight()
@@ -236,7 +245,7 @@ def test_in_a_hurry_no_job_goes_on_to_another_segment(digits_bundle: Bundle) -> 
         async with running() as engine:
             demand = Demand(model, NEVER, Budget(), time.monotonic())
             for image in IMAGES[:3]:
-                submit(engine, Job(demand, image, deliveries))
+                submit(engine, Job(demand, Given.of(image), deliveries))
             await asyncio.sleep(0.02)
             engine.hurry()
             while len(deliveries.results) < 3:
@@ -266,7 +275,11 @@ def test_a_job_cancelled_while_its_segment_runs_goes_no_further(digits_bundle: B
     async def run() -> tuple[Deliveries, Job, int]:
         model, deliveries = sleepy(digits_bundle, slow_exit=1, sleep_s=0.15), Deliveries()
         async with running() as engine:
-            job = Job(Demand(model, UNCONSULTED, Budget(), time.monotonic()), IMAGES[0], deliveries)
+            job = Job(
+                Demand(model, UNCONSULTED, Budget(), time.monotonic()),
+                Given.of(IMAGES[0]),
+                deliveries,
+            )
             submit(engine, job)
             await asyncio.sleep(0.05)
             engine.cancel([job])
@@ -291,7 +304,7 @@ def test_progress_tells_every_answer_before_the_outcome(model: ServedModel) -> N
 
         async with running() as engine:
             demand = Demand(model, NEVER, Budget(), time.monotonic())
-            job = Job(demand, IMAGES[0], deliver, told.append)
+            job = Job(demand, Given.of(IMAGES[0]), deliver, told.append)
             submit(engine, job)
             await end.wait()
         return told

@@ -16,7 +16,7 @@ from models.bundle.policy import Policy, StopReason
 from models.bundle.runner import Arrays, SegmentRunner
 from server.engine import breaker
 from server.engine.breaker import Breaker
-from server.engine.job import Budget, Demand, Job, Outcome
+from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.errors import NoAnswer, Unavailable
 from server.telemetry.metrics import Metrics
@@ -294,7 +294,9 @@ def test_a_run_on_the_event_loop_that_passes_its_bound_is_ended(
 def test_a_run_that_no_job_waits_for_is_ended_and_is_no_failure(digits_bundle: Bundle) -> None:
     async def run() -> int:
         async with running(metrics=metrics) as engine:
-            job = Job(Demand(model, NEVER, Budget(), time.monotonic()), IMAGES[0], told.append)
+            job = Job(
+                Demand(model, NEVER, Budget(), time.monotonic()), Given.of(IMAGES[0]), told.append
+            )
             submit(engine, job)
             while job.exit < 1:
                 await asyncio.sleep(0.001)

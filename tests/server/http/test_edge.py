@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app, find_hot
 from server.engine.model import ServedModel
-from server.settings import Settings
+from server.settings import load_settings
 from server.telemetry.metrics import Metrics
 from server.v1 import classify
 from server.v2 import infer
@@ -33,7 +33,7 @@ def client(model: ServedModel, **settings: object) -> TestClient:
     catalog, metrics = Catalog(), Metrics()
     catalog.add(model)
     metrics.model_loaded(model)
-    return TestClient(create_app(Settings.model_validate(settings), catalog, metrics))
+    return TestClient(create_app(load_settings(**settings), catalog, metrics))
 
 
 def filled(template: str) -> str:

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from server.app import create_app
 from server.page.routes import DIRECTORY, page_router, read_files
-from server.settings import Settings
+from server.settings import load_settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 
@@ -25,7 +25,7 @@ def http() -> Iterator[TestClient]:
 
 
 def routes(**settings: object) -> set[str]:
-    app = create_app(Settings.model_validate(settings), Catalog(), Metrics())
+    app = create_app(load_settings(**settings), Catalog(), Metrics())
     return {getattr(route, "path", "") for route in app.routes}
 
 

@@ -29,27 +29,27 @@ def slow(zoo: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], 8),
-        (["--processes", "3"], 3),
-        (["--workers", "2"], 4),
-        (["--workers", "100"], 1),
-        (["--execution-provider", "AzureExecutionProvider"], 1),
+        ({}, 8),
+        ({"processes": 3}, 3),
+        ({"workers": 2}, 4),
+        ({"workers": 100}, 1),
+        ({"execution_provider": "AzureExecutionProvider"}, 1),
     ],
 )
 def test_a_short_network_gets_a_process_per_core(
-    monkeypatch: pytest.MonkeyPatch, options: list[str], expected: int
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], expected: int
 ) -> None:
     monkeypatch.setattr(choice, "NUM_CORES", 8)
-    assert num_processes(load_settings(["--zoo", str(SHIPPED), *options])) == expected
+    assert num_processes(load_settings(zoo=SHIPPED, **options)) == expected
 
 
 def test_a_long_network_gets_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(choice, "NUM_CORES", 8)
-    assert num_processes(load_settings(["--zoo", str(slow(tmp_path))])) == 1
+    assert num_processes(load_settings(zoo=slow(tmp_path))) == 1
     (tmp_path / "words/1").mkdir(parents=True)
     (tmp_path / "words/1/cost.json").write_text("damaged")
-    assert num_processes(load_settings(["--zoo", str(tmp_path)])) == 1
-    assert num_processes(load_settings(["--zoo", str(tmp_path / "nowhere")])) == 1
+    assert num_processes(load_settings(zoo=tmp_path)) == 1
+    assert num_processes(load_settings(zoo=tmp_path / "nowhere")) == 1
 
 
 def test_the_parent_loads_neither_onnxruntime_nor_the_application() -> None:

@@ -5,9 +5,9 @@ import threading
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
+from server.engine.job import Given
 from server.engine.model import ServedModel
 from server.http.decode import Images
 from tests.images import encoded
@@ -29,7 +29,7 @@ def test_what_takes_long_is_decoded_elsewhere(
     """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
     found: list[bool] = []
 
-    def watched(images: Images) -> list[NDArray[np.uint8]]:
+    def watched(images: Images) -> list[Given]:
         found.append(threading.current_thread().name.startswith("offramp-decode"))
         return decode(images)
 

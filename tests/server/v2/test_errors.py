@@ -13,7 +13,7 @@ from models.bundle.bundle import Bundle
 from server.app import create_app
 from server.engine.model import ServedModel
 from server.gate import Gate
-from server.settings import Settings
+from server.settings import load_settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 from tests.e2e.v2 import request as tensors
@@ -31,7 +31,7 @@ def serving(model: ServedModel, **settings: object) -> Iterator[tuple[TestClient
     catalog, metrics = Catalog(), Metrics()
     catalog.add(model)
     metrics.model_loaded(model)
-    app = create_app(Settings.model_validate(settings), catalog, metrics)
+    app = create_app(load_settings(**settings), catalog, metrics)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client, app.state.service.gate
 

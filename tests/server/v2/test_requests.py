@@ -12,9 +12,11 @@ from pydantic import BaseModel
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.manifest import Manifest
 from server.errors import BadBody, BadParameter
+from server.http.numbers import Array
+from server.http.rows import Arrays
 from server.v2.outputs import OUTPUTS
 from server.v2.request_schemas import IndexRequest, InferRequest, ManageRequest
-from server.v2.requests import parse, read_inference
+from server.v2.requests import Inference, parse, read_inference
 from server.v2.wanted import OUTPUT_DATATYPES
 from tests.e2e.test_shipped import BUNDLE
 
@@ -33,6 +35,12 @@ def manifest() -> Manifest:
     return bundle.manifest
 
 
+def images_of(read: Inference) -> Array:
+    assert isinstance(read.rows, Arrays)
+    (images,) = read.rows.arrays
+    return images
+
+
 def request(members: Mapping[str, object] = {}, rows: int = 1) -> bytes:
     """A binary request's JSON; `members` replace or add to what is right."""
     shape = [rows, 32, 32, 3]
@@ -46,7 +54,7 @@ def test_binary_images_arrive_as_they_were(manifest: Manifest, rows: int, seed: 
     images = np.random.default_rng(seed).integers(0, 256, (rows, 32, 32, 3), np.uint8)
     head = request(rows=rows)
     read = read_inference(head + images.tobytes(), str(len(head)), manifest, MAX_ROWS)
-    np.testing.assert_array_equal(read.images, images)
+    np.testing.assert_array_equal(images_of(read), images)
     assert [wanted.name for wanted in read.outputs] == list(OUTPUTS)
 
 
@@ -65,7 +73,7 @@ def test_any_member_is_understood_or_refused(
         read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
     except (BadBody, BadParameter):
         return
-    assert read.images.shape == (1, 32, 32, 3)
+    assert images_of(read).shape == (1, 32, 32, 3)
 
 
 @pytest.mark.parametrize("timeout", [20_000, 1, 2**40])
@@ -139,7 +147,7 @@ def test_the_largest_batch_may_be_nested(manifest: Manifest) -> None:
     for data in (images.tolist(), images.ravel().tolist()):
         body = json.dumps({"inputs": [{**tensor, "data": data}]}).encode()
         read = read_inference(body, None, manifest, MAX_ROWS)
-        np.testing.assert_array_equal(read.images, images)
+        np.testing.assert_array_equal(images_of(read), images)
 
 
 def test_hostile_sizes_are_refused_in_little_time(manifest: Manifest) -> None:

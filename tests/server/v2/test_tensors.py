@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from tritonclient.utils import deserialize_bytes_tensor, triton_to_np_dtype
 
 from server.errors import BadParameter
+from server.http.numbers import array_of_bytes, array_of_json
 from server.v2.tensors import (
     datatype_of,
     texts,
     to_bytes,
     to_json,
-    uint8_of_bytes,
-    uint8_of_json,
 )
 
 SHAPES = array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4)
@@ -28,9 +27,9 @@ FLOATS = arrays(np.float32, SHAPES, elements=st.floats(width=32, allow_nan=False
 @given(IMAGES)
 def test_uint8_reads_flat_and_nested_json_and_bytes_alike(array: NDArray[np.uint8]) -> None:
     for read in (
-        uint8_of_json(array.ravel().tolist(), array.shape),
-        uint8_of_json(array.tolist(), array.shape),
-        uint8_of_bytes(array.tobytes(), array.shape),
+        array_of_json(array.ravel().tolist(), array.shape, "uint8", "inputs.0.data"),
+        array_of_json(array.tolist(), array.shape, "uint8", "inputs.0.data"),
+        array_of_bytes(array.tobytes(), array.shape, "uint8", "inputs.0"),
     ):
         assert read.dtype == np.uint8
         np.testing.assert_array_equal(read, array)
@@ -85,10 +84,10 @@ def test_texts_are_what_tritons_client_reads(written: list[str]) -> None:
 )
 def test_json_that_is_no_uint8_tensor_of_two_by_two(data: list[Any]) -> None:
     with pytest.raises(BadParameter):
-        uint8_of_json(data, (2, 2))
+        array_of_json(data, (2, 2), "uint8", "inputs.0.data")
 
 
 def test_short_and_surplus_bytes() -> None:
     for content in (b"", b"123", b"12345"):
         with pytest.raises(BadParameter):
-            uint8_of_bytes(content, (2, 2))
+            array_of_bytes(content, (2, 2), "uint8", "inputs.0")

@@ -5,7 +5,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from models.bundle.energy import Rapl
 from models.bundle.runner import SegmentRunner
-from server.settings import Settings
+from server.settings import load_settings
 from server.zoo import measuring
 from server.zoo.measuring import key, measured
 
@@ -21,9 +21,9 @@ def runner(digits_bundle: Bundle) -> SegmentRunner:
 def test_a_measurement_is_kept_and_read_again(
     digits_bundle: Bundle, runner: SegmentRunner, tmp_path: Path
 ) -> None:
-    settings = Settings(cache=tmp_path / "a" / "b", profile_s=0.1)
+    settings = load_settings(cache=tmp_path / "a" / "b", profile_s=0.1)
     profile = measured(digits_bundle, runner, settings, None)
-    (path,) = settings.cache.iterdir()
+    (path,) = settings.models.cache.iterdir()
     assert path.name == f"{key(digits_bundle, settings, None)}.json"
     assert path.name.startswith("digits-1-")
     ran: list[int] = []
@@ -40,13 +40,13 @@ def test_a_measurement_is_kept_and_read_again(
 def test_whatever_changes_the_costs_changes_the_key(
     digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(profile_s=1.0)
+    settings = load_settings(profile_s=1.0)
     keys = {
         key(digits_bundle, settings, None),
         key(digits_bundle, settings, Rapl()),
-        key(digits_bundle, Settings(profile_s=2.0), None),
-        key(digits_bundle, Settings(profile_s=1.0, watts_per_core=5.0), None),
-        key(digits_bundle, Settings(profile_s=1.0, execution_provider=AZURE), None),
+        key(digits_bundle, load_settings(profile_s=2.0), None),
+        key(digits_bundle, load_settings(profile_s=1.0, watts_per_core=5.0), None),
+        key(digits_bundle, load_settings(profile_s=1.0, execution_provider=AZURE), None),
     }
     monkeypatch.setattr(measuring, "hardware", lambda: "another machine")
     keys.add(key(digits_bundle, settings, None))
@@ -56,5 +56,5 @@ def test_whatever_changes_the_costs_changes_the_key(
 def test_a_cache_that_cannot_be_written_is_done_without(
     digits_bundle: Bundle, runner: SegmentRunner
 ) -> None:
-    settings = Settings(cache=Path("/dev/null"), profile_s=0.1)
+    settings = load_settings(cache=Path("/dev/null"), profile_s=0.1)
     assert measured(digits_bundle, runner, settings, None).runs >= 3

@@ -35,7 +35,7 @@ def metrics() -> Metrics:
 def repository(digits_bundle: Bundle, tmp_path: Path, metrics: Metrics) -> Repository:
     for version in (1, 2):
         copied(digits_bundle.path, tmp_path, "digits", version)
-    settings = load_settings(["--zoo", str(tmp_path), "--profile-s", "0.2"])
+    settings = load_settings(zoo=tmp_path, profile_s=0.2)
     return Repository(settings, Catalog(), metrics, Gate(1))
 
 

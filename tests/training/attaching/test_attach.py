@@ -156,5 +156,5 @@ def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
 
 def test_the_input_has_the_size_of_the_file(tmp_path: Path) -> None:
     path = attach(order(residual(tmp_path / "net.onnx"), tmp_path))
-    expected = load_bundle(path).manifest.input
+    expected = load_bundle(path).manifest.image_input
     assert (expected.height, expected.width, expected.channels) == (SIZE, SIZE, 1)

@@ -1,0 +1,57 @@
+"""What to send: images or texts, and their labels where they are known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from load.generator import Body, Shot
+from models.bundle.errors import UserError
+
+KINDS = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
+    ".txt": "text/plain",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bodies in the order in which they are sent, and the label of each, if all are known."""
+
+    bodies: list[Body]
+    labels: list[str] | None
+
+    def is_right(self, shot: Shot) -> bool:
+        return self.labels is not None and shot.answer.get("label") == self.labels[shot.body]
+
+
+def read(path: Path, num: int) -> Traffic:
+    """At most `num` bodies, chosen at random, the same every time. Raises UserError for none.
+
+    Of a directory each file is one, and its label is the name of the class directory it lies in.
+    Of a file each line is a text, followed by a tab and its label where that is known.
+    """
+    labelled = of_files(path) if path.is_dir() else of_lines(path)
+    if not labelled:
+        raise UserError(f"{path} holds neither images nor texts")
+    chosen = np.random.default_rng(0).permutation(len(labelled))[:num]
+    bodies = [labelled[row][0] for row in chosen]
+    labels = [label for row in chosen if (label := labelled[row][1]) is not None]
+    return Traffic(bodies, labels if len(labels) == len(bodies) else None)
+
+
+def of_files(directory: Path) -> list[tuple[Body, str | None]]:
+    files = [file for file in sorted(directory.rglob("*")) if file.suffix.lower() in KINDS]
+    return [
+        (
+            Body(file.read_bytes(), KINDS[file.suffix.lower()]),
+            None if file.parent == directory else file.parent.name,
+        )
+        for file in files
+    ]
+
+
+def of_lines(file: Path) -> list[tuple[Body, str | None]]:
+    lines = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    parts = [line.partition("\t") for line in lines]
+    return [(Body(text.encode(), KINDS[".txt"]), label or None) for text, _, label in parts]

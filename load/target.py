@@ -1,0 +1,50 @@
+"""Where requests go, and whether anybody answers there."""
+
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
+
+from load.generator import Body
+from models.bundle.errors import UserError
+
+ROUTE = "/v1/classify"
+
+
+def route(url: str, budget_ms: float | None) -> str:
+    """The URL that requests are sent to: /v1/classify where none is given, with the budget."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise UserError(f"{url!r} is not an http:// URL")
+    if parts.path in ("", "/"):
+        parts = parts._replace(path=ROUTE)
+    if budget_ms is not None:
+        budget = f"latency_budget_ms={budget_ms:g}"
+        parts = parts._replace(query=f"{parts.query}&{budget}" if parts.query else budget)
+    return parts.geturl()
+
+
+def header(text: str) -> tuple[str, str]:
+    """The name and value of NAME: VALUE."""
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UserError(f"{text!r} is not a header, NAME: VALUE")
+    return name.strip(), value.strip()
+
+
+def ask_once(url: str, body: Body, headers: Sequence[tuple[str, str]]) -> None:
+    """Raises UserError where the server does not answer."""
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=30)
+    try:
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request(
+            "POST", target, body.content, {**dict(headers), "Content-Type": body.kind}
+        )
+        response = connection.getresponse()
+        said = response.read().decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        raise UserError(f"{url} does not answer: {error}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise UserError(f"{url} answers {response.status}: {said}")

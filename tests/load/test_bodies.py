@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from load.bodies import read
+from models.bundle.errors import UserError
+
+
+def test_class_directories_are_labels(tmp_path: Path) -> None:
+    for place in ("cat/1.png", "cat/2.JPG", "dog/3.webp", "dog/notes.md"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(place.encode())
+    found = read(tmp_path, 10)
+    assert found.labels is not None
+    sent = {
+        (body.content, body.kind, label)
+        for body, label in zip(found.bodies, found.labels, strict=True)
+    }
+    assert sent == {
+        (b"cat/1.png", "image/png", "cat"),
+        (b"cat/2.JPG", "image/jpeg", "cat"),
+        (b"dog/3.webp", "image/webp", "dog"),
+    }
+    assert len(read(tmp_path, 2).bodies) == 2
+
+
+def test_one_file_without_a_class_leaves_all_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.txt").write_text("meow")
+    assert read(tmp_path, 10).labels == ["cat"]
+    (tmp_path / "2.txt").write_text("woof")
+    assert read(tmp_path, 10).labels is None
+
+
+def test_lines_are_texts_and_a_tab_brings_the_label(tmp_path: Path) -> None:
+    file = tmp_path / "texts.tsv"
+    file.write_text("book a flight\ttravel\n\nhow are you\tsmall talk\n")
+    found = read(file, 10)
+    assert found.labels is not None
+    assert {
+        (b.content, b.kind, label) for b, label in zip(found.bodies, found.labels, strict=True)
+    } == {
+        (b"book a flight", "text/plain", "travel"),
+        (b"how are you", "text/plain", "small talk"),
+    }
+    file.write_text("book a flight\nhow are you\n")
+    assert read(file, 10).labels is None
+
+
+def test_nothing_to_send_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds neither images nor texts"):
+        read(tmp_path, 10)

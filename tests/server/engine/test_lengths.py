@@ -1,0 +1,83 @@
+"""Rows of texts batch with rows of the same length bucket, and cost what their bucket costs."""
+
+import pytest
+
+from benchmarks.small_bundles import LENGTHS, NUM_EXITS, write_text_bundle
+from models.bundle.bundle import load_bundle
+from models.bundle.costs import Costs
+from models.bundle.policy import policy_of_threshold
+from models.bundle.runner import SegmentRunner
+from server.engine.job import Budget, Demand, Given, Job
+from server.engine.model import ServedModel
+from server.engine.queues import Step
+from server.errors import Infeasible
+from tests.server.conftest import made_profile
+from tests.server.engine.desk import Desk, ignore
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    """A graph takes 1, 2 or 4 ms for a batch of rows of the three buckets."""
+    bundle = load_bundle(write_text_bundle(tmp_path_factory.mktemp("zoo")))
+    manifest = bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    costs = [Costs(made_profile(0.0, fixed_s)) for fixed_s in (0.001, 0.002, 0.004)]
+    shorter = dict(zip(LENGTHS, costs[:-1], strict=False))
+    return ServedModel(bundle, runner, made_profile(0.0, 0.004), costs[-1], shorter)
+
+
+def job(model: ServedModel, length: int) -> Job:
+    demand = Demand(model, policy_of_threshold(1.0, NUM_EXITS), Budget(), 0.0, length=length)
+    return Job(demand, Given([], 0, length), ignore)
+
+
+def test_a_batch_has_one_length(words: ServedModel) -> None:
+    desk = Desk()
+    jobs = [job(words, length) for length in (4, 16, 4, 8, 16, 4)]
+    for each in jobs:
+        desk.admit(each)
+    batches = [desk.run() for _ in LENGTHS]
+    assert [batch.step.length for batch in batches] == [4, 16, 8]
+    assert [batch.jobs for batch in batches] == [
+        [jobs[0], jobs[2], jobs[5]],
+        [jobs[1], jobs[4]],
+        [jobs[3]],
+    ]
+    assert [batch.ends_at for batch in batches] == pytest.approx([0.002, 0.008, 0.004])
+
+
+def test_a_job_keeps_its_length_from_exit_to_exit(words: ServedModel) -> None:
+    desk, survivor = Desk(), job(words, 8)
+    desk.admit(survivor)
+    desk.run()
+    survivor.exit = 1
+    desk.scheduler.wait(survivor, 0.0)
+    assert desk.run().step == Step(words, 2, length=8)
+    desk.scheduler.wait_to_answer(survivor, 0.0)
+    assert desk.run().step == Step(words, 1, is_head=True, length=8)
+
+
+def test_costs_and_lanes_are_those_of_the_length(words: ServedModel) -> None:
+    short, long = Step(words, 1, length=4), Step(words, 1, length=16)
+    assert (short.seconds(2), long.seconds(2)) == pytest.approx((0.002, 0.008))
+    assert (short.inline_rows, long.inline_rows) == (4, 0)
+    short.costs.segment_took(1, 1, 0.01)
+    assert short.seconds(1) > 0.002
+    assert long.seconds(1) == pytest.approx(0.008)
+
+
+def test_admission_expects_what_the_length_costs(words: ServedModel) -> None:
+    for length, fits in ((4, True), (16, False)):
+        desk, budget = Desk(), Budget(latency_s=0.006)
+        demand = Demand(words, policy_of_threshold(1.0, NUM_EXITS), budget, 0.0, length=length)
+        if fits:
+            slots = desk.admission.admit(demand, 1, 0.0, strict=True)
+            desk.admission.decoded(slots)
+        else:
+            with pytest.raises(Infeasible):
+                desk.admission.admit(demand, 1, 0.0, strict=True)
+
+
+def test_an_exit_counts_the_macs_of_the_length(words: ServedModel) -> None:
+    assert [segment.macs_of(4) for segment in words.manifest.segments] == [12, 12, 12]
+    assert [head.macs_of(16) for head in words.manifest.exit_heads] == [96, 96, 96]
