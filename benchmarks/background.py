@@ -18,9 +18,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.load import Shot
-from benchmarks.loading import Traffic, latency_ms, traffic
+from benchmarks.loading import Traffic, traffic
 from benchmarks.process import serving, totals
+from load.generator import Shot
+from load.outcomes import latency_ms
 from models.bundle.profile import hardware
 
 CPU = "process_cpu_seconds_total"
