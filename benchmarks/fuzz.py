@@ -130,8 +130,8 @@ def watch_memory(fuzz: Callable[[int], Counter[str]], num_cases: int) -> None:
 def fuzz_requests(url: str, num_cases: int, served: list[Key]) -> Counter[int]:
     """Statuses of about as many requests, schema-valid and invalid.
 
-    All operations that ask for something share them; the others are called once. Paths name a model
-    that is served every other time, or hardly any request would get beyond its name.
+    All operations that ask for something share them; the others are called once. Paths and queries
+    name a model that is served every other time, or hardly any request would get beyond its name.
     """
     document = schemathesis.openapi.from_url(f"{url}/openapi.json")
     found = list(document.get_all_operations())
@@ -161,6 +161,8 @@ def fuzz_operation(
         if key is not None and not case.path.endswith("/unload"):
             named = {"name": key[0], "version": str(key[1])}
             case.path_parameters |= {k: named[k] for k in case.path_parameters.keys() & named}
+            if case.path == "/v1/classify":
+                case.query = (case.query or {}) | {"model": key[0]}
         headers = {"authorization": f"Bearer {KEY}"}
         said = case.call(headers=headers)
         if said.content != NO_HTTP:

@@ -33,7 +33,7 @@ become() {
 
 classify() {
     curl --silent --data-binary @examples/otter.png --header 'Content-Type: image/png' "$@" \
-        "$url/v1/classify"
+        "$url/v1/classify?model=cifar100-msdnet"
 }
 
 # Asks until it is refused, as a server does that is about to end; fails where a request is lost.

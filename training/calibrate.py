@@ -42,7 +42,7 @@ Rows = NDArray[np.int64]
 ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.005, "accurate": 0.0}
 """What each operating point may lose against the last exit, estimated on the rows that tune."""
 
-DISAGREEMENTS = {"fast": 0.05, "balanced": 0.02, "accurate": 0.005}
+DISAGREEMENTS = {"fast": 0.05, "balanced": 0.01, "accurate": 0.005}
 """Shares of answers that may differ from the last exit's, where there are no labels.
 
 Of those that differ some are right where the last exit is wrong, and some are wrong both times: the

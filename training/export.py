@@ -1,9 +1,5 @@
 """From a finished training run to a bundle."""
 
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version as package_version
@@ -15,20 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.bundle.bundle import load_bundle, sha256
+from models.bundle.bundle import load_bundle
 from models.bundle.confidence import Floats
 from models.bundle.manifest import (
     CALIBRATION,
     COST,
     MANIFEST,
-    MODEL_NAME,
     SCHEMA_VERSION,
     Calibration,
     CostProfile,
-    File,
     Manifest,
     Provenance,
-    Record,
 )
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
@@ -45,6 +38,7 @@ from training.progress import Progress
 from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST
 from training.run_data import RunData, open_data
+from training.writing import built_aside, free_place, write_record
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
@@ -67,26 +61,15 @@ def export(
     ExportError where it exists already, its name cannot be a model's, a graph differs from
     torch, or 8 bits cost an exit too much accuracy.
     """
-    if not re.fullmatch(MODEL_NAME, name):
-        raise ExportError(f"{name!r} is no model name: it takes letters, digits, '.', '_' and '-'")
-    target = zoo / name / str(version)
-    if target.exists():
-        raise ExportError(f"{target} exists; bundles are immutable, choose another version")
+    target = free_place(zoo, name, version)
     saved = checkpoint.load(run / BEST)
     data = open_data(saved.config, run, is_new=False)
     num_rows = len(data.splits.calibration)
     if num_rows < PARITY_ROWS:
         raise ExportError(f"{run} kept {num_rows} rows for calibration; {PARITY_ROWS} are needed")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=target.parent))
-    try:
-        fit = partial(calibrate, max_accuracy_drop=max_accuracy_drop)
-        _write(aside, saved, name, version, data, fit, int8=int8)
-        aside.chmod(0o755)
-        os.rename(aside, target)
-    except BaseException:
-        shutil.rmtree(aside)
-        raise
+    fit = partial(calibrate, max_accuracy_drop=max_accuracy_drop)
+    with built_aside(target) as directory:
+        _write(directory, saved, name, version, data, fit, int8=int8)
     return target
 
 
@@ -181,12 +164,6 @@ def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Pro
         packages={package: package_version(package) for package in PACKAGES},
         precision=precision,
     )
-
-
-def write_record(directory: Path, file: str, record: Record) -> File:
-    content = (record.model_dump_json(indent=1) + "\n").encode()
-    (directory / file).write_bytes(content)
-    return File(file=file, sha256=sha256(content))
 
 
 def logits_with_progress(

@@ -54,11 +54,12 @@ def distillation_loss(
     by the distillation temperature tau. Rows without a label make this the paper's semi-supervised
     loss.
     """
-    targets = [softened(z.detach(), distillation_temperature) for z in logits]
+    first_teacher = {"last": len(logits) - 1, "all-later": 1, "ensemble": 0}[teachers]
+    targets = [softened(z.detach(), distillation_temperature) for z in logits[first_teacher:]]
     imitation = torch.zeros((), device=labels.device)
     for m, z in enumerate(logits[:-1]):
-        first_teacher = {"last": -1, "all-later": m + 1, "ensemble": 0}[teachers]
-        target = torch.stack(targets[first_teacher:]).mean(dim=0)
+        taught_by = targets[m:] if teachers == "all-later" else targets
+        target = torch.stack(taught_by).mean(dim=0)
         imitation = imitation + F.cross_entropy(z / distillation_temperature, target)
     total = (1 - DISTILLATION_WEIGHT) * exit_wise_loss(logits, labels, label_smoothing)
     total = total + DISTILLATION_WEIGHT * distillation_temperature**2 * imitation

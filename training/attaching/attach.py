@@ -20,12 +20,12 @@ from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
 from training.attaching.read import LOGITS, Network, parsed_labels, read
 from training.attaching.trial import Trial, tried
-from training.attaching.writing import built_aside, free_place
 from training.calibrate import halves
+from training.writing import built_aside, free_place
 
 
 def attach(order: Order) -> Path:
-    """Writes the bundle and returns its path; raises AttachError where none can be made."""
+    """Writes the bundle and returns its path; raises UserError where none can be made."""
     place = free_place(order.zoo, order.name, order.version)
     network = read(order.model, order.options)
     print(f"{order.model}: {network.preprocessing}")

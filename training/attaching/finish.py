@@ -32,9 +32,10 @@ from training.attaching.program import Program
 from training.attaching.trial import Trial
 from training.calibrate import calibrate
 from training.evaluate import evaluate
-from training.export import PACKAGES, profile_with_progress, write_record
+from training.export import PACKAGES, profile_with_progress
 from training.origin import git_commit
 from training.quantize import Graphs
+from training.writing import write_record
 
 Precision = Literal["float32", "int8"]
 

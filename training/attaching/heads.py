@@ -1,9 +1,10 @@
 """Exit heads that learn from pooled features to imitate the network's own answers."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,28 +14,37 @@ from torch import Tensor, nn
 from models.bundle.confidence import Floats
 from training.attaching.features import Features, fingerprint
 from training.attaching.pooling import Layer
-from training.losses import UNLABELLED, annealed, distillation_loss, mean_confidence
+from training.losses import (
+    UNLABELLED,
+    annealed,
+    distillation_loss,
+    exit_wise_loss,
+    mean_confidence,
+)
 from training.progress import Progress
 
 HIDDEN = 256
 """Width of a two-layer head: 1 % of the MACs of a small network for phones."""
 LINEAR, TWO_LAYER = "linear", "two-layer"
 KINDS = (LINEAR, TWO_LAYER)
-STATISTICS_ROWS = 20_000
+STATISTICS_ROWS = 2_000
 """Rows that say how features are spread."""
+CHUNK = 1_000
+"""Rows that are answered at a time."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How heads are trained: AdamW, its learning rate falling to zero along a cosine."""
 
-    epochs: int = 40
+    epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.2
     distillation_confidence: float = 0.5
-    min_steps: int = 1500
+    min_steps: int = 750
+    loss: Literal["distillation", "exit-wise"] = "distillation"
 
 
 class PooledHead(nn.Module):
@@ -55,7 +65,7 @@ class PooledHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         x = (pooled - self.mean) / self.std
         for index, linear in enumerate(self.linears):
-            x = linear(self.dropout(x if index == 0 else torch.relu(x)))
+            x = linear(x if index == 0 else self.dropout(torch.relu(x)))
         return x
 
     def layers(self) -> list[Layer]:
@@ -70,6 +80,12 @@ class PooledHead(nn.Module):
             found.append((weight.T.float().contiguous().numpy(), bias.float().numpy()))
         return found
 
+
+LOSSES: dict[str, Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]] = {
+    "distillation": distillation_loss,
+    "exit-wise": lambda logits, labels, _: exit_wise_loss(logits[:-1], labels),
+}
+"""Of the logits of all exits, the network's own the last; labels; the distillation temperature."""
 
 Heads = dict[str, list[PooledHead]]
 """By kind, one for each place."""
@@ -87,7 +103,7 @@ def trained_heads(
     path = directory / f"heads-{fingerprint(recipe, seed, hashlib.sha256(seen).hexdigest())}.pt"
     torch.manual_seed(seed)
     heads = new_heads(features, recipe)
-    modules = nn.ModuleList([head for kind in KINDS for head in heads[kind]])
+    modules = all_heads(heads)
     if path.exists():
         modules.load_state_dict(torch.load(path, weights_only=True))
     else:
@@ -98,7 +114,11 @@ def trained_heads(
     return heads
 
 
-def new_heads(features: Features, recipe: Recipe) -> Heads:
+def all_heads(heads: Heads) -> nn.ModuleList:
+    return nn.ModuleList([head for of_kind in heads.values() for head in of_kind])
+
+
+def new_heads(features: Features, recipe: Recipe, kinds: Sequence[str] = KINDS) -> Heads:
     num_classes = features.logits.shape[1]
     mean, std = standard(features)
     statistics = list(zip(by_place(mean, features), by_place(std, features), strict=True))
@@ -106,7 +126,7 @@ def new_heads(features: Features, recipe: Recipe) -> Heads:
         kind: [
             PooledHead(*standards, kind, num_classes, recipe.dropout) for standards in statistics
         ]
-        for kind in KINDS
+        for kind in kinds
     }
 
 
@@ -120,14 +140,18 @@ def train_heads(
 
     `labels`, one a row of the photos, add their cross-entropy where they are not negative; without
     any the loss is imitation alone. The distillation temperature is annealed as the paper has it.
+    Exit-wise, labels are all that counts.
     """
     num_rows = len(features)
-    modules = nn.ModuleList([head for kind in KINDS for head in heads[kind]])
+    modules = all_heads(heads)
     batch_size = min(recipe.batch_size, num_rows)
     steps_per_epoch = num_rows // batch_size
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
     optimizer = torch.optim.AdamW(
-        modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        modules.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
     temperature = torch.tensor(1.0, dtype=torch.float64)
@@ -140,10 +164,9 @@ def train_heads(
                 rows = np.sort(order[start : start + batch_size])
                 pooled, teacher = map(torch.from_numpy, features.batch(rows))
                 parts = by_place(pooled, features)
-                logits = [h(x) for kind in KINDS for h, x in zip(heads[kind], parts, strict=True)]
-                loss = distillation_loss(
-                    [*logits, teacher], torch.from_numpy(truth[rows]), temperature.float()
-                )
+                logits = [h(x) for hs in heads.values() for h, x in zip(hs, parts, strict=True)]
+                known = torch.from_numpy(truth[rows])
+                loss = LOSSES[recipe.loss]([*logits, teacher], known, temperature.float())
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -171,7 +194,14 @@ def standard(features: Features) -> tuple[Tensor, Tensor]:
 
 def answers(heads: Sequence[PooledHead], features: Features) -> list[Floats]:
     """Logits of one head for each place: (rows, classes) each."""
-    pooled = torch.from_numpy(features.batch(np.arange(len(features)))[0])
+    chunks = np.split(np.arange(len(features)), range(CHUNK, len(features), CHUNK))
+    said = [answers_of_batch(heads, features, chunk) for chunk in chunks]
+    return [np.concatenate(logits) for logits in zip(*said, strict=True)]
+
+
+def answers_of_batch(
+    heads: Sequence[PooledHead], features: Features, rows: NDArray[np.int64]
+) -> list[Floats]:
+    parts = by_place(torch.from_numpy(features.batch(rows)[0]), features)
     with torch.no_grad():
-        parts = by_place(pooled, features)
         return [head(part).numpy() for head, part in zip(heads, parts, strict=True)]

@@ -13,7 +13,7 @@ from training.attaching.photos import Photos
 from training.data.rows import Index
 from training.progress import Progress
 
-CHUNK = 16
+CHUNK = 8
 """Images that one thread decodes and holds at a time."""
 
 Outputs = list[Floats]

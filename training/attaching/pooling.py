@@ -16,6 +16,9 @@ from training.graphs import ExportedGraph
 OPSETS = (helper.make_opsetid("", 17),)
 IR_VERSION = 8
 POOLED = "head/pooled"
+SIDE = 3
+MAX_WIDTH = 2048
+"""A map gives its mean in each of SIDE x SIDE cells, in fewer where that makes more numbers."""
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weights, (in, out), and bias, (out,), of a linear layer."""
@@ -24,8 +27,8 @@ Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 def pool_nodes(program: Program, place: Place) -> tuple[list[NodeProto], list[TensorProto], int]:
     """Nodes from the tensors at a place to `POOLED`, their constants, and its width.
 
-    Maps give their mean over all positions; sequences their mean and their first token, which may
-    be a class token; vectors themselves.
+    Maps give the mean of each of a few cells, since where things are says much of what they are;
+    sequences their mean and their first token, which may be a class token; vectors themselves.
     """
     nodes: list[NodeProto] = []
     parts: list[str] = []
@@ -36,10 +39,13 @@ def pool_nodes(program: Program, place: Place) -> tuple[list[NodeProto], list[Te
         channels = channel_axis(shape)
         made = [f"head/mean_{index}"]
         axes = [axis for axis in range(1, len(shape)) if axis != channels]
+        num_cells = 1
         if not axes:
             made = [name]
         elif len(shape) == 4 and channels == 1:
-            nodes.append(helper.make_node("GlobalAveragePool", [name], [f"head/map_{index}"]))
+            side = side_of(shape)
+            num_cells = side**2
+            nodes.append(cells(name, f"head/map_{index}", shape, side))
             nodes.append(helper.make_node("Flatten", [f"head/map_{index}"], made))
         else:
             nodes.append(helper.make_node("ReduceMean", [name], made, axes=axes, keepdims=0))
@@ -48,10 +54,25 @@ def pool_nodes(program: Program, place: Place) -> tuple[list[NodeProto], list[Te
             nodes.append(helper.make_node("Gather", [name, "head/zero"], made[1:], axis=1))
             needs_zero = True
         parts += made
-        width += len(made) * shape[channels]
+        width += len(made) * num_cells * shape[channels]
     nodes.append(helper.make_node("Concat", parts, [POOLED], axis=1))
     zero = [numpy_helper.from_array(np.array(0), "head/zero")] if needs_zero else []
     return nodes, zero, width
+
+
+def side_of(shape: tuple[int, ...]) -> int:
+    """Cells along each side of a map, (batch, channels, height, width)."""
+    sides = range(min(SIDE, *shape[2:]), 1, -1)
+    return next((side for side in sides if side**2 * shape[1] <= MAX_WIDTH), 1)
+
+
+def cells(name: str, made: str, shape: tuple[int, ...], side: int) -> NodeProto:
+    """The mean of each of `side` x `side` cells of a map; cells of one size, which may overlap."""
+    strides = [length // side for length in shape[2:]]
+    kernel = [
+        length - (side - 1) * stride for length, stride in zip(shape[2:], strides, strict=True)
+    ]
+    return helper.make_node("AveragePool", [name], [made], kernel_shape=kernel, strides=strides)
 
 
 def channel_axis(shape: tuple[int, ...]) -> int:

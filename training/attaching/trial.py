@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -48,22 +49,7 @@ class Trial:
 def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, parts: Parts) -> Trial:
     """Trains heads at all `cuts` and measures what they and the segments between cost."""
     segments, last_head = pieces(cut_up, cuts, end)
-    pools = [pool_graph(cut_up, place, exit) for exit, place in enumerate(cuts, start=1)]
-    runner = runner_of(segments, [*pools, last_head])
-    directory = (order.cache or cache_directory() / "attach") / fingerprint(
-        *(graph.entry.sha256 for graph in (*segments, *pools, last_head)),
-        parts.photos.fingerprint,
-        order.options.resize,
-    )
-    features = cached_features(
-        runner,
-        [graph.entry.outputs[0].shape[1] for graph in pools],
-        last_head.entry.outputs[0].shape[1],
-        parts.photos,
-        tuple(VIEWS),
-        directory,
-        "computing features",
-    )
+    features, directory = kept_features(order, cut_up, cuts, [*segments, last_head], parts)
     learning = features.of(parts.learning, len(VIEWS))
     calibration = features.of(parts.calibrating, 1)
     heads = trained_heads(learning, parts.photos.labels, order.recipe, order.seed, directory)
@@ -82,6 +68,36 @@ def tried(order: Order, cut_up: Program, cuts: Sequence[Place], end: Place, part
         cost=cost,
         whole_s=full_s(whole_cost),
     )
+
+
+def kept_features(
+    order: Order,
+    cut_up: Program,
+    cuts: Sequence[Place],
+    network: Sequence[ExportedGraph],
+    parts: Parts,
+) -> tuple[Features, Path]:
+    """The features at every cut, and where they are kept; `network` is its segments and head.
+
+    The sessions that compute them end with this function, and free their memory.
+    """
+    *segments, last_head = network
+    pools = [pool_graph(cut_up, place, exit) for exit, place in enumerate(cuts, start=1)]
+    directory = (order.cache or cache_directory() / "attach") / fingerprint(
+        *(graph.entry.sha256 for graph in (*segments, *pools, last_head)),
+        parts.photos.fingerprint,
+        order.options.resize,
+    )
+    features = cached_features(
+        runner_of(segments, [*pools, last_head]),
+        [graph.entry.outputs[0].shape[1] for graph in pools],
+        last_head.entry.outputs[0].shape[1],
+        parts.photos,
+        tuple(VIEWS),
+        directory,
+        "computing features",
+    )
+    return features, directory
 
 
 def uncut(cut_up: Program, end: Place) -> tuple[list[ExportedGraph], list[ExportedGraph]]:

@@ -1,5 +1,7 @@
 """Networks of every family get exits, and their last exit stays what they were."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,20 +9,25 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from models.bundle.bundle import load_bundle
 from models.bundle.confidence import Floats, calibrated_probabilities
+from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
+from offramp import app
 from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, residual
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe
 from training.attaching.order import Order
-from training.attaching.passes import run_all
+from training.attaching.passes import CHUNK, Outputs, passes, run_all
 from training.attaching.read import Options
 from training.data import load_images
+from training.data.rows import Index
 
 QUICK = Recipe(epochs=1, min_steps=60)
+STOPPED_AFTER = 20 * CHUNK
 IMAGES = load_images("digits", "test").images.numpy()[:40]
 
 
@@ -111,6 +118,31 @@ def test_a_second_run_computes_no_features_and_gives_the_same_exits(
     assert set(again.graphs.values()) & set(first.graphs.values())
 
 
+def test_what_ctrl_c_stops_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = residual(tmp_path / "net.onnx")
+    command = ["attach", str(model), "--data", "digits", "--name", "tiny", "--exits", "3"]
+    command += ["--zoo", str(tmp_path / "zoo"), "--cache", str(tmp_path / "cache")]
+    computed: list[int] = []
+
+    def counted(*given: object) -> Iterator[tuple[Index, Outputs]]:
+        for rows, outputs in passes(*given):  # type: ignore[arg-type]
+            computed.extend(rows.tolist())
+            yield rows, outputs
+            if len(computed) == STOPPED_AFTER:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("training.attaching.features.passes", counted)
+    with pytest.raises(UserError, match="stopped; the same command goes on"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert len(computed) == STOPPED_AFTER
+    assert not (tmp_path / "zoo").exists()
+    last_exit(attach(order(model, tmp_path)))
+    num_views, num_rows = 2, len(load_images("digits", "train").labels)
+    assert np.bincount(computed).tolist() == [num_views] * num_rows
+
+
 def test_named_tensors_are_where_it_is_cut(tmp_path: Path) -> None:
     model = residual(tmp_path / "net.onnx")
     names = [n.output[0] for n in onnx.load(model).graph.node if n.op_type == "Relu"]
@@ -142,7 +174,7 @@ def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_in_a_sentence(
     changes: dict[str, object], complaint: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(AttachError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         attach(order(residual(tmp_path / "net.onnx"), tmp_path, **changes))
     assert not (tmp_path / "zoo").exists()
 

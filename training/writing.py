@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.bundle.manifest import MODEL_NAME
-from training.attaching.errors import AttachError
+from models.bundle.bundle import sha256
+from models.bundle.manifest import MODEL_NAME, File, Record
+from training.graphs import ExportError
 
 
 def free_place(zoo: Path, name: str, version: int) -> Path:
-    """Where the bundle will be; raises AttachError for a name that is none or a place taken."""
+    """Where the bundle will be; raises ExportError for a name that is none or a place taken."""
     if not re.fullmatch(MODEL_NAME, name):
-        raise AttachError(f"{name!r} is no model name: it takes letters, digits, '.', '_' and '-'")
+        raise ExportError(f"{name!r} is no model name: it takes letters, digits, '.', '_' and '-'")
     target = zoo / name / str(version)
     if target.exists():
-        raise AttachError(f"{target} exists; bundles are immutable, choose another version")
+        raise ExportError(f"{target} exists; bundles are immutable, choose another version")
     return target
 
 
@@ -34,3 +35,9 @@ def built_aside(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside)
         raise
+
+
+def write_record(directory: Path, file: str, record: Record) -> File:
+    content = (record.model_dump_json(indent=1) + "\n").encode()
+    (directory / file).write_bytes(content)
+    return File(file=file, sha256=sha256(content))

@@ -1,0 +1,48 @@
+"""What exit heads see: means of cells of a map, of a few where many would make too many numbers."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from training.attaching.pooling import OPSETS, cells, side_of
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [
+        ((1, 16, 112, 112), 3),
+        ((1, 192, 7, 7), 3),
+        ((1, 512, 7, 7), 2),
+        ((1, 2048, 7, 7), 1),
+        ((1, 64, 2, 5), 2),
+        ((1, 64, 1, 5), 1),
+    ],
+)
+def test_a_map_gives_no_more_numbers_than_a_head_can_take(
+    shape: tuple[int, ...], side: int
+) -> None:
+    assert side_of(shape) == side
+
+
+@pytest.mark.parametrize(("length", "side"), [(7, 3), (9, 3), (5, 2), (4, 1)])
+def test_cells_cover_the_whole_map(length: int, side: int) -> None:
+    shape = (2, 3, length, length + 1)
+    graph = helper.make_graph(
+        [cells("x", "y", shape, side)],
+        "cells",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, side, side])],
+    )
+    model = helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+    onnx.checker.check_model(model)
+    maps = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    (found,) = ort.InferenceSession(model.SerializeToString()).run(None, {"x": maps})
+    assert found.shape == (2, 3, side, side)
+    heights, widths = (
+        [slice(i * (n // side), n - (side - 1 - i) * (n // side)) for i in range(side)]
+        for n in shape[2:]
+    )
+    expected = [[maps[:, :, rows, columns].mean((2, 3)) for columns in widths] for rows in heights]
+    assert found == pytest.approx(np.array(expected).transpose(2, 3, 0, 1), abs=1e-6)
