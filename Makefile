@@ -19,7 +19,7 @@ QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exi
 	tests/server/engine tests/server/planning tests/server/telemetry tests/server/zoo \
 	tests/server/v1 tests/server/v2 tests/e2e/test_serving.py
 
-.PHONY: serve test quick check faults format bench fuzz soak dashboards settings lock clean
+.PHONY: serve test quick check faults format bench fuzz soak dashboards proto settings lock clean
 
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
@@ -49,6 +49,7 @@ bench: $(DEV_ENV)/ready
 
 fuzz: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000
+	$(RUN)/python -m benchmarks.fuzz_grpc models/zoo --cases 10000
 	$(RUN)/python -m benchmarks.fuzz images --cases 100000
 	$(RUN)/python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/3 --cases 100000
 	$(RUN)/python -m benchmarks.fuzz texts --cases 100000
@@ -58,6 +59,12 @@ soak: $(DEV_ENV)/ready
 
 dashboards: $(DEV_ENV)/ready
 	$(RUN)/python -m deploy.grafana.generate
+
+# in a pool of its own: a program may hold Triton's client, which has messages of the same names
+proto: $(DEV_ENV)/ready
+	$(RUN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. server/grpc/open_inference.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' \
+		server/grpc/open_inference_pb2.py
 
 settings: $(DEV_ENV)/ready
 	$(RUN)/python -m server.options > docs/settings.md

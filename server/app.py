@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -84,7 +85,7 @@ def create_app(
             app.state.service = Service(settings, metrics, repository, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.limits.max_in_flight)
             try:
-                async with watching(repository, settings):
+                async with watching(repository, settings), answering_grpc(app.state.service):
                     yield
             finally:
                 engine.stop()
@@ -142,6 +143,17 @@ async def watching(repository: Repository, settings: Settings) -> AsyncIterator[
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def answering_grpc(service: Service) -> AsyncIterator[None]:
+    """Listens for gRPC, where the settings name a port; only then it is loaded."""
+    port = service.settings.address.grpc_port
+    if port is None:
+        yield
+        return
+    async with import_module("server.grpc.listener").listening(service, port):
+        yield
 
 
 def load_catalog(

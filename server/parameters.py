@@ -1,6 +1,6 @@
 """The parameters of every row of a request, in any protocol."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -26,6 +26,13 @@ class InferenceParameters(BaseModel):
     min_exit: PositiveInt = Field(1, description="earliest exit that may answer for confidence")
     max_exit: PositiveInt | None = Field(None, description="last exit that may run")
     strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
+    priority: Literal["normal", "background"] = Field(
+        "normal", description="background: runs while nothing else waits; no latency budget"
+    )
+
+    @property
+    def is_background(self) -> bool:
+        return self.priority == "background"
 
 
 def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
@@ -52,8 +59,13 @@ def policy_of(parameters: InferenceParameters, model: ServedModel) -> Policy:
 
 
 def budget_of(parameters: InferenceParameters) -> Budget:
-    """The request's budget in base units."""
+    """The request's budget in base units; raises BadParameter.
+
+    Idle time comes when it comes: background work cannot be promised an answer in time.
+    """
     latency, energy = parameters.latency_budget_ms, parameters.energy_budget_mj
+    if parameters.is_background and latency is not None:
+        raise BadParameter("priority", "background excludes a latency budget")
     return Budget(
         latency_s=None if latency is None else latency / 1000,
         energy_j=None if energy is None else energy / 1000,

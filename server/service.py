@@ -130,7 +130,8 @@ class Service:
     ) -> Demand:
         """The demand of a request's rows; raises BadParameter."""
         policy, budget = policy_of(parameters, model), budget_of(parameters)
-        return Demand(model, policy, budget, arrival, lag_s, request_id)
+        is_background = parameters.is_background
+        return Demand(model, policy, budget, arrival, lag_s, request_id, is_background)
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
@@ -217,7 +218,14 @@ class Service:
         """Counts every result of a request once; raises the first failure."""
         outcomes = [result for result in results if isinstance(result, Outcome)]
         failures = [result for result in results if not isinstance(result, Outcome)]
-        self.metrics.served(demand.model, demand.budget, outcomes, len(failures), total_s)
+        self.metrics.served(
+            demand.model,
+            demand.budget,
+            outcomes,
+            len(failures),
+            total_s,
+            is_timed=not demand.is_background,
+        )
         if outcomes:
             trace_segments(outcomes)
             ended_at = max(outcome.ended_at for outcome in outcomes)

@@ -120,6 +120,9 @@ class Models(Record):
 class Address(Record):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="Port to listen on for gRPC. Default: no gRPC."
+    )
     root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
         "", description="Path that a proxy in front strips from every URL, such as /offramp."
     )

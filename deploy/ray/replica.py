@@ -30,7 +30,8 @@ class EngineReplica:
         """What becomes of each row; raises what the engine raises. Times count from here."""
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
-        demand, results = Demand(model, work.policy, work.budget, now), Results(len(work.rows))
+        demand = Demand(model, work.policy, work.budget, now, is_background=work.is_background)
+        results = Results(len(work.rows))
         jobs = [
             Job(demand, row, partial(results.settle, number))
             for number, row in enumerate(work.rows)

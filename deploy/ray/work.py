@@ -16,6 +16,7 @@ class Work:
     budget: Budget
     rows: list[Given]
     strict: bool
+    is_background: bool = False
 
 
 def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
@@ -27,7 +28,8 @@ def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
     budget = replace(demand.budget, latency_s=latency_s)
     manifest = demand.model.manifest
     rows = [job.given for job in jobs]
-    return Work(manifest.name, manifest.version, demand.policy, budget, rows, strict)
+    key = manifest.name, manifest.version
+    return Work(*key, demand.policy, budget, rows, strict, demand.is_background)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

@@ -86,6 +86,8 @@ class Admission:
             raise Overloaded(f"{taken} of {self.max_in_flight} slots are taken")
 
     def _slots(self, demand: Demand, num_rows: int, now: float) -> Slots:
+        if demand.is_background:
+            return Slots(demand, num_rows)  # first come, first served, however long it takes
         costs, pace = first_step(demand).costs, self.scheduler.pace
         kept_s = pace.delivery_s + pace.unseen_s
         own_s = now - demand.arrival - demand.lag_s  # the client took it to send the request

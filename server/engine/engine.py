@@ -151,7 +151,8 @@ class Engine:
             if batch.is_inline:
                 now = time.monotonic()
                 self._inline_s += now - batch.started_at
-                if self._inline_s > SHORT_S or self._has_ended:
+                is_background = batch.jobs[0].demand.is_background
+                if self._inline_s > SHORT_S or self._has_ended or is_background:
                     break  # newcomers wait to be read, and outcomes to be sent
         if batch is not None and self._scheduler.num_waiting:
             self._plan_turn()

@@ -16,6 +16,9 @@ SHORT_S, INLINE_S = 0.004, 0.016
 """A step whose one row takes less than SHORT_S runs on the event loop, in batches up to INLINE_S:
 waking a thread and sharing the interpreter with it costs as much as most segments of a small
 network. A longer step runs on a thread, so that probes and newcomers do not wait for it."""
+BACKGROUND_S = 0.001
+"""How long a batch of background jobs may take, unless it is a single row: a job that comes
+meanwhile waits for its end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -36,6 +39,8 @@ class ServedModel:
     breakers: dict[tuple[int, bool], Breaker] = field(default_factory=lambda: defaultdict(Breaker))
     inline_rows: tuple[int, ...] = field(init=False)
     """How many rows may run through each segment on the event loop, 0 where none may."""
+    background_rows: tuple[int, ...] = field(init=False)
+    """How many background rows may run through each segment together, whatever their length."""
     shorter_inline_rows: Mapping[int, tuple[int, ...]] = field(init=False)
     """The same for each of the shorter length buckets."""
 
@@ -43,6 +48,9 @@ class ServedModel:
         object.__setattr__(self, "inline_rows", inline_rows(self.costs, self.manifest.num_exits))
         rows = {n: inline_rows(costs, self.manifest.num_exits) for n, costs in self.shorter.items()}
         object.__setattr__(self, "shorter_inline_rows", rows)
+        exits = range(1, self.manifest.num_exits + 1)
+        few = tuple(max(1, self.costs.most_rows_within(exit, BACKGROUND_S)) for exit in exits)
+        object.__setattr__(self, "background_rows", few)
 
     def costs_of(self, length: int) -> Costs:
         """Those of a length bucket; of length 0 where rows have one size."""

@@ -89,6 +89,8 @@ class Scheduler:
         step = queue.step
         if not step.inline_rows:
             candidates = candidates[: -(-len(candidates) // num_idle)]  # idle lanes share
+        if queue.kind is Kind.BACKGROUND:
+            candidates = candidates[: step.model.background_rows[step.exit - 1]]
         hold_s = self.pace.hold_s if step.inline_rows else inf
         rows = best_rows(step, [job.due - now for job in candidates], hold_s)
         jobs = candidates[:rows]

@@ -53,15 +53,20 @@ async def trusted(request: Request, _: Key) -> None:
     without keys nothing else would stop it.
     """
     service, origin = service_of(request), request.headers.get("origin")
-    settings = service.settings
-    if settings.access.api_key_hashes and not settings.access.management_key_hashes:
-        raise Forbidden("the server has no management key")
-    check_key(request.headers.get("authorization", ""), settings.access.management_key_hashes)
+    check_trusted(service, request.headers.get("authorization", ""))
     own = request.headers.get("host")
     if (
         origin is not None
-        and origin not in settings.access.cors_origins
+        and origin not in service.settings.access.cors_origins
         and urlsplit(origin).netloc != own
     ):
         raise Forbidden("pages of other origins may not manage models")
     service.gate.check_open()
+
+
+def check_trusted(service: Service, authorization: str) -> None:
+    """Raises Forbidden where no key is for management, Unauthenticated without such a key."""
+    settings = service.settings.access
+    if settings.api_key_hashes and not settings.management_key_hashes:
+        raise Forbidden("the server has no management key")
+    check_key(authorization, settings.management_key_hashes)

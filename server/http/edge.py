@@ -81,7 +81,8 @@ class Edge:
             exchange.end()
             route = getattr(scope.get("route"), "path", exchange.route)
             seconds = time.monotonic() - exchange.arrival
-            service.metrics.request_ended(route, exchange.status, seconds)
+            is_timed = not exchange.is_background
+            service.metrics.request_ended(route, exchange.status, seconds, is_timed=is_timed)
             if is_logged():
                 line = method, route, exchange.status, seconds, exchange.exits, exchange.id
                 service.metrics.ledger.write(log_request, time.time(), *line)

@@ -12,7 +12,22 @@ ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address, or of a family of addresses, that the machine does not have."""
 
 
-def bound(host: str, port: int) -> list[socket.socket]:
+def reserved(host: str, port: int) -> list[socket.socket]:
+    """Sockets that keep a port for processes which share it; raises SettingsError if it is taken.
+
+    Two servers that share their ports would take each other's clients.
+    """
+    for sock in bound(host, port):
+        sock.close()
+    return shared(host, port)
+
+
+def shared(host: str, port: int) -> list[socket.socket]:
+    """The same as `bound`, for a port that other processes of this server bind as well."""
+    return bound(host, port, socket.SO_REUSEPORT)
+
+
+def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socket.socket]:
     """Sockets on every address of the host that this machine has; they do not listen yet.
 
     A host may be a name, an address, or an IPv6 address in brackets; `::` takes IPv4 as well.
@@ -27,7 +42,7 @@ def bound(host: str, port: int) -> list[socket.socket]:
                 rest[0] = sockets[0].getsockname()[1]
             try:
                 whole = (address, *rest)
-                sockets.append(bound_to(family, whole, is_for_both=len(found) == 1))
+                sockets.append(bound_to(family, whole, option, is_for_both=len(found) == 1))
             except OSError as error:
                 if len(found) == 1 or error.errno not in ABSENT:
                     raise
@@ -41,12 +56,12 @@ def bound(host: str, port: int) -> list[socket.socket]:
 
 
 def bound_to(
-    family: socket.AddressFamily, address: tuple[object, ...], *, is_for_both: bool
+    family: socket.AddressFamily, address: tuple[object, ...], option: int, *, is_for_both: bool
 ) -> socket.socket:
     """A socket on one address, and where that is `::`, on IPv4's too if asked."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_for_both)
         sock.bind(address)

@@ -135,13 +135,17 @@ def complaints(error: Exception) -> list[Complaint]:
 def rendered(problem: Problem, path: str) -> tuple[int, bytes, str]:
     """Status, body and media type in the path's protocol.
 
-    Under /v2 a problem is an `error`, and all bad input is 400.
+    Under /v2 a problem is an `error`.
     """
     if f"{path}/".startswith("/v2/"):
-        is_bad_input = problem.status == HTTPStatus.UNPROCESSABLE_ENTITY
-        status = HTTPStatus.BAD_REQUEST.value if is_bad_input else problem.status
-        return status, orjson.dumps({"error": problem.detail}), "application/json"
+        return status_of(problem), orjson.dumps({"error": problem.detail}), "application/json"
     return problem.status, problem.model_dump_json(exclude_none=True).encode(), MEDIA_TYPE
+
+
+def status_of(problem: Problem) -> int:
+    """The status in the Open Inference Protocol, where all bad input is 400."""
+    is_bad_input = problem.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    return HTTPStatus.BAD_REQUEST.value if is_bad_input else problem.status
 
 
 def reply_of(error: Exception, path: str) -> Reply:

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import import_module
 
-from server.http.ports import bound
+from server.http.ports import bound, reserved
 from server.processes.choice import num_processes
 from server.processes.parent import Parent
-from server.settings import load_settings, variable
+from server.settings import Settings, load_settings, variable
 from server.telemetry.logs import configure_logs
 from server.zoo.directory import skipped
 
@@ -28,6 +30,14 @@ def serve(options: Mapping[str, str]) -> None:
     configure_logs(access=settings.telemetry.access_log)
     for path in skipped(settings.models.zoo):
         logger.warning("skipped, since its name is not that of a bundle, NAME/VERSION: %s", path)
+    with ExitStack() as kept:
+        if settings.address.grpc_port is not None:
+            for sock in reserved(settings.address.host, settings.address.grpc_port):
+                kept.enter_context(sock)
+        run(settings, sockets)
+
+
+def run(settings: Settings, sockets: list[socket.socket]) -> None:
     num = num_processes(settings)
     if num == 1:
         # with several, the parent loads neither the application nor onnxruntime

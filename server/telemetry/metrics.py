@@ -84,7 +84,7 @@ class Metrics:
         ) -> Histogram:
             return self._sums.added(Histogram(memory, f"offramp_{name}", text, labels, buckets))
 
-        self._requests = counter("requests", "HTTP requests answered", "route", "code")
+        self._requests = counter("requests", "Requests answered", "route", "code")
         self._request_duration = histogram(
             "request_duration_seconds", "From headers received to last byte sent", "route"
         )
@@ -221,9 +221,13 @@ class Metrics:
         self._load_failures.labels(name).inc()
 
     @later
-    def request_ended(self, route: str, code: int, seconds: float) -> None:
+    def request_ended(
+        self, route: str, code: int, seconds: float, *, is_timed: bool = True
+    ) -> None:
+        """Counts a request, and how long it took if it is timed."""
         self._requests.labels(route, code).inc()
-        self._request_duration.labels(route).observe(seconds)
+        if is_timed:
+            self._request_duration.labels(route).observe(seconds)
 
     @later
     def decoded(self, seconds: float) -> None:
@@ -293,10 +297,19 @@ class Metrics:
         outcomes: Sequence[Outcome],
         num_failed: int,
         total_s: float,
+        *,
+        is_timed: bool = True,
     ) -> None:
-        """Counts a request whose rows have all ended, `total_s` after it arrived."""
+        """Counts a request whose rows have all ended, `total_s` after it arrived.
+
+        What it waited and took is counted only if it is timed: in the background that says nothing.
+        """
         for outcome in outcomes:
             self._count_answer(model, budget, outcome, total_s)
+            if is_timed:
+                labels = model.manifest.name, outcome.answer.exit
+                self._answer_duration.labels(*labels).observe(total_s)
+                self._queue_wait.labels(model.manifest.name).observe(outcome.queue_s)
         if num_failed:
             self._inferences.labels(model.manifest.name, "failed").inc(num_failed)
         statistics = self._statistics_of(model)
@@ -305,14 +318,12 @@ class Metrics:
     def _count_answer(
         self, model: ServedModel, budget: Budget, outcome: Outcome, total_s: float
     ) -> None:
-        """Counts one answer: its exit, stop reason, duration, budget and energy."""
+        """Counts one answer: its exit, stop reason, budget and energy."""
         name, exit = model.manifest.name, outcome.answer.exit
         self._statistics_of(model).answered(outcome.queue_s, outcome.compute_s)
         self._inferences.labels(name, "answered").inc()
         self._exits.labels(name, exit).inc()
-        self._answer_duration.labels(name, exit).observe(total_s)
         self._stops.labels(name, outcome.stop_reason).inc()
-        self._queue_wait.labels(name).observe(outcome.queue_s)
         self._energy.labels(name, model.energy_source).inc(outcome.energy_j)
         if is_depth_limited(model, budget, outcome, total_s):
             self._depth_limited.labels(name).inc()

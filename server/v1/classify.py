@@ -31,6 +31,7 @@ async def classify(exchange: Exchange) -> ASGIApp:
     contents, parameters = await read(exchange)
     model = service.find(parameters.model, parameters.version)
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
+    exchange.is_background = demand.is_background
     num_labels = len(model.manifest.labels)
     if parameters.top_k > num_labels:
         raise BadParameter("top_k", f"there are {num_labels} labels")

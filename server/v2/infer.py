@@ -49,6 +49,7 @@ async def infer(exchange: Exchange) -> ASGIApp:
     service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
+    exchange.is_background = demand.is_background
     rows = encoded_rows(asked, demand, service)
     served = await service.classify(demand, rows, strict=parameters.strict)
     exchange.exits = served.exits
@@ -106,13 +107,7 @@ def reply_of(asked: Inference, served: Served) -> Reply:
         model_name=model.manifest.name,
         model_version=str(model.manifest.version),
         id=asked.id,
-        parameters={
-            "total_ms": milli(served.total_s),
-            "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
-            "energy_source": model.energy_source,
-            "met": all(is_met(served, outcome) for outcome in served.outcomes),
-            **truncated(served),
-        },
+        parameters=sums(served),
         outputs=[tensor for tensor, _ in parts],
     )
     content = head.model_dump_json(exclude_none=True).encode()
@@ -123,6 +118,17 @@ def reply_of(asked: Inference, served: Served) -> Reply:
     length = HEADER_LENGTH.lower().encode(), b"%d" % len(content)
     body = b"".join([content, *tails])
     return Reply(200, body, b"application/octet-stream", (length, timing))
+
+
+def sums(served: Served) -> dict[str, str | float | bool]:
+    """What the request took in all."""
+    return {
+        "total_ms": milli(served.total_s),
+        "energy_mj": milli(sum(outcome.energy_j for outcome in served.outcomes)),
+        "energy_source": served.demand.model.energy_source,
+        "met": all(is_met(served, outcome) for outcome in served.outcomes),
+        **truncated(served),
+    }
 
 
 def truncated(served: Served) -> dict[str, int]:

@@ -3,12 +3,14 @@
 Every route here manages the server: keys for inference alone do not open them.
 """
 
+from typing import Any
+
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 
 from server.errors import BadParameter
 from server.http.access import trusted
-from server.service import service_of
+from server.service import Service, service_of
 from server.v2.openapi import ERRORS, body_of
 from server.v2.request_schemas import IndexRequest, ManageParameters, ManageRequest
 from server.v2.requests import parse
@@ -22,12 +24,16 @@ router = APIRouter(prefix="/v2/repository", dependencies=[Depends(trusted)], res
 async def index(request: Request) -> list[IndexEntry]:
     """Every version on disk or served; with `ready`, only those served."""
     asked = parse(IndexRequest, await request.body() or b"{}")
-    entries = await service_of(request).repository.index()
+    return await index_of(service_of(request), only_ready=asked.ready)
+
+
+async def index_of(service: Service, *, only_ready: bool) -> list[IndexEntry]:
+    entries = await service.repository.index()
     return [
         IndexEntry(name=name, version=str(version), state=entry.state, reason=entry.reason)
         for entry in entries
         for name, version in [entry.key]
-        if entry.state == READY or not asked.ready
+        if entry.state == READY or not only_ready
     ]
 
 
@@ -47,8 +53,12 @@ async def unload(request: Request, name: str) -> Response:
 
 async def version_of(request: Request) -> int | None:
     """The version the body names; a model comes from the zoo alone, never from a request."""
-    asked = parse(ManageRequest, await request.body() or b"{}")
+    return version_asked(parse(ManageRequest, await request.body() or b"{}").parameters)
+
+
+def version_asked(parameters: dict[str, Any]) -> int | None:
+    """Raises BadParameter for any other parameter."""
     try:
-        return ManageParameters.model_validate(asked.parameters).version
+        return ManageParameters.model_validate(parameters).version
     except ValidationError as error:
         raise BadParameter.of(error.errors(include_url=False, include_input=False)) from error

@@ -1,13 +1,14 @@
 """`/v2/models/NAME`, with or without `/versions/VERSION`: metadata, readiness, statistics."""
 
 import time
+from collections.abc import Iterable
 
 from fastapi import Request
 
 from models.bundle.manifest import version_of
 from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
-from server.service import service_of
+from server.service import Service, service_of
 from server.telemetry.metrics import Metrics
 from server.telemetry.statistics import Tally
 from server.v2.inputs import Expected, expected_inputs
@@ -50,7 +51,38 @@ def model_of(request: Request) -> ServedModel:
 
 async def metadata(request: Request) -> ModelMetadata:
     """The model's versions, its input and its outputs."""
-    model, catalog = model_of(request), service_of(request).repository.catalog
+    return metadata_of(service_of(request), model_of(request))
+
+
+async def config(request: Request) -> ModelConfig:
+    """The same as Triton's tools ask for it."""
+    return config_of(service_of(request), model_of(request))
+
+
+async def ready(request: Request) -> ModelReady:
+    """200 while the model is served and can answer."""
+    model = model_of(request)
+    if reason := model.reason_against(time.monotonic()):
+        raise NotReady(reason)
+    return ModelReady(name=model.manifest.name, ready=True)
+
+
+async def statistics(request: Request) -> StatisticsList:
+    """What a version did since it was loaded, by default every version of the model."""
+    model, service = model_of(request), service_of(request)
+    is_given = "version" in request.path_params
+    versions = [model] if is_given else service.repository.catalog.versions(model.manifest.name)
+    return statistics_list(service, versions)
+
+
+async def every_statistics(request: Request) -> StatisticsList:
+    """What every model did since it was loaded."""
+    service = service_of(request)
+    return statistics_list(service, service.repository.catalog)
+
+
+def metadata_of(service: Service, model: ServedModel) -> ModelMetadata:
+    catalog = service.repository.catalog
     manifest = model.manifest
     shapes = {"probabilities": [-1, len(manifest.labels)]}
     return ModelMetadata(
@@ -65,41 +97,20 @@ async def metadata(request: Request) -> ModelMetadata:
     )
 
 
-async def config(request: Request) -> ModelConfig:
-    """The same as Triton's tools ask for it."""
-    said = await metadata(request)
+def config_of(service: Service, model: ServedModel) -> ModelConfig:
+    said = metadata_of(service, model)
     return ModelConfig(
         name=said.name,
         platform="onnxruntime_onnx",
         backend="onnxruntime",
-        max_batch_size=service_of(request).settings.limits.max_images,
+        max_batch_size=service.settings.limits.max_images,
         input=[config_tensor(tensor) for tensor in said.inputs],
         output=[config_tensor(tensor) for tensor in said.outputs],
     )
 
 
-async def ready(request: Request) -> ModelReady:
-    """200 while the model is served and can answer."""
-    model = model_of(request)
-    if reason := model.reason_against(time.monotonic()):
-        raise NotReady(reason)
-    return ModelReady(name=model.manifest.name, ready=True)
-
-
-async def statistics(request: Request) -> StatisticsList:
-    """What a version did since it was loaded, by default every version of the model."""
-    model = model_of(request)
-    is_given = "version" in request.path_params
-    service = service_of(request)
-    versions = [model] if is_given else service.repository.catalog.versions(model.manifest.name)
-    said = [statistics_of(service.metrics, version) for version in versions]
-    return StatisticsList(model_stats=said)
-
-
-async def every_statistics(request: Request) -> StatisticsList:
-    """What every model did since it was loaded."""
-    service = service_of(request)
-    said = [statistics_of(service.metrics, model) for model in service.repository.catalog]
+def statistics_list(service: Service, models: Iterable[ServedModel]) -> StatisticsList:
+    said = [statistics_of(service.metrics, model) for model in models]
     return StatisticsList(model_stats=said)
 
 

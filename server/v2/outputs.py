@@ -1,10 +1,11 @@
 """From outcomes to the protocol's outputs. Pure."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from server.engine.job import Outcome
+from server.engine.job import Answer, Outcome
 from server.http.numbers import Array
 from server.http.wording import best_labels
 from server.v2.response_schemas import OutputTensor
@@ -12,7 +13,16 @@ from server.v2.tensors import datatype_of, texts, to_bytes, to_json
 from server.v2.wanted import Wanted
 
 Labels = Sequence[str]
-Outcomes = Sequence[Outcome]
+
+
+class Answered(Protocol):
+    """An outcome, or what one exit said before there is one."""
+
+    @property
+    def answer(self) -> Answer: ...
+
+
+Outcomes = Sequence[Answered]
 
 
 def probabilities(outcomes: Outcomes, _: Labels) -> Array:
@@ -31,13 +41,12 @@ def confidence(outcomes: Outcomes, _: Labels) -> Array:
     return np.array([outcome.answer.confidence for outcome in outcomes], np.float32)
 
 
-def stop_reason(outcomes: Outcomes, _: Labels) -> Array:
+def stop_reason(outcomes: Sequence[Outcome], _: Labels) -> Array:
     return texts([outcome.stop_reason.value for outcome in outcomes])
 
 
-OUTPUTS: dict[str, Callable[[Outcomes, Labels], Array]] = {
-    function.__name__: function
-    for function in (probabilities, label, exit, confidence, stop_reason)
+OF_ANSWERS: dict[str, Callable[[Outcomes, Labels], Array]] = {
+    function.__name__: function for function in (probabilities, label, exit, confidence)
 }
 """One row of each per image, exits numbered from 1."""
 
@@ -55,12 +64,25 @@ def classified(outcomes: Outcomes, labels: Labels, num_classes: int) -> Array:
     )
 
 
-def output(wanted: Wanted, outcomes: Outcomes, labels: Labels) -> tuple[OutputTensor, bytes | None]:
-    """A response's output, and what follows the JSON where it is binary."""
+def array_of(wanted: Wanted, outcomes: Sequence[Outcome], labels: Labels) -> Array:
+    """One row per outcome."""
+    if wanted.name == stop_reason.__name__:
+        return stop_reason(outcomes, labels)
+    return array_of_answers(wanted, outcomes, labels)
+
+
+def array_of_answers(wanted: Wanted, outcomes: Outcomes, labels: Labels) -> Array:
+    """The same of any output but the stop reason, which an answer does not have yet."""
     if wanted.classification is None:
-        array = OUTPUTS[wanted.name](outcomes, labels)
-    else:
-        array = classified(outcomes, labels, wanted.classification)
+        return OF_ANSWERS[wanted.name](outcomes, labels)
+    return classified(outcomes, labels, wanted.classification)
+
+
+def output(
+    wanted: Wanted, outcomes: Sequence[Outcome], labels: Labels
+) -> tuple[OutputTensor, bytes | None]:
+    """A response's output, and what follows the JSON where it is binary."""
+    array = array_of(wanted, outcomes, labels)
     content = to_bytes(array) if wanted.is_binary else None
     tensor = OutputTensor(
         name=wanted.name,

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from server.errors import BadParameter
 from server.parameters import InferenceParameters
 
-RESERVED = ("priority", "sequence_id", "sequence_start", "sequence_end", "headers", "content_type")
+RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers", "content_type")
 RESERVED_PREFIX = "triton_"
 """Parameters of Triton and MLServer that change nothing here; another unknown one is refused."""
 
@@ -17,6 +17,8 @@ def parameters_of(given: dict[str, object]) -> InferenceParameters:
         for name, value in given.items()
         if name not in RESERVED and not name.startswith(RESERVED_PREFIX)
     }
+    if type(ours.get("priority")) is int:  # Triton's, which changes nothing here
+        del ours["priority"]
     timeout = ours.pop("timeout", 0)
     if type(timeout) is not int or timeout < 0:
         raise BadParameter("parameters.timeout", "must be a number of microseconds")

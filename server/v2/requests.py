@@ -46,6 +46,13 @@ def read_inference(
         return raw_inference(body, manifest)
     head, tail = split(body, header_length)
     request = parse(InferRequest, head, num_values(manifest, max_rows))
+    return inference_of(request, tail, manifest, max_rows)
+
+
+def inference_of(
+    request: InferRequest, tail: memoryview, manifest: Manifest, max_rows: int
+) -> Inference:
+    """What a request asks for; its binary data is in `tail`. Raises BadBody or BadParameter."""
     parameters = dict(request.parameters)
     are_binary = parameters.pop("binary_data_output", False)
     if type(are_binary) is not bool:

@@ -181,7 +181,7 @@ def test_load_and_unload(client: triton.InferenceServerClient, by_hand: ByHand) 
 
 def test_the_example_of_the_docs(shipped: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs/open-inference-protocol.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(code.replace("127.0.0.1:8000", shipped.removeprefix("http://")), {})
     assert capsys.readouterr().out.count("b'") == 6, "three labels and three reasons"
 

@@ -19,6 +19,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("service",),
     ("http",),
     ("v1", "v2", "page"),
+    ("grpc",),
     ("app",),
     ("processes",),
     ("cli",),

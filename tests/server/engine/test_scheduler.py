@@ -4,6 +4,8 @@ A step of the model takes 10 ms for one row and 2 ms more for each further one, 
 a batch of four takes 4 ms. A response takes 1 ms.
 """
 
+from math import inf
+
 import numpy as np
 import pytest
 
@@ -302,3 +304,21 @@ def test_an_alarm_never_rings_for_nothing(model: ServedModel, is_running: bool) 
         if is_running:
             desk.next_batch()
         assert desk.scheduler.expire(desk.scheduler.next_alarm()) == [waiting]
+
+
+def test_a_background_batch_is_short_or_one_row(
+    model: ServedModel, short_model: ServedModel
+) -> None:
+    """A row of `short_model` takes 0.75 ms with segment and head, two take 1.25."""
+    for each in (model, short_model):
+        desk = Desk()
+        for _ in range(4):
+            desk.admit(job_of(demand(each, is_background=True)))
+        assert len(desk.next_batch().jobs) == 1
+
+
+def test_background_jobs_that_wait_long_are_not_cut_short(short_model: ServedModel) -> None:
+    desk = Desk()
+    waiting = demand(short_model, is_background=True)
+    slots = desk.admission.admit(waiting, 1, 0.0)
+    assert slots.deadline == slots.due == inf

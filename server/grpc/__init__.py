@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC: `/v2` in other bytes."""
