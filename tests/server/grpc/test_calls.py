@@ -43,7 +43,7 @@ def hashed(key: str) -> str:
 
 
 @contextmanager
-def channel_to(model: ServedModel, **settings: object) -> Iterator[tuple[str, grpc.Channel]]:
+def channel_to(model: ServedModel, **settings: object) -> Iterator[tuple[str, Any]]:
     """A server of one model: its URL, and a channel to it."""
     port = free_port()
     with (
