@@ -13,7 +13,7 @@ import grpc
 import typer
 from tritonclient.grpc import service_pb2 as triton
 
-from benchmarks.fuzz import edited
+from benchmarks.damage import edited
 from benchmarks.process import free_port, resident_mib, serving
 from models.bundle.bundle import load_bundle
 from models.bundle.manifest import Manifest
@@ -78,7 +78,11 @@ def fuzz(address: str, manifest: Manifest, num_cases: int, seed: int = 0) -> Cou
     return codes
 
 
-def called(channel: grpc.Channel, name: str, message: bytes) -> grpc.StatusCode:
+def called(
+    channel: Any,  # noqa: ANN401
+    name: str,
+    message: bytes,
+) -> grpc.StatusCode:
     """The code of a call; an error within a stream is INVALID_ARGUMENT or, unexpected, INTERNAL."""
     path = f"/{SERVICE.full_name}/{name}"
     try:

@@ -43,7 +43,7 @@ def hashed(key: str) -> str:
 
 
 @contextmanager
-def channel_to(model: ServedModel, **settings: object) -> Iterator[tuple[str, grpc.Channel]]:
+def channel_to(model: ServedModel, **settings: object) -> Iterator[tuple[str, Any]]:
     """A server of one model: its URL, and a channel to it."""
     port = free_port()
     with (
@@ -166,8 +166,9 @@ def test_what_was_admitted_is_answered_at_the_end_and_idle_streams_end(
 
     with (
         listening(model, grpc_port=port, workers=1, shutdown_grace_s=20) as (server, _),
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as opened,
     ):
+        channel: Any = opened
         stream = channel.stream_stream(STREAMED)(requests())
         runner.gate.set()
         assert pb.ModelStreamInferResponse.FromString(next(stream)).error_message == ""

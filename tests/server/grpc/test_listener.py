@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -28,7 +29,8 @@ def test_every_address_of_the_host_answers(
     with live(model, host=host, grpc_port=port):
         for address in addresses:
             with grpc.insecure_channel(f"{address}:{port}") as channel:
-                said = channel.unary_unary(route_of("ServerReady"))(b"", timeout=30)
+                ask: Any = channel.unary_unary(route_of("ServerReady"))
+                said = ask(b"", timeout=30)
             assert pb.ServerReadyResponse.FromString(said).ready
 
 

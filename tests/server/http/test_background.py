@@ -1,5 +1,7 @@
 """`priority=background` in both protocols: answered in idle time, and nothing is promised of it."""
 
+from typing import Any
+
 import httpx
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ ROUTES = {CLASSIFY: CLASSIFY, INFER: "/v2/models/{name}/infer"}
 
 
 def test_background_is_answered_counted_and_not_timed(model: ServedModel) -> None:
-    parameters = {"priority": "background", "threshold": 1.0}
+    parameters: dict[str, Any] = {"priority": "background", "threshold": 1.0}
     with live(model) as url, httpx.Client(base_url=url, timeout=30) as client:
         said = client.post(CLASSIFY, params=parameters, content=PNG, headers=HEADERS).json()
         assert (said["exit"], said["stop_reason"]) == (3, "final")
@@ -33,7 +35,7 @@ def test_background_is_answered_counted_and_not_timed(model: ServedModel) -> Non
 
 @pytest.mark.parametrize("latency", ["latency_budget_ms", "timeout"])
 def test_background_excludes_a_latency_budget(model: ServedModel, latency: str) -> None:
-    parameters = {"priority": "background", latency: 1000}
+    parameters: dict[str, Any] = {"priority": "background", latency: 1000}
     with live(model) as url, httpx.Client(base_url=url, timeout=30) as client:
         said = client.post(INFER, json=request(IMAGE, parameters=parameters))
         assert said.status_code == 400
