@@ -81,7 +81,7 @@ def streamed(
 ) -> list[tuple[Any, Any]]:
     """Results and errors of a stream of one request, until its last."""
     said: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    found = []
+    found: list[tuple[Any, Any]] = []
     with triton.InferenceServerClient(address) as client:
         client.start_stream(
             lambda result, error: said.put((result, error)), compression_algorithm=compression
@@ -198,7 +198,7 @@ def test_typed_contents_are_understood(both: Address, by_hand: ByHand) -> None:
             triton.service_pb2.ModelInferResponse.FromString,
         )
         said, call = infer.with_call(request, metadata=(("x-request-id", "mine"),))
-        trailing = {entry.key: entry.value for entry in call.trailing_metadata()}
+        trailing = dict(call.trailing_metadata())
         del tensor.contents.uint_contents[0]
         with pytest.raises(grpc.RpcError, match="127 elements"):
             infer(request)

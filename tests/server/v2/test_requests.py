@@ -14,7 +14,6 @@ from models.bundle.manifest import Manifest
 from server.errors import BadBody, BadParameter
 from server.http.numbers import Array
 from server.http.rows import Arrays
-from server.v2.outputs import OUTPUTS
 from server.v2.request_schemas import IndexRequest, InferRequest, ManageRequest
 from server.v2.requests import Inference, parse, read_inference
 from server.v2.wanted import OUTPUT_DATATYPES
@@ -55,7 +54,7 @@ def test_binary_images_arrive_as_they_were(manifest: Manifest, rows: int, seed: 
     head = request(rows=rows)
     read = read_inference(head + images.tobytes(), str(len(head)), manifest, MAX_ROWS)
     np.testing.assert_array_equal(images_of(read), images)
-    assert [wanted.name for wanted in read.outputs] == list(OUTPUTS)
+    assert [wanted.name for wanted in read.outputs] == list(OUTPUT_DATATYPES)
 
 
 @given(body=st.binary(), header_length=st.none() | st.text() | st.integers().map(str))
