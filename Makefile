@@ -24,11 +24,11 @@ QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exi
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
 
-# every test, on two cores; a file's tests stay together, as they share servers
+# every test, one after the other: servers and load generators need the other core
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(INSTALL_CHROMIUM)
-	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile
+	$(RUN)/pytest
 
 # the tests that cover most in under two minutes
 quick: $(DEV_ENV)/ready

@@ -19,6 +19,7 @@ class Options(TypedDict, total=False):
     top_k: int
     trace: bool
     strict: bool
+    priority: Literal["normal", "background"]
 
 
 class Labelled(TypedDict):

@@ -39,7 +39,15 @@ def offramp(*arguments: str, code: int = 0, environment: Mapping[str, str] = os.
         ("attach", ["Where to cut", "Images", "What comes out"]),
         ("evaluate", ["--data", "operating points"]),
         ("profile", ["costs on this host"]),
-        ("serve", ["--zoo", "Limits", "OFFRAMP_MAX_IMAGES", "Images admitted at once"]),
+        (
+            "serve",
+            [
+                "--zoo",
+                "Limits",
+                "OFFRAMP_MAX_IMAGES",
+                "Rows in one request",
+            ],
+        ),
     ],
 )
 def test_help(command: str, words: list[str]) -> None:
@@ -132,13 +140,17 @@ SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/3"))
     ],
 )
 def test_a_simulation_needs_numbers_above_zero(
-    option: str, value: str, monkeypatch: pytest.MonkeyPatch
+    option: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rate = () if option == "--rate" else ("--rate", "10")
     monkeypatch.setattr(sys, "argv", ["offramp", *SIMULATE, *rate, f"{option}={value}"])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == f"error: {option} must be a number above 0, not {value}"
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {option} must be a number above 0, not {value}\n"
 
 
 @pytest.mark.parametrize(

@@ -822,6 +822,8 @@ async function start() {
     versions.map(({ version }) => el("option", { value: JSON.stringify([name, version]) }, `${name} · version ${version}`)));
   $("#model").replaceChildren(...(choices.length ? choices : [el("option", {}, "none is served")]));
   $("#model").disabled = choices.length === 0;
+  const drawn = state.models.find(({ versions: [{ labels }] }) => EXAMPLES.every((label) => labels.includes(label)));
+  if (drawn) $("#model").value = JSON.stringify([drawn.name, drawn.versions[0].version]);
   if (choices.length) await chooseModel();
 }
 

@@ -4,12 +4,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-NoneIsDefault = BeforeValidator(lambda given: {} if given is None else given)
-NoneIsEmpty = BeforeValidator(lambda given: [] if given is None else given)
-"""Clients write null for what they leave out."""
 MAX_ENTRIES = 32
 """Entries of any list or object but tensor data: more is no request that we could answer."""
 Few = Field(max_length=MAX_ENTRIES)
+
+
+def null_is(empty: dict[str, Any] | list[Any], kind: Any) -> BeforeValidator:  # noqa: ANN401
+    """Clients write null for what they leave out; the document says that they may."""
+    return BeforeValidator(
+        lambda given: empty if given is None else given, json_schema_input_type=kind | None
+    )
 
 
 class Member(BaseModel):
@@ -30,7 +34,7 @@ class InputTensor(Member):
     datatype: str
     shape: Annotated[list[int], Few]
     data: list[Any] | None = None
-    parameters: Annotated[InputParameters, NoneIsDefault] = InputParameters()
+    parameters: Annotated[InputParameters, null_is({}, InputParameters)] = InputParameters()
 
 
 class OutputParameters(Member):
@@ -43,7 +47,11 @@ class OutputParameters(Member):
 
 class RequestedOutput(Member):
     name: str
-    parameters: Annotated[OutputParameters, NoneIsDefault] = OutputParameters()
+    parameters: Annotated[OutputParameters, null_is({}, OutputParameters)] = OutputParameters()
+
+
+FewOutputs = Annotated[list[RequestedOutput], Few]
+FewParameters = Annotated[dict[str, Any], Few]
 
 
 class InferRequest(Member):
@@ -51,8 +59,8 @@ class InferRequest(Member):
 
     id: str | None = None
     inputs: Annotated[list[InputTensor], Few]
-    outputs: Annotated[list[RequestedOutput], Few, NoneIsEmpty] = []
-    parameters: Annotated[dict[str, Any], Few, NoneIsDefault] = {}
+    outputs: Annotated[FewOutputs, null_is([], FewOutputs)] = []
+    parameters: Annotated[FewParameters, null_is({}, FewParameters)] = {}
 
 
 class IndexRequest(Member):
@@ -69,4 +77,4 @@ class ManageParameters(Member):
 
 
 class ManageRequest(Member):
-    parameters: Annotated[dict[str, Any], Few, NoneIsDefault] = {}
+    parameters: Annotated[FewParameters, null_is({}, FewParameters)] = {}

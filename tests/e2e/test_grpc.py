@@ -292,7 +292,8 @@ def test_every_process_listens_and_answers(serve: Serve, digits_bundle: Bundle) 
         client.unload_model("digits")
         ready = httpx.get(f"{server.url}/readyz").status_code
         client.close()
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        lines = [line for table in tables for line in table.splitlines()[1:]]
         listening = [line for line in lines if line.split()[3] == "0A"]
         assert sum(line.split()[1].endswith(f":{port:04X}") for line in listening) == 2
         assert ready == 503, "in all"

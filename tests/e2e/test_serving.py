@@ -223,7 +223,7 @@ def test_openapi_documents_problems(client: httpx.Client) -> None:
 
 def test_openapi_documents_how_images_are_fitted_and_answers_judged(client: httpx.Client) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    fitted, version = schemas["InputInfo"], schemas["VersionInfo"]
+    fitted, version = schemas["ImageInfo"], schemas["VersionInfo"]
     assert fitted["properties"]["resize"]["enum"] == ["squash", "crop", "pad"]
     assert version["properties"]["judged_by"]["enum"] == ["labels", "last_exit"]
     assert {"resize", "short_side"} <= set(fitted["required"])

@@ -128,7 +128,7 @@ def test_more_budget_buys_deeper_exits(client: httpx.Client, pngs: list[bytes]) 
 
 def test_readme_shows_the_real_answer(client: httpx.Client) -> None:
     text = (ROOT / "README.md").read_text()
-    (words,) = map(shlex.split, re.findall(r"^curl (.*?)\n```", text, re.MULTILINE | re.DOTALL))
+    words, _ = map(shlex.split, re.findall(r"^curl (.*?)\n```", text, re.MULTILINE | re.DOTALL))
     _, image, _, header, url = (word for word in words if word.strip())
     kind = dict([header.lower().split(": ")])
     content = (ROOT / image.removeprefix("@")).read_bytes()

@@ -57,7 +57,7 @@ def config_of(data: Path, net: str, recipe: str, **changes: object) -> TrainConf
 def words_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("words")
     write_texts(data)
-    config = config_of(data, "text-tiny", "text", epochs=6, batch_size=20, vocabulary=100)
+    config = config_of(data, "text-tiny", "text", epochs=20, batch_size=20, vocabulary=100)
     loop.train(config, data / "run", lambda _: None)
     return data / "run"
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
-from datasets import Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value
 
 from training.data.errors import DataError
-from training.data.tables import is_bytes_type, is_image_type, label_column
+from training.data.tables import LABEL_COLUMNS, is_bytes_type, is_image_type, label_column
 
 Kind = Literal["image", "text", "tensor"]
 
@@ -102,7 +102,11 @@ def text_column(table: Dataset, label: str | None) -> str | None:
 
 
 def label_of(features: Features, used: Sequence[str], title: str) -> str:
-    return label_column(Features({n: k for n, k in features.items() if n not in used}), title)
+    """The column of labels, of those left: where its name says nothing, the only one of strings."""
+    left = Features({name: kind for name, kind in features.items() if name not in used})
+    named = [n for n, kind in left.items() if isinstance(kind, ClassLabel) or n in LABEL_COLUMNS]
+    strings = [str(name) for name, kind in left.items() if is_string(kind)]
+    return strings[0] if len(strings) == 1 and not named else label_column(left, title)
 
 
 def refuse_others(

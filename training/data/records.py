@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from math import prod
 
 import numpy as np
 from datasets import Dataset
@@ -47,7 +48,9 @@ class Records:
     def table(self) -> NDArray[np.float32]:
         """All numbers of all rows, (rows, numbers), column after column."""
         assert self.values is not None
-        return np.concatenate([v.reshape(len(v), -1) for v in self.values.values()], axis=1)
+        return np.concatenate(
+            [v.reshape(len(v), prod(v.shape[1:])) for v in self.values.values()], axis=1
+        )
 
     def take(self, index: Index) -> "Records":
         values = self.values and {name: value[index] for name, value in self.values.items()}

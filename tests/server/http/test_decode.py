@@ -147,7 +147,7 @@ def test_images_that_would_be_decoded_too_late_are_refused() -> None:
     assert decode(1, 1) == 1
     for _ in range(20):
         pace.took("PNG", pixels, 0.02)
-    with pytest.raises(Infeasible, match=r"^decoding needs (39|40)\.\d+ ms, [67]\.\d+ ms are left"):
+    with pytest.raises(Infeasible, match=r"^decoding needs (39|40)\.\d+ ms, \d\.\d+ ms are left"):
         decode(2, 0.007)
     assert decode(2, 10) == 2
 

@@ -93,7 +93,7 @@ def send(client: httpx.Client) -> None:
         ("?latency_budget_ms=0.001&strict=true", HEADERS, 503),
         ("?model=x", HEADERS, 404),
         ("?threshold=2", HEADERS, 422),
-        ("", {"content-type": "text/plain"}, 415),
+        ("", {"content-type": "text/html"}, 415),
     ):
         said = client.post(f"/v1/classify{query}", content=PNG, headers=headers)
         assert said.status_code == code

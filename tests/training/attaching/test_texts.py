@@ -26,6 +26,7 @@ from training.attaching.read import Options
 from training.data.columns import Wanted
 from training.data.opening import find_records
 
+pytestmark = pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning", "ignore:# The axis")
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 LONGEST = 24
 
