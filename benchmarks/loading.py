@@ -13,12 +13,15 @@ from statistics import fmean
 
 import httpx
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.process import ROOT
 from load.generator import Shot
 from load.outcomes import latency_ms
 from training.data import LabelledImages, open_images
+from training.data.folders import FolderRows
+from training.data.layout import open_rows
 
 SCRIPT = Path(__file__).with_name("load.lua")
 
@@ -94,9 +97,15 @@ class Traffic:
 
 
 def traffic(data: str, num_images: int, directory: Path) -> Traffic:
-    """The same random test images every time, as PNG."""
+    """The same random test images every time: photos in folders as they are, others as PNG."""
+    photos = open_rows(data, "test")
+    rows = np.random.default_rng(0).permutation(len(photos.labels))[:num_images]
+    if isinstance(photos, FolderRows):
+        labels = torch.from_numpy(photos.labels[np.sort(rows)])
+        contents = [Path(photos.describe(row)).read_bytes() for row in np.sort(rows).tolist()]
+        images = LabelledImages(torch.empty(len(rows), 0, dtype=torch.uint8), labels, photos.names)
+        return Traffic(images, written(contents, directory, "jpeg"))
     test = open_images(data, "test")
-    rows = np.random.default_rng(0).permutation(len(test.labels))[:num_images]
     chosen = test.take(np.sort(rows))
     return Traffic(chosen, written([encode(image) for image in chosen.images.numpy()], directory))
 
