@@ -127,9 +127,9 @@ def num_engines() -> int:
     return int(engine.replica_states[ReplicaState.RUNNING])
 
 
-def warm_up(url: str, image: bytes) -> None:
-    """Asks until every engine has answered."""
-    while len([seen for seen in images().values() if seen]) < num_engines():
+def warm_up(url: str, image: bytes, replicas: int) -> None:
+    """Asks until every engine has answered, those that still start included."""
+    while len([seen for seen in images().values() if seen]) < max(replicas, num_engines()):
         send(url, image, WARM_UP)
 
 
@@ -143,7 +143,7 @@ def main(
     content, each = image.read_bytes(), requests // clients
     result: dict[str, object] = {"sent": clients * each}
     with cluster() as (made, second), serving(replicas) as url:
-        warm_up(url, content)
+        warm_up(url, content, replicas)
         result["engines_at_start"] = num_engines()
         start = time.monotonic()
         with ThreadPoolExecutor(clients) as pool:
