@@ -128,7 +128,7 @@ def num_engines() -> int:
 
 
 def warm_up(url: str, image: bytes, replicas: int) -> None:
-    """Asks until every engine has answered, those that still start included."""
+    """Asks until every engine has answered, also an engine that is still starting."""
     while len([seen for seen in images().values() if seen]) < max(replicas, num_engines()):
         send(url, image, WARM_UP)
 

@@ -154,7 +154,10 @@ async def settled(http: httpx.AsyncClient) -> None:
 
 
 def unaccounted(clients: list[Client], said: dict[tuple[str, str], float]) -> list[str]:
-    """Differences between the server's counts and the clients'; either may have those that left."""
+    """Differences between the server's counts and the clients'.
+
+    A request whose client left may be missing in either.
+    """
 
     def total(name: str, label: str = "") -> int:
         return int(
