@@ -179,15 +179,23 @@ def _spec(name: str, tensor: Tensor, shape: tuple[int, ...]) -> TensorSpec:
     return TensorSpec.model_validate({"name": name, "dtype": DTYPES[tensor.dtype], "shape": shape})
 
 
-def _strip(model: ModelProto) -> None:
-    """Drops the exporter's source-line notes, and features a head does not read."""
+def drop_notes(model: ModelProto) -> None:
+    """Drops what an exporter notes beside a graph, such as its source lines and their paths."""
     graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:]
     for node in graph.node:
         del node.metadata_props[:]
+        node.doc_string = ""
     for value in (*graph.input, *graph.output, *graph.value_info):
         del value.metadata_props[:]
     for weight in graph.initializer:
         del weight.metadata_props[:]
+
+
+def _strip(model: ModelProto) -> None:
+    """Drops notes, and features that a head does not read."""
+    drop_notes(model)
+    graph = model.graph
     used = {name for node in graph.node for name in node.input}
     for value in [v for v in graph.input if v.name not in used]:
         graph.input.remove(value)

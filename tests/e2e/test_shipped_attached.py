@@ -32,6 +32,12 @@ def test_its_report_keeps_the_promises() -> None:
     assert sum(path.stat().st_size for path in BUNDLE.iterdir()) < MAX_BYTES
 
 
+def test_its_graphs_carry_no_notes_of_their_exporter() -> None:
+    graphs = load_bundle(BUNDLE).graphs
+    assert graphs
+    assert not [file for file, content in graphs.items() if b"site-packages" in content]
+
+
 def test_photos_get_the_answers_of_the_segments_run_by_hand(shipped: str) -> None:
     if not (CALTECH101 / "test").is_dir():
         pytest.skip(f"Caltech-101 is not at {CALTECH101}; CALTECH101_DIR names another place")

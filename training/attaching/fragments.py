@@ -17,7 +17,7 @@ from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
 from training.attaching.read import BATCH
 from training.attaching.reading import LENGTH, MASK
-from training.graphs import ExportedGraph
+from training.graphs import ExportedGraph, drop_notes
 
 ELEMENTS = {
     "uint8": TensorProto.UINT8,
@@ -108,6 +108,7 @@ def exported(
     macs_by_length: dict[int, int],
 ) -> ExportedGraph:
     """A graph with its manifest entry."""
+    drop_notes(model)
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     entry = Graph(
