@@ -10,23 +10,12 @@ from torch import Tensor
 from models.bundle.manifest import RowTensor, TensorInput
 from training.data.records import Records, Values
 from training.data.rows import Index
-from training.data.sources import Inputs, shape_of
+from training.data.sources import Inputs, Taken, shape_of
 
 BATCH = 1000
 MAX_NAMED = 32
 """Columns up to which each is a tensor of its own: a request then names its numbers."""
 ALL = "numbers"
-
-
-@dataclass(frozen=True)
-class LabelledNumbers:
-    """A float32 tensor for each part of a row, (rows,) or (rows, numbers); int64 labels (rows,)."""
-
-    inputs: Inputs
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class NumberSource:
     def row_bytes(self) -> int:
         return 4 * sum(self.shape)
 
-    def take(self, index: Index) -> LabelledNumbers:
+    def take(self, index: Index) -> Taken:
         taken = self.rows.take(index)
         sizes = [prod(part.shape) for part in self.target.tensors]
         parts = torch.split(torch.from_numpy(taken.table), sizes, dim=1)
@@ -60,7 +49,7 @@ class NumberSource:
             x.reshape(len(x), *part.shape)
             for x, part in zip(parts, self.target.tensors, strict=True)
         ]
-        return LabelledNumbers(inputs, torch.from_numpy(taken.labels))
+        return Taken(inputs, torch.from_numpy(taken.labels))
 
     def inputs_of(self, index: Index) -> Iterator[tuple[Index, Inputs]]:
         for start in range(0, len(index), BATCH):

@@ -1,6 +1,7 @@
 """What every kind of data offers to training, export and evaluation."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
@@ -38,6 +39,17 @@ class LabelledRows(Protocol):
     @property
     def labels(self) -> Tensor: ...
     def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Rows as segment 1 takes them, (rows, ...) each, and int64 labels, (rows,)."""
+
+    inputs: Inputs
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 class NamedRows(Protocol):

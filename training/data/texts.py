@@ -14,22 +14,11 @@ from models.bundle.text import TextReader, Tokens
 from training.data.errors import DataError, listed
 from training.data.records import Records
 from training.data.rows import Index
-from training.data.sources import Inputs, shape_of
+from training.data.sources import Inputs, Taken, shape_of
 
 BATCH = 100
 POOL = 20
 """Batches of similar lengths are cut from so many batches at a time."""
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Token numbers, mask and what else segment 1 takes, and int64 labels (rows,)."""
-
-    inputs: Inputs
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -88,10 +77,10 @@ class TextSource:
     def row_bytes(self) -> int:
         return 8 * len(self.target.inputs) * self.target.length_buckets[-1]
 
-    def take(self, index: Index) -> LabelledTexts:
+    def take(self, index: Index) -> Taken:
         """These texts, padded to the bucket that holds the longest of them."""
         inputs = self.padded(index, int(self.buckets[index].max(initial=0)))
-        return LabelledTexts(inputs, self.labels[torch.from_numpy(index)])
+        return Taken(inputs, self.labels[torch.from_numpy(index)])
 
     def padded(self, index: Index, length: int) -> Inputs:
         texts = [self.tokens[row] for row in index.tolist()]
