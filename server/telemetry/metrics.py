@@ -46,6 +46,7 @@ def shed_reason(error: Exception) -> str:
 
 
 AGREEMENT = {True: "agree", False: "differ"}
+LOOKUPS = {True: "hit", False: "miss"}
 OUTCOMES = ("answered", "failed", "cancelled")
 CANCELLED_STAGES = ("body", "decode", "queue", "segment", "response")
 """What was going on when a client went away; "segment" from the first segment that ran."""
@@ -152,6 +153,10 @@ class Metrics:
             "exit",
             "result",
         )
+        self._cache_lookups = counter(
+            "cache_lookups", "Rows looked up among kept answers", "model", "result"
+        )
+        self._cache_bytes = gauge("cache_bytes", "Bytes of kept answers").labels()
         self._energy = counter("energy_joules", "Energy spent on answers", "model", "source")
         self._model_info = common("model_info", "Models loaded; always 1", "model", "version")
         self._load_failures = counter("model_load_failures", "Bundles refused", "model")
@@ -186,6 +191,8 @@ class Metrics:
             self._inferences.labels(name, outcome)
         for reason in StopReason:
             self._stops.labels(name, reason)
+        for result in LOOKUPS.values():
+            self._cache_lookups.labels(name, result)
         for metric in (
             self._queue_wait, self._budget_slack, self._budget_overrun, self._deadline_misses,
             self._depth_limited,
@@ -267,6 +274,14 @@ class Metrics:
 
     def shadow_compared(self, model: ServedModel, exit: int, *, agrees: bool) -> None:
         self._shadow_agreement.labels(model.manifest.name, exit, AGREEMENT[agrees]).inc()
+
+    @later
+    def looked_up(self, model: ServedModel, rows: int, *, is_hit: bool) -> None:
+        self._cache_lookups.labels(model.manifest.name, LOOKUPS[is_hit]).inc(rows)
+
+    def watch_cache(self, num_bytes: Callable[[], int]) -> None:
+        """Reads what kept answers take whenever gauges are refreshed."""
+        self._watch(self._cache_bytes, num_bytes)
 
     def lane_replaced(self) -> None:
         self._worker_restarts.inc()
