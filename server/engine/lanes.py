@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from queue import SimpleQueue
 
 import onnxruntime as ort
@@ -28,11 +29,11 @@ Done = Callable[[Computed], None]
 
 @dataclass(slots=True, eq=False)
 class LaneRun:
-    """A task on a lane; it is ended at `ends_by`. Options serve one run only."""
+    """A task on a lane; on a thread it is ended at `ends_by`. Options serve one run only."""
 
     task: Task
-    ends_by: float
     done: Done
+    ends_by: float = inf
     options: ort.RunOptions = field(default_factory=ort.RunOptions)
 
     def stop(self) -> None:
@@ -59,10 +60,16 @@ class InlineLane:
         self._is_over.set()
 
     def _watch(self) -> None:
-        """Runs on a thread, since the event loop is busy with the graph."""
+        """Runs on a thread, since the event loop is busy with the graph.
+
+        It counts its looks at a run, not the time: while the process is suspended, neither goes on.
+        """
+        watched, num_looks = None, 0
         while not self._is_over.wait(WATCH_S):
             run = self._run
-            if run is not None and time.monotonic() > run.ends_by:
+            num_looks = num_looks + 1 if run is watched else 0
+            watched = run
+            if run is not None and num_looks * WATCH_S >= MAX_INLINE_S:
                 run.stop()
 
 
@@ -126,10 +133,10 @@ class Lanes:
     def start(self, batch: Batch, task: Task, done: Done) -> None:
         """Runs the task of a batch where it belongs; `done` is told what it gave, on the loop."""
         if batch.is_inline:
-            return self._inline.start(LaneRun(task, batch.started_at + MAX_INLINE_S, done))
+            return self._inline.start(LaneRun(task, done))
         lane = next(lane for lane in self._threads if lane.run is None)
         self._busy[batch] = lane
-        return lane.start(LaneRun(task, batch.ends_at + self._stall_s, done))
+        return lane.start(LaneRun(task, done, batch.ends_at + self._stall_s))
 
     def done(self, batch: Batch) -> None:
         """The batch has ended."""

@@ -108,7 +108,9 @@ def test_its_bytes_are_those_that_it_takes(model: ServedModel, num_exits: int) -
     tracemalloc.start()
     try:
         for number in range(3000):
-            said = [Answer(exit, batch[0], 0.5 * exit, float(exit)) for exit in range(1, num_exits + 1)]
+            said = [
+                Answer(exit, batch[0], 0.5 * exit, float(exit)) for exit in range(1, num_exits + 1)
+            ]
             cache.keep(model, digests_of([b"%d" % number])[0], said, is_cut=False)
         taken, _ = tracemalloc.get_traced_memory()
     finally:
