@@ -167,8 +167,8 @@ def test_grpc(short_model: ServedModel) -> None:
         live(short_model, grpc_port=port, **KEPT) as url,
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        infer = channel.unary_unary(route_of("ModelInfer"))
-        streaming = channel.stream_stream(route_of(STREAM))
+        infer: Any = channel.unary_unary(route_of("ModelInfer"))
+        streaming: Any = channel.stream_stream(route_of(STREAM))
         first, second = (
             pb.ModelInferResponse.FromString(infer(message(threshold=1.0))) for _ in range(2)
         )
