@@ -128,6 +128,7 @@ class Lanes:
         self._numbers = count()
         self._inline = InlineLane()
         self._threads = {self._new_thread() for _ in range(num_lanes)}
+        self._suspects: set[ThreadLane] = set()
         self._busy: dict[Batch, ThreadLane] = {}
 
     def start(self, batch: Batch, task: Task, done: Done) -> None:
@@ -153,8 +154,13 @@ class Lanes:
         return not any(lane.is_lost(now) for lane in self._threads)
 
     def replace_lost(self, now: float) -> list[tuple[str, Batch | None]]:
-        """Replaces lost threads; returns their names and the batches that they had."""
-        lost = [lane for lane in self._threads if lane.is_lost(now)]
+        """Replaces lost threads; returns their names and the batches that they had.
+
+        A thread is lost at the second look in a row: the first may come right after a suspension of
+        the process, in which the thread did not run either.
+        """
+        suspects, self._suspects = self._suspects, {t for t in self._threads if t.is_lost(now)}
+        lost = [lane for lane in self._suspects if lane in suspects]
         batches = {lane: batch for batch, lane in self._busy.items()}
         for lane in lost:
             self._threads.remove(lane)
