@@ -21,6 +21,8 @@ NICENESS = 5
 """The event loop goes first: without a core it admits, refuses and answers no request."""
 WATCH_S = 0.1
 """Time between two looks at a run on the event loop."""
+SUSPENDED_S = 2.0
+"""Two looks at the threads are half a second apart, unless the process is suspended."""
 MAX_INLINE_S = 1.0
 """Bound of a run on the event loop, which is expected to take at most `INLINE_S`."""
 
@@ -128,7 +130,7 @@ class Lanes:
         self._numbers = count()
         self._inline = InlineLane()
         self._threads = {self._new_thread() for _ in range(num_lanes)}
-        self._suspects: set[ThreadLane] = set()
+        self._looked_at = inf
         self._busy: dict[Batch, ThreadLane] = {}
 
     def start(self, batch: Batch, task: Task, done: Done) -> None:
@@ -156,11 +158,12 @@ class Lanes:
     def replace_lost(self, now: float) -> list[tuple[str, Batch | None]]:
         """Replaces lost threads; returns their names and the batches that they had.
 
-        A thread is lost at the second look in a row: the first may come right after a suspension of
-        the process, in which the thread did not run either.
+        Right after a suspension of the process, in which no thread ran either, none is lost.
         """
-        suspects, self._suspects = self._suspects, {t for t in self._threads if t.is_lost(now)}
-        lost = [lane for lane in self._suspects if lane in suspects]
+        looked_at, self._looked_at = self._looked_at, now
+        if now - looked_at > SUSPENDED_S:
+            return []
+        lost = [lane for lane in self._threads if lane.is_lost(now)]
         batches = {lane: batch for batch, lane in self._busy.items()}
         for lane in lost:
             self._threads.remove(lane)
