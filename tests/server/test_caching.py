@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.process import free_port
 from models.bundle.bundle import Bundle
+from server import caching
 from server.engine.model import ServedModel
 from server.grpc import open_inference_pb2 as pb
 from server.grpc.methods import STREAM, route_of
@@ -132,7 +133,12 @@ def test_requests_of_several_rows(short_model: ServedModel) -> None:
         assert httpx.post(f"{url}/v1/classify", content=b"none", headers=PNG).status_code == 400
 
 
-def test_streams(fresh: str, short_model: ServedModel) -> None:
+@pytest.mark.parametrize("small_bytes", [caching.SMALL_BYTES, 0])
+def test_streams_with_images_that_are_digested_here_or_on_a_thread(
+    fresh: str, short_model: ServedModel, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr(caching, "SMALL_BYTES", small_bytes)
+
     def timeless(events: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         *exits, (name, final) = events
         assert name == "final"
