@@ -81,8 +81,7 @@ class Engine:
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
         """Slots for a request's rows, before they are decoded; raises what admission raises."""
-        if not demand.is_background:
-            self.pace.waited(demand.lag_s)
+        self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
     def submit(self, slots: Slots, jobs: list[Job]) -> None:
@@ -153,8 +152,6 @@ class Engine:
                 self._inline_s += now - batch.started_at
                 is_background = batch.jobs[0].demand.is_background
                 if self._inline_s > TURN_S or self._has_ended or is_background:
-                    if is_background:
-                        self._inline_s = 0.0  # its turn says nothing of those with budgets
                     break  # newcomers wait to be read, and outcomes to be sent
         if batch is not None and self._scheduler.num_waiting:
             self._plan_turn()
