@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bundle.manifest import TensorInput, TextInput
+from models.bundle.tensor_input import TensorInput
+from models.bundle.text_input import TextInput
 from models.nets.multi_exit import Features
 from training.augment import normalised
 from training.data.sources import AnyTarget, Inputs

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
 from models.bundle.errors import UserError
-from models.bundle.manifest import BATCH, LENGTH, Graph
-from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.records import BATCH, LENGTH, Graph
+from models.bundle.records import Tensor as TensorSpec
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.multi_exit import Features, MultiExitNet
 from training.data.sources import Inputs

@@ -6,7 +6,10 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request
 from pydantic import PositiveInt
 
-from models.bundle.manifest import Graph, Input, Manifest, TextInput
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import Manifest
+from models.bundle.records import Graph
+from models.bundle.text_input import TextInput
 from server.engine.model import ServedModel
 from server.http.access import known
 from server.http.problems import FEW_RESPONSES
@@ -66,7 +69,7 @@ def model_info(service: Service, name: str) -> ModelInfo:
 def input_info(manifest: Manifest, max_characters: int) -> ImageInfo | TextInfo | TensorInfo:
     """What the model takes."""
     takes = manifest.input
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return ImageInfo.model_validate(takes, from_attributes=True)
     if isinstance(takes, TextInput):
         return TextInfo(

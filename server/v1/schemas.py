@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
-from models.bundle.manifest import JudgedBy, Resize
+from models.bundle.calibration import JudgedBy
+from models.bundle.image_input import Resize
 from models.bundle.policy import StopReason
 from server.http.contents import Kind
 from server.parameters import InferenceParameters

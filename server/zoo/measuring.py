@@ -12,8 +12,8 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from models.bundle.bundle import Bundle
+from models.bundle.cost_profile import CostProfile
 from models.bundle.energy import Meter
-from models.bundle.manifest import CostProfile
 from models.bundle.profile import hardware, measure, warmed_up
 from models.bundle.runner import SegmentRunner
 from server.settings import Settings

@@ -9,7 +9,9 @@ import pytest
 from onnx import numpy_helper
 
 from models.bundle.bundle import Bundle, sha256
-from models.bundle.manifest import CALIBRATION, COST, MANIFEST
+from models.bundle.calibration import CALIBRATION
+from models.bundle.cost_profile import COST
+from models.bundle.manifest import MANIFEST
 from training import checkpoint, cli
 from training import export as exporting
 from training.calibrate import ACCURACY_DROPS

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import UserError
-from models.bundle.manifest import RowTensor, TensorInput, TextInput
 from models.bundle.runner import SegmentRunner
+from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from training import cli, loop
 from training.config import RECIPES, TrainConfig
 from training.data import DataError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import CostProfile
+from models.bundle.cost_profile import CostProfile
 from training.attaching.errors import AttachError
 from training.calibrate import DISAGREEMENTS, agreement_temperatures
 from training.operating_points import SplitView, cheapest, never_early

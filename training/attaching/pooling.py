@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.records import Tensor as TensorSpec
 from training.attaching.cut import Place
 from training.attaching.fragments import described, exported, mask_of, spec
 from training.attaching.program import Program

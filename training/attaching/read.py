@@ -9,7 +9,7 @@ import onnx
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from models.bundle.manifest import Resize
+from models.bundle.image_input import Resize
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import (
     DEFAULT_SIZE,

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from models.bundle.manifest import RowTensor, TensorInput
+from models.bundle.tensor_input import RowTensor, TensorInput
 from training.data.records import Records, Values
 from training.data.rows import Index
 from training.data.sources import Inputs, Taken, shape_of

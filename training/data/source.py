@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training.data.decoding import Decoder, decoded, in_order
 from training.data.errors import DataError, listed
 from training.data.layout import open_rows
@@ -44,7 +44,7 @@ class ImageSource:
     """
 
     rows: Rows
-    target: Input
+    target: ImageInput
     undecodable: Undecodables = "refuse"
 
     @property

@@ -8,12 +8,14 @@ from typing import Protocol
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.bundle.manifest import Input, TensorInput, TextInput
+from models.bundle.image_input import ImageInput
+from models.bundle.tensor_input import TensorInput
+from models.bundle.text_input import TextInput
 from training.data.rows import Index, Labels
 
 Inputs = list[Tensor]
 """What segment 1 of a bundle takes, as one tensor or several."""
-AnyTarget = Input | TextInput | TensorInput
+AnyTarget = ImageInput | TextInput | TensorInput
 
 
 def shape_of(target: AnyTarget, tokenizer: str = "") -> list[int]:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.bundle.manifest import TextInput
 from models.bundle.text import TextReader, Tokens
+from models.bundle.text_input import TextInput
 from training.data.errors import DataError, listed
 from training.data.records import Records
 from training.data.rows import Index

@@ -8,8 +8,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from models.bundle.manifest import File, TextInput
+from models.bundle.records import File
 from models.bundle.runner import SegmentRunner
+from models.bundle.text_input import TextInput
 from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.presets import build
 from training.fronts import TextFront
