@@ -27,7 +27,8 @@ from training.attaching.photos import (
 )
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
-from training.attaching.read import LOGITS, Network, parsed_labels, read
+from training.attaching.read import Network, parsed_labels, read
+from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, tried, typical_length
 from training.calibrate import halves

@@ -15,8 +15,8 @@ from models.bundle.records import Graph
 from models.bundle.records import Tensor as TensorSpec
 from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
-from training.attaching.read import BATCH
 from training.attaching.reading import LENGTH, MASK
+from training.attaching.rewriting import BATCH
 from training.graphs import ExportedGraph, drop_notes
 
 ELEMENTS = {
