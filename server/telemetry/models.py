@@ -54,4 +54,4 @@ class ModelMetrics(Families):
 
 def is_disabled(model: ServedModel, exit: int) -> bool:
     now = time.monotonic()
-    return any(model.breakers[exit, is_head].is_open(now) for is_head in (False, True))
+    return any(model.is_out(exit, now, is_head=is_head) for is_head in (False, True))
