@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from benchmarks.process import ROOT
-from server.parameters import InferenceParameters
 from server.v1 import examples
 from server.v1.schemas import BudgetReport, Classification, CostReport, ExitEvent
+from server.v2.request_schemas import PARAMETERS
 
 MODEL = "?model=cifar100-msdnet"
 URL = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""")
@@ -68,14 +68,11 @@ def test_every_parameter_is_described(document: Any) -> None:  # noqa: ANN401
     assert "0 to 1" in said["threshold"]
     infer = document["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]
     body = infer["application/json"]["schema"]["properties"]["parameters"]["properties"]
-    assert body.keys() == InferenceParameters.model_fields.keys() | {
-        "timeout",
-        "binary_data_output",
-    }
+    assert body.keys() == PARAMETERS.keys()
     assert all("Default: " in parameter["description"] for parameter in body.values())
 
 
-def test_the_serving_page_has_every_parameter_and_field(document: Any) -> None:  # noqa: ANN401
+def test_the_pages_have_every_parameter_and_field(document: Any) -> None:  # noqa: ANN401
     page = (ROOT / "docs/serving.md").read_text()
     (operation,) = document["paths"]["/v1/classify"].values()
     named = {parameter["name"] for parameter in operation["parameters"]}
@@ -83,6 +80,9 @@ def test_the_serving_page_has_every_parameter_and_field(document: Any) -> None: 
         assert f"`{name}" in page, name
     for name in (*CostReport.model_fields, *BudgetReport.model_fields):
         assert re.search(rf"`(cost|budget)\.{name}`", page), name
+    page = (ROOT / "docs/open-inference-protocol.md").read_text()
+    for name in PARAMETERS:
+        assert f"`{name}`" in page, name
 
 
 def test_every_reference_leads_somewhere(document: Any) -> None:  # noqa: ANN401
