@@ -90,12 +90,14 @@ clean:
 LOCK_OPTIONS := --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 $(SERVE_ENV)/ready: requirements/serve.txt
+	@echo "Installing what serving needs into $(SERVE_ENV): once, about a minute"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/pip install -q --require-hashes -r requirements/serve.txt
 	$(SERVE_ENV)/bin/pip install -q --no-deps -e .
 	touch $@
 
 $(DEV_ENV)/ready: requirements/dev.txt requirements/ray.txt
+	@echo "Installing what training and tests need into $(DEV_ENV): once, several minutes"
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(RUN)/pip install -q $(TORCH) $(SETUPTOOLS)
 	$(RUN)/pip install -q -r requirements/dev.txt -r requirements/ray.txt

@@ -113,7 +113,7 @@ class Catalog:
         """The model asked for; without a name there must be only one. Raises UnknownModel."""
         if name is None:
             if len(self._models) != 1:
-                raise UnknownModel(f"a model must be named, of {self._known()}", "model")
+                raise UnknownModel(f"name a model: {self._known()}", "model")
             (name,) = self._models
         versions = self.versions(name)
         if not versions:

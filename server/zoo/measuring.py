@@ -39,12 +39,18 @@ def measured(
         for length in lengths or (0,):  # so that no request is the first
             warmed_up(runner, profile.batch_sizes[:1], settings.models.profile_s, length)
         return profile
-    watts = settings.cores.watts_per_core
+    about_s, kept_in = settings.models.profile_s, path.parent
+    logger.info(
+        "measuring %s: at most about %g s, once on this host; %s keeps the costs",
+        bundle.manifest.name,
+        about_s,
+        kept_in,
+    )
     profile = measure(
         runner,
         lengths=lengths,
-        max_s=settings.models.profile_s,
-        watts=watts,
+        max_s=about_s,
+        watts=settings.cores.watts_per_core,
         meter=meter,
         progress=progress,
     )
