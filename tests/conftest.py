@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,11 @@ def digits_bundle(digits_zoo: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Starts a server on a zoo, with OFFRAMP_* settings given in lower case without the prefix."""
-    return serving
+    """Starts a server on a zoo, with OFFRAMP_* settings given in lower case without the prefix.
+
+    It measures costs for a moment: ten seconds a model, as by default, are for real work.
+    """
+    return partial(serving, profile_s=0.5)
 
 
 @pytest.fixture(scope="session")

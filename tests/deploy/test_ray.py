@@ -1,6 +1,7 @@
 """Offramp on a real Ray cluster of two nodes, one of which is killed under load; metrics."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def test_every_request_is_answered_though_a_node_is_killed() -> None:
     said = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
+        env=os.environ | {"OFFRAMP_PROFILE_S": "0.2"},
         capture_output=True,
         text=True,
         check=False,
