@@ -17,6 +17,7 @@ LIMIT_S = 600
 CONFIGURATION = ROOT / "deploy/ray/prometheus.yml"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs requirements/ray.txt")
 def test_every_request_is_answered_though_a_node_is_killed() -> None:
     command = ["-m", "benchmarks.ray_cluster", "examples/otter.png", "--requests", "640", "--kill"]
