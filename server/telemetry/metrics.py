@@ -390,7 +390,7 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
 
 def is_disabled(model: ServedModel, exit: int) -> bool:
     now = time.monotonic()
-    return any(model.breakers[exit, is_head].is_open(now) for is_head in (False, True))
+    return any(model.is_out(exit, now, is_head=is_head) for is_head in (False, True))
 
 
 def statistics_key(model: ServedModel) -> Key:
