@@ -24,11 +24,12 @@ QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exi
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
 
-# every test, one after the other: servers and load generators need the other core
+# every test: two files at a time, then those that need all cores for themselves
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(INSTALL_CHROMIUM)
-	$(RUN)/pytest
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(RUN)/pytest -m alone
 
 # the tests that cover most in under two minutes
 quick: $(DEV_ENV)/ready

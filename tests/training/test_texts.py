@@ -35,6 +35,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
 
 
+TWO_EXITS = """
+from models.nets.text import TextConfig, text_encoder
+
+def net(shape, num_classes):
+    return text_encoder(TextConfig(blocks=(1, 1), width=48, heads=3, pairs=256), shape, num_classes)
+"""
+
+
 def write_texts(directory: Path) -> None:
     """Texts of 2 to 12 words, one of which says what they are about."""
     generator = np.random.default_rng(0)
@@ -58,7 +66,9 @@ def config_of(data: Path, net: str, recipe: str, **changes: object) -> TrainConf
 def words_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("words")
     write_texts(data)
-    config = config_of(data, "text-tiny", "text", epochs=20, batch_size=20, vocabulary=100)
+    source = tmp_path_factory.mktemp("source") / "two_exits.py"
+    source.write_text(TWO_EXITS)
+    config = config_of(data, f"{source}:net", "text", epochs=20, batch_size=20, vocabulary=100)
     loop.train(config, data / "run", lambda _: None)
     return data / "run"
 
