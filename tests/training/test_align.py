@@ -16,11 +16,9 @@ def test_every_graph_of_trained_networks_computes_the_same(digits_bundle: Bundle
     for bundle in (digits_bundle, load_bundle(ROOT / "models/zoo/cifar100-msdnet/2")):
         manifest, takes = bundle.manifest, bundle.manifest.image_input
         shape = (3, takes.height, takes.width, takes.channels)
-        graphs = (
-            [bundle.graphs[graph.file] for graph in some]
-            for some in (manifest.segments, manifest.exit_heads)
-        )
-        assert_aligned_alike(*graphs, generator.integers(0, 256, shape, np.uint8))
+        segments = [bundle.graphs[graph.file] for graph in manifest.segments]
+        heads = [bundle.graphs[graph.file] for graph in manifest.exit_heads]
+        assert_aligned_alike(segments, heads, generator.integers(0, 256, shape, np.uint8))
 
 
 def convolutions(model: ModelProto) -> list[tuple[int, ...]]:
