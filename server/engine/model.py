@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import OperatingPoint
+from models.bundle.cost_profile import CostProfile
 from models.bundle.costs import Costs
 from models.bundle.defaults import SHORT_STEP_S
-from models.bundle.manifest import CostProfile, Key, Manifest, OperatingPoint
+from models.bundle.manifest import Key, Manifest
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
 from server.engine.breaker import Breaker

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from models.bundle.cost_profile import COST, CostProfile
 from models.bundle.defaults import CPU, SHORT_STEP_S
 from models.bundle.errors import UserError
-from models.bundle.manifest import COST, CostProfile
 from server.settings import NUM_CORES, Settings
 from server.zoo.directory import find_bundles
 
