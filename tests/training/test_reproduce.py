@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.process import ROOT
 from models.bundle.errors import UserError
 from training import cli, reproduce
 from training.config import TrainConfig
@@ -29,7 +28,7 @@ from training.reproduce import (
 from training.run import LAST, Run
 
 TINY: dict[str, object] = {
-    "net": f"{ROOT / 'examples/own_network.py'}:build",  # its graphs are made in a moment
+    "net": "msdnet-tiny",
     "epochs": 1,
     "schedule": "linear",
     "batch_size": 32,
