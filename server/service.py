@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -19,7 +18,8 @@ from server.errors import Infeasible, Overloaded, Unavailable
 from server.gate import Gate
 from server.parameters import InferenceParameters, budget_of, policy_of
 from server.settings import Settings
-from server.telemetry.metrics import Metrics, shed_reason
+from server.telemetry.metrics import Metrics
+from server.telemetry.requests import shed_reason
 from server.telemetry.tracing import trace_segments
 from server.zoo.repository import Repository
 
@@ -157,26 +157,30 @@ class Service:
     ) -> Running:
         """Admits and decodes a request. `progress` is told a row's number and its answers."""
         demand.length = encoded.length
-        with self._counted_if_refused(encoded.num_rows):
-            slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
-        started = time.monotonic()
         try:
-            with self._counted_if_refused(encoded.num_rows):
+            slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
+            started = time.monotonic()
+            try:
                 rows = await self._decoded(encoded)
-        except BaseException:
-            self.engine.release(slots)
-            raise
-        decode_s = time.monotonic() - started
-        self.metrics.decoded(decode_s)
-        results = Results(len(rows))
-        jobs = [
-            Job(
-                demand, row, partial(results.settle, number), progress and partial(progress, number)
-            )
-            for number, row in enumerate(rows)
-        ]
-        with self._counted_if_refused(len(jobs)):
+            except BaseException:
+                self.engine.release(slots)
+                raise
+            decode_s = time.monotonic() - started
+            self.metrics.decoded(decode_s)
+            results = Results(len(rows))
+            jobs = [
+                Job(
+                    demand,
+                    row,
+                    partial(results.settle, number),
+                    progress and partial(progress, number),
+                )
+                for number, row in enumerate(rows)
+            ]
             self.engine.submit(slots, jobs)
+        except (Overloaded, Infeasible, Unavailable) as error:  # before any work
+            self.metrics.shed(shed_reason(error), encoded.num_rows)
+            raise
         return Running(demand, jobs, results, decode_s)
 
     async def finish(self, running: Running) -> Served:
@@ -203,15 +207,6 @@ class Service:
             return await loop.run_in_executor(self.decoders, encoded.decode)
         except asyncio.CancelledError:
             self.metrics.client_gone("decode")
-            raise
-
-    @contextmanager
-    def _counted_if_refused(self, num_rows: int) -> Iterator[None]:
-        """Counts rows that are refused before any work."""
-        try:
-            yield
-        except (Overloaded, Infeasible, Unavailable) as error:
-            self.metrics.shed(shed_reason(error), num_rows)
             raise
 
     def _counted(self, demand: Demand, results: list[Result], total_s: float) -> list[Outcome]:

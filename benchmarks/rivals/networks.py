@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from models.bundle.runner import ORT_ERRORS
 
 Pixels = NDArray[np.uint8]
@@ -19,12 +19,12 @@ Answer = dict[str, Any]
 class Network(Protocol):
     """Answers for one image, (height, width, channels) of `target`."""
 
-    target: Input
+    target: ImageInput
 
     def answer(self, image: Pixels) -> Answer: ...
 
 
-def decode(body: bytes, target: Input) -> Pixels:
+def decode(body: bytes, target: ImageInput) -> Pixels:
     """An encoded image as the server decodes it, without its checks of strangers' images."""
     image = Image.open(io.BytesIO(body))
     return fit_image(image, target)

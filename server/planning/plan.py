@@ -10,14 +10,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from models.bundle.cost_profile import CostProfile, GraphCost
 from models.bundle.costs import Costs
 from models.bundle.errors import UserError
-from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
 from server.engine.admission import Admission
 from server.engine.job import Budget, Demand
-from server.engine.model import ServedModel
-from server.engine.queues import Step
+from server.engine.model import ServedModel, Step
 from server.engine.scheduler import Scheduler
 from server.planning.simulation import Fate, Python, Request, Simulation
 

@@ -3,8 +3,8 @@
 import pytest
 
 from models.bundle.bundle import Bundle
+from models.bundle.cost_profile import CostProfile, GraphCost
 from models.bundle.costs import Costs
-from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.runner import SegmentRunner
 from server.engine.model import ServedModel
 

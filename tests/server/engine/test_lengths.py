@@ -9,7 +9,6 @@ from models.bundle.policy import policy_of_threshold
 from models.bundle.runner import SegmentRunner
 from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
-from server.engine.queues import Step
 from server.errors import Infeasible
 from tests.server.conftest import made_profile
 from tests.server.engine.desk import Desk, ignore
@@ -17,13 +16,13 @@ from tests.server.engine.desk import Desk, ignore
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    """A graph takes 1, 2 or 4 ms for a batch of rows of the three buckets."""
+    """A graph takes 1, 2 or 6 ms for a batch of rows of the three buckets."""
     bundle = load_bundle(write_text_bundle(tmp_path_factory.mktemp("zoo")))
     manifest = bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    costs = [Costs(made_profile(0.0, fixed_s)) for fixed_s in (0.001, 0.002, 0.004)]
+    costs = [Costs(made_profile(0.0, fixed_s)) for fixed_s in (0.001, 0.002, 0.006)]
     shorter = dict(zip(LENGTHS, costs[:-1], strict=False))
-    return ServedModel(bundle, runner, made_profile(0.0, 0.004), costs[-1], shorter)
+    return ServedModel(bundle, runner, made_profile(0.0, 0.006), costs[-1], shorter)
 
 
 def job(model: ServedModel, length: int) -> Job:
@@ -43,7 +42,7 @@ def test_a_batch_has_one_length(words: ServedModel) -> None:
         [jobs[1], jobs[4]],
         [jobs[3]],
     ]
-    assert [batch.ends_at for batch in batches] == pytest.approx([0.002, 0.008, 0.004])
+    assert [batch.ends_at for batch in batches] == pytest.approx([0.002, 0.012, 0.004])
 
 
 def test_a_job_keeps_its_length_from_exit_to_exit(words: ServedModel) -> None:
@@ -52,18 +51,18 @@ def test_a_job_keeps_its_length_from_exit_to_exit(words: ServedModel) -> None:
     desk.run()
     survivor.exit = 1
     desk.scheduler.wait(survivor, 0.0)
-    assert desk.run().step == Step(words, 2, length=8)
+    assert desk.run().step == words.step(2, length=8)
     desk.scheduler.wait_to_answer(survivor, 0.0)
-    assert desk.run().step == Step(words, 1, is_head=True, length=8)
+    assert desk.run().step == words.step(1, is_head=True, length=8)
 
 
 def test_costs_and_lanes_are_those_of_the_length(words: ServedModel) -> None:
-    short, long = Step(words, 1, length=4), Step(words, 1, length=16)
-    assert (short.seconds(2), long.seconds(2)) == pytest.approx((0.002, 0.008))
+    short, long = words.step(1, length=4), words.step(1, length=16)
+    assert (short.seconds(2), long.seconds(2)) == pytest.approx((0.002, 0.012))
     assert (short.inline_rows, long.inline_rows) == (4, 0)
     short.costs.segment_took(1, 1, 0.01)
     assert short.seconds(1) > 0.002
-    assert long.seconds(1) == pytest.approx(0.008)
+    assert long.seconds(1) == pytest.approx(0.012)
 
 
 def test_admission_expects_what_the_length_costs(words: ServedModel) -> None:
