@@ -12,5 +12,6 @@ def room(name: str) -> ModuleType:
         return import_module(f"{name}.cli")
     except ModuleNotFoundError as error:
         if name == "training" and error.name in ("torch", "datasets", "sklearn", "onnx"):
-            raise UserError(f"training needs {error.name}: pip install 'offramp[train]'") from error
+            hint = "pip install 'offramp[train]'"
+            raise UserError(f"this command needs {error.name}: {hint}") from error
         raise

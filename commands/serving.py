@@ -19,7 +19,6 @@ class ServeCommand(TyperCommand):
 def serve(context: typer.Context) -> None:
     """Serve every bundle of a directory over HTTP.
 
-    Each option is also an environment variable: --max-images is OFFRAMP_MAX_IMAGES. The
-    option wins.
+    Each option is also an environment variable, OFFRAMP_MAX_IMAGES for --max-images, and wins.
     """
     room("server.processes").serve(context.obj or {})

@@ -98,6 +98,14 @@ def test_a_wrong_command_line_has_status_2(arguments: list[str]) -> None:
     assert "Usage: offramp" in offramp(*arguments, code=2)
 
 
+def test_a_package_that_serving_does_without_is_named() -> None:
+    code = "import sys; sys.modules['torch'] = None; from offramp import main; main()"
+    command = [sys.executable, "-c", code, "evaluate", "zoo/mine/1", "--data", "digits"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: this command needs torch: pip install 'offramp[train]'\n"
+
+
 def test_top_help_loads_no_room() -> None:
     code = (
         "import sys; sys.argv = ['offramp', '--help']\n"

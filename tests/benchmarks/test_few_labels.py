@@ -25,8 +25,12 @@ def test_every_way_of_learning_is_measured_at_every_exit(
 ) -> None:
     model = residual(tmp_path / "net.onnx")
     cuts = [node.output[0] for node in onnx.load(model).graph.node if node.op_type == "Relu"]
-    main(model, "digits", [cuts[2], cuts[4]], seeds=1, steps=40, cache=tmp_path)
-    said = capsys.readouterr().out
+
+    def run() -> str:
+        main(model, "digits", [cuts[2], cuts[4]], seeds=1, steps=40, keep=tmp_path)
+        return capsys.readouterr().out
+
+    said = run()
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| 5 | ")]
     assert [row[1] for row in rows[:4]] == [
         "exit-wise",
@@ -38,3 +42,8 @@ def test_every_way_of_learning_is_measured_at_every_exit(
     (exit_wise, *_), last = ([row[k].split()[0] for row in rows[:4]] for k in (2, 4))
     assert float(exit_wise) > 15  # of ten digits
     assert len(set(last)) == 1  # the last exit is the same for all
+
+    results = [path for path in tmp_path.rglob("*.npy") if np.load(path).shape == (2, 3)]
+    assert len(results) == 15  # all photos have labels: nothing is left to be semi-supervised with
+    results[0].unlink()
+    assert run() == said  # as it goes on after a stop
