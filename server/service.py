@@ -135,7 +135,7 @@ class Service:
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
-        exit_s = demand.model.costs.next_answer(0, num_rows).latency_s
+        exit_s = demand.model.costs_of(demand.length).next_answer(0, num_rows).latency_s
         return demand.deadline - exit_s - self.engine.pace.delivery_s
 
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:
