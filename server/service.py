@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -135,7 +134,8 @@ class Service:
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
-        exit_s = demand.model.costs_of(demand.length).next_answer(0, num_rows).latency_s
+        first = demand.model.step(1, length=demand.length)
+        exit_s = first.costs.next_answer(0, num_rows).latency_s
         return demand.deadline - exit_s - self.engine.pace.delivery_s
 
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:
@@ -157,26 +157,30 @@ class Service:
     ) -> Running:
         """Admits and decodes a request. `progress` is told a row's number and its answers."""
         demand.length = encoded.length
-        with self._counted_if_refused(encoded.num_rows):
-            slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
-        started = time.monotonic()
         try:
-            with self._counted_if_refused(encoded.num_rows):
+            slots = self.engine.admit(demand, encoded.num_rows, strict=strict)
+            started = time.monotonic()
+            try:
                 rows = await self._decoded(encoded)
-        except BaseException:
-            self.engine.release(slots)
-            raise
-        decode_s = time.monotonic() - started
-        self.metrics.decoded(decode_s)
-        results = Results(len(rows))
-        jobs = [
-            Job(
-                demand, row, partial(results.settle, number), progress and partial(progress, number)
-            )
-            for number, row in enumerate(rows)
-        ]
-        with self._counted_if_refused(len(jobs)):
+            except BaseException:
+                self.engine.release(slots)
+                raise
+            decode_s = time.monotonic() - started
+            self.metrics.decoded(decode_s)
+            results = Results(len(rows))
+            jobs = [
+                Job(
+                    demand,
+                    row,
+                    partial(results.settle, number),
+                    progress and partial(progress, number),
+                )
+                for number, row in enumerate(rows)
+            ]
             self.engine.submit(slots, jobs)
+        except (Overloaded, Infeasible, Unavailable) as error:  # before any work
+            self.metrics.shed(shed_reason(error), encoded.num_rows)
+            raise
         return Running(demand, jobs, results, decode_s)
 
     async def finish(self, running: Running) -> Served:
@@ -203,15 +207,6 @@ class Service:
             return await loop.run_in_executor(self.decoders, encoded.decode)
         except asyncio.CancelledError:
             self.metrics.client_gone("decode")
-            raise
-
-    @contextmanager
-    def _counted_if_refused(self, num_rows: int) -> Iterator[None]:
-        """Counts rows that are refused before any work."""
-        try:
-            yield
-        except (Overloaded, Infeasible, Unavailable) as error:
-            self.metrics.shed(shed_reason(error), num_rows)
             raise
 
     def _counted(self, demand: Demand, results: list[Result], total_s: float) -> list[Outcome]:

@@ -21,9 +21,11 @@ class Expectation:
         self.fall = fall
 
     def observe(self, seen: float) -> None:
-        gap = min(seen, LARGEST_STEP * self.value) - self.value
-        value = self.value + (RISE if gap > 0 else self.fall) * gap
-        self.value = min(max(value, SMALLEST * self.initial), LARGEST * self.initial)
+        value = self.value
+        gap = (seen if seen < LARGEST_STEP * value else LARGEST_STEP * value) - value
+        value += (RISE if gap > 0 else self.fall) * gap
+        least, most = SMALLEST * self.initial, LARGEST * self.initial
+        self.value = least if value < least else most if value > most else value
 
 
 class Costs:
@@ -42,6 +44,9 @@ class Costs:
         self._heads = [_Graph(cost, profile.batch_sizes) for cost in profile.exit_heads]
         self._first_s = self.step_s(1, 1, is_head=False)  # before anything is learned
         self._first_row_s = self.best_step_s(1, is_head=False)
+        graphs = *self._segments, self._heads[-1]
+        self.full_s = sum(graph.seconds(1) for graph in graphs)
+        """One row through every segment and the last head, before anything is learned."""
 
     @property
     def overhead_s(self) -> float:
@@ -88,10 +93,6 @@ class Costs:
         seconds = self.step_s(exit + 1, rows, is_head=False)
         return Spend(seconds, self.energy_j(seconds - self.overhead_s, rows))
 
-    def full_s(self) -> float:
-        """One row through every segment and the last head."""
-        return sum(g.seconds(1) for g in self._segments) + self._heads[-1].seconds(1)
-
     def idle_s(self, rows: int, workers: int) -> float:
         """First answers for so many rows from a server that has nothing else to do."""
         return max(self._first_s, rows * self._first_row_s / workers)
@@ -115,7 +116,8 @@ class _Graph:
     """One graph's seconds by rows, never fewer for more, times a correction."""
 
     def __init__(self, cost: GraphCost, batch_sizes: tuple[int, ...]) -> None:
-        rows, rising = np.arange(batch_sizes[-1] + 1), np.maximum.accumulate(cost.p95_s)
+        self._max_rows = batch_sizes[-1]
+        rows, rising = np.arange(self._max_rows + 1), np.maximum.accumulate(cost.p95_s)
         self._table: list[float] = np.interp(rows, batch_sizes, rising).tolist()
         self._best = min(s / n for n, s in enumerate(self._table[1:], start=1))
         self._correction = Expectation(1.0)
@@ -135,5 +137,6 @@ class _Graph:
 
     def profiled(self, rows: int) -> float:
         """Without the correction."""
-        table = self._table
-        return table[rows] if rows < len(table) else table[-1] * rows / (len(table) - 1)
+        if rows <= self._max_rows:
+            return self._table[rows]
+        return self._table[-1] * rows / self._max_rows

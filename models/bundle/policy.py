@@ -69,7 +69,7 @@ def limit_reason(policy: Policy, exit: int, left: Spend, next_cost: Spend) -> St
 
     `next_cost` is what the next answer would take: the next segment and its head.
     """
-    if exit == policy.num_exits:
+    if exit == len(policy.thresholds):
         return StopReason.FINAL
     if exit >= policy.max_exit:
         return StopReason.EXIT_LIMIT

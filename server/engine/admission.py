@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from server.engine.job import Demand
+from server.engine.model import Step
 from server.engine.pace import DELIVERY_S
-from server.engine.queues import Step
 from server.engine.scheduler import Scheduler
 from server.errors import Infeasible, Overloaded, Unavailable
 
@@ -24,10 +24,15 @@ NUM_BEHIND = 50
 
 @dataclass(slots=True, eq=False)
 class Slots:
-    """Room for a request's rows: `deadline` is when outcomes must exist, `due` orders the jobs."""
+    """Room for a request's rows.
+
+    `step` is what they are expected to wait for, `deadline` is when outcomes must exist, and `due`
+    orders the jobs.
+    """
 
     demand: Demand
     num_rows: int
+    step: Step
     deadline: float = inf
     due: float = inf
 
@@ -58,17 +63,16 @@ class Admission:
         if not demand.is_background:
             if self.in_flight > 0 or demand.lag_s > DELIVERY_S:
                 self._check_time(slots, now)
-            self._decoding[first_step(demand)] += num_rows
+            self._decoding[slots.step] += num_rows
         self._count(demand, num_rows)
         return slots
 
     def decoded(self, slots: Slots) -> None:
         """The request's jobs wait for segments from now on, or it has failed before."""
         if not slots.demand.is_background:
-            step = first_step(slots.demand)
-            self._decoding[step] -= slots.num_rows
-            if not self._decoding[step]:
-                del self._decoding[step]  # keeps no model alive
+            self._decoding[slots.step] -= slots.num_rows
+            if not self._decoding[slots.step]:
+                del self._decoding[slots.step]
 
     def free(self, demand: Demand, num_rows: int) -> None:
         """Rows that have an outcome, or that nothing waits for, give their slots back."""
@@ -86,19 +90,20 @@ class Admission:
             raise Overloaded(f"{taken} of {self.max_in_flight} slots are taken")
 
     def _slots(self, demand: Demand, num_rows: int, now: float) -> Slots:
-        if demand.is_background:
-            return Slots(demand, num_rows)  # first come, first served, however long it takes
-        costs, pace = first_step(demand).costs, self.scheduler.pace
+        step, pace = first_step(demand), self.scheduler.pace
+        costs = step.costs
+        if demand.is_background:  # first come, first served, however long it takes
+            return Slots(demand, num_rows, step)
         kept_s = pace.delivery_s + pace.unseen_s
         own_s = now - demand.arrival - demand.lag_s  # the client took it to send the request
-        due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s())
+        due_s = own_s + max(DEFAULT_DEADLINE_S, PATIENCE * num_rows * costs.full_s)
         needed_s = own_s + DELIVERY_S + costs.idle_s(num_rows, self.scheduler.num_lanes)
         budget_s = demand.budget.latency_s
         if budget_s is None or budget_s >= needed_s:
             due_s = min(budget_s or inf, due_s)
             pace.asked(due_s)
         due = demand.arrival + due_s - kept_s
-        return Slots(demand, num_rows, demand.deadline - kept_s, due)
+        return Slots(demand, num_rows, step, demand.deadline - kept_s, due)
 
     def _check_feasible(self, demand: Demand, num_rows: int, now: float) -> None:
         """Raises Infeasible where exit 1 alone is expected to cost more than what is left."""
@@ -118,7 +123,7 @@ class Admission:
 
         Work is expected to be done in the batches that save most, and to last as long as they do.
         """
-        scheduler, step = self.scheduler, first_step(slots.demand)
+        scheduler, step = self.scheduler, slots.step
         decoding_s = sum(rows * self._first_s(other) for other, rows in self._decoding.items())
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
         own_s = slots.num_rows * self._first_s(step)
@@ -139,4 +144,4 @@ class Admission:
 
 def first_step(demand: Demand) -> Step:
     """What the rows of a request are expected to wait for."""
-    return Step(demand.model, 1, length=demand.length)
+    return demand.model.step(1, length=demand.length)

@@ -18,9 +18,8 @@ from server.engine.admission import Admission, Slots
 from server.engine.compute import Computed, Task
 from server.engine.job import Demand, Job, Outcome
 from server.engine.lanes import Lanes
-from server.engine.model import SHORT_S, ServedModel
+from server.engine.model import TURN_S, ServedModel
 from server.engine.noting import note, note_failures, requests_of
-from server.engine.queues import Step
 from server.engine.scheduler import Batch, Scheduler
 from server.engine.shadow import Shadows
 from server.engine.verdict import asking, judge
@@ -152,7 +151,7 @@ class Engine:
                 now = time.monotonic()
                 self._inline_s += now - batch.started_at
                 is_background = batch.jobs[0].demand.is_background
-                if self._inline_s > SHORT_S or self._has_ended or is_background:
+                if self._inline_s > TURN_S or self._has_ended or is_background:
                     break  # newcomers wait to be read, and outcomes to be sent
         if batch is not None and self._scheduler.num_waiting:
             self._plan_turn()
@@ -167,10 +166,11 @@ class Engine:
             job.queue_s += now - job.waiting_since
         asked = asking(batch)
         done = partial(self._ran, batch, asked)
-        if (computed := out_of_use(step, now)) is not None:
+        if (computed := out_of_use(batch, now)) is not None:
             return done(computed)
-        head_rows = [] if step.model.breakers[step.exit, True].is_open(now) else asked
-        task = Task(step.model, step.exit, step.is_head, [job.features for job in jobs], head_rows)
+        model = batch.model
+        head_rows = [] if model.is_out(step.exit, now, is_head=True) else asked
+        task = Task(model, step.exit, step.is_head, [job.features for job in jobs], head_rows)
         return self._lanes.start(batch, task, done)
 
     def _ran(self, batch: Batch, asked: list[int], computed: Computed) -> None:
@@ -202,8 +202,10 @@ class Engine:
         for job, reason in verdict.ended:
             if reason is StopReason.CONFIDENT:
                 self._shadow(job, now)
-        self._end((job, job.outcome(reason, now)) for job, reason in verdict.ended)
-        self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
+        if verdict.ended:
+            self._end((job, job.outcome(reason, now)) for job, reason in verdict.ended)
+        if verdict.failed:
+            self._end((job, NoAnswer(f"{batch.step} failed")) for job in verdict.failed)
 
     def _fall_back(self, batch: Batch, now: float) -> None:
         """The step failed: its jobs answer from their last exit, if they have reached one."""
@@ -221,10 +223,10 @@ class Engine:
     def _count(self, batch: Batch, computed: Computed, now: float) -> None:
         step, rows = batch.step, len(batch.jobs)
         for _ in range(note_failures(batch, computed, now)):
-            self._counts.graph_failed(step.model, step.exit)
+            self._counts.graph_failed(batch.model, step.exit)
         if any(job.is_counted for job in batch.jobs):
             seconds = computed.segment_s if computed.failure is None and not step.is_head else None
-            self._counts.batch_ran(step.model, step.exit, rows, seconds, computed.confidences)
+            self._counts.batch_ran(batch.model, step.exit, rows, seconds, computed.confidences)
 
     def _shadow(self, job: Job, now: float) -> None:
         """Runs a copy of some early answers on to the last exit, when lanes are idle."""
@@ -280,16 +282,16 @@ class Engine:
             logger.error("%s is lost with %s", name, batch and batch.step, extra=extra)
             self._counts.lane_replaced()
             if batch is not None:
-                batch.step.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
+                batch.model.breakers[batch.step.exit, batch.step.is_head].failed(now)
                 self._scheduler.done(batch)
                 self._fall_back(batch, now)
             self._plan_turn()
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
 
-def out_of_use(step: Step, now: float) -> Computed | None:
+def out_of_use(batch: Batch, now: float) -> Computed | None:
     """The failure of a step that begins with a graph out of use, else None."""
-    breaker = step.model.breakers[step.exit, step.is_head]
-    if not breaker.is_open(now):
+    step = batch.step
+    if not batch.model.is_out(step.exit, now, is_head=step.is_head):
         return None
     return Computed(failure=GraphOutOfUse(f"{step} is out of use"))

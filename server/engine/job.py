@@ -146,24 +146,18 @@ class Job:
     def model(self) -> ServedModel:
         return self.demand.model
 
-    @property
-    def has_budget(self) -> bool:
-        return self.deadline < inf or self.demand.budget.energy_j is not None
-
     def advanced(self, exit: int, features: Row, run: Run, energy_j: float) -> None:
         """Segment `exit` has run."""
         self.exit, self.features = exit, features
         self.runs.append(run)
-        self.macs += self.model.manifest.segments[exit - 1].macs_of(self.length)
-        self._charge(run.seconds, energy_j)
+        self.macs += self.demand.model.manifest.segments[exit - 1].macs_of(self.length)
+        self.compute_s += run.seconds
+        self.energy_j += energy_j
 
     def answered(self, answer: Answer, seconds: float, energy_j: float) -> None:
         """The head of an exit has run, in a batch of so many core seconds."""
         self.answers.append(answer)
-        self.macs += self.model.manifest.exit_heads[answer.exit - 1].macs_of(self.length)
-        self._charge(seconds, energy_j)
-
-    def _charge(self, seconds: float, energy_j: float) -> None:
+        self.macs += self.demand.model.manifest.exit_heads[answer.exit - 1].macs_of(self.length)
         self.compute_s += seconds
         self.energy_j += energy_j
 

@@ -44,7 +44,9 @@ def note_failures(batch: Batch, computed: Computed, now: float) -> int:
 
     A run that was ended because no job waited for it any more has not failed.
     """
-    step, breakers = batch.step, batch.step.model.breakers
+    step, breakers = batch.step, batch.model.breakers
+    if not breakers and computed.failure is None and computed.head_failure is None:
+        return 0
     if all(job.is_over for job in batch.jobs):
         return 0
     num_failed = 0
@@ -55,10 +57,11 @@ def note_failures(batch: Batch, computed: Computed, now: float) -> int:
         ran.append((True, computed.failure))
     for is_head, error in ran:
         if error is None:
-            breakers[step.exit, is_head].succeeded()
+            if (breaker := breakers.get((step.exit, is_head))) is not None:
+                breaker.succeeded()
         elif not isinstance(error, GraphOutOfUse):
             breakers[step.exit, is_head].failed(now)
-            what = step._replace(is_head=is_head)
+            what = batch.model.step(step.exit, is_head=is_head, length=step.length)
             logger.error("%s failed", what, exc_info=error, extra=requests_of(batch.jobs))
             num_failed += 1
     return num_failed

@@ -1,54 +1,16 @@
 """Jobs that wait, by what they wait for: a data structure without decisions."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import count
-from typing import NamedTuple
 
-from models.bundle.costs import Costs
 from server.engine.job import Job
-from server.engine.model import ServedModel
+from server.engine.model import Step
 
 Place = tuple[float, int, Job]
 """Due, order of arrival: where a job stands in a queue."""
-
-
-class Step(NamedTuple):
-    """A step that jobs wait for: segment `exit` of `model`, or only its exit head.
-
-    Jobs of one step can share a batch: all are of one length bucket, 0 where rows have one size.
-    """
-
-    model: ServedModel
-    exit: int
-    is_head: bool = False
-    length: int = 0
-
-    def __str__(self) -> str:
-        kind = "exit head" if self.is_head else "segment"
-        return f"{kind} {self.exit} of {self.model.manifest.name}"
-
-    @property
-    def costs(self) -> Costs:
-        return self.model.costs_of(self.length)
-
-    def seconds(self, rows: int) -> float:
-        return self.costs.step_s(self.exit, rows, is_head=self.is_head)
-
-    def all_seconds(self, rows: int) -> list[float]:
-        """For one row, for two, and so on."""
-        return self.costs.all_step_s(self.exit, rows, is_head=self.is_head)
-
-    @property
-    def inline_rows(self) -> int:
-        """How many rows may run on the event loop, 0 where none may."""
-        return self.model.inline_rows_of(self.length)[self.exit - 1]
-
-    def row_s(self) -> float:
-        """Seconds per row at the batch size with the most rows per second."""
-        return self.costs.best_step_s(self.exit, is_head=self.is_head)
 
 
 class Kind(IntEnum):
@@ -102,9 +64,10 @@ class Queues:
     def jobs(self) -> dict[Job, Step]:
         return {job: queue.step for job, (queue, _) in self._places.items()}
 
-    def find(self, step: Step, kind: Kind) -> Queue:
-        """The queue of such jobs; a new empty one, which is not kept, where none wait."""
-        return self._queues.get((step, kind)) or Queue(step, kind)
+    def places(self, step: Step, kind: Kind) -> Sequence[Place]:
+        """Where such jobs stand; empty where none wait."""
+        queue = self._queues.get((step, kind))
+        return () if queue is None else queue.places
 
     def put(self, job: Job, step: Step) -> None:
         key = step, Kind.of(job)

@@ -13,8 +13,9 @@ from math import inf
 
 from server.engine.debt import Debt
 from server.engine.job import Job
+from server.engine.model import ServedModel, Step
 from server.engine.pace import Pace
-from server.engine.queues import Kind, Queue, Queues, Step
+from server.engine.queues import Kind, Place, Queue, Queues
 
 MARGIN = 1.1
 """Steps are expected to take this much longer where first answers depend on it. A queue filled to
@@ -38,6 +39,10 @@ class Batch:
     expires_at: float = inf
     is_inline: bool = False
     is_pressed: bool = False
+    model: ServedModel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.model = self.jobs[0].demand.model
 
 
 @dataclass(slots=True)
@@ -61,7 +66,7 @@ class Scheduler:
 
     def wait(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of its next segment."""
-        self._put(job, Step(job.model, job.exit + 1, length=job.length), now)
+        self._put(job, job.demand.model.step(job.exit + 1, length=job.length), now)
 
     def wait_to_answer(self, job: Job, now: float) -> None:
         """Puts an admitted job in the queue of the exit head it has reached."""
@@ -85,20 +90,23 @@ class Scheduler:
         queue, is_pressed = self._choose(waiting, now)
         if queue is None:
             return None
-        candidates = self._candidates(queue, is_pressed=is_pressed)
-        step = queue.step
+        step, candidates = queue.step, self._candidates(queue, is_pressed=is_pressed)
         if not step.inline_rows:
             candidates = candidates[: -(-len(candidates) // num_idle)]  # idle lanes share
         if queue.kind is Kind.BACKGROUND:
-            candidates = candidates[: step.model.background_rows[step.exit - 1]]
+            candidates = candidates[: step.background_rows]
         hold_s = self.pace.hold_s if step.inline_rows else inf
-        rows = best_rows(step, [job.due - now for job in candidates], hold_s)
-        jobs = candidates[:rows]
-        for job in jobs:
+        rows = best_rows(step, [due - now for due, *_ in candidates], hold_s)
+        batch = Batch(step, [job for *_, job in candidates[:rows]], now, now + step.seconds(rows))
+        batch.is_inline = step.inline_rows > 0
+        has_newcomers = False
+        for job in batch.jobs:
             self._queues.remove(job)
-        batch = Batch(step, jobs, now, now + step.seconds(rows), is_inline=step.inline_rows > 0)
-        batch.expires_at = min((job.due for job in jobs if job.answers), default=inf)
-        if any(job.deadline < inf and not job.answers for job in jobs):
+            if job.answers:
+                batch.expires_at = min(batch.expires_at, job.due)
+            elif job.deadline < inf:
+                has_newcomers = True
+        if has_newcomers:
             batch.wait_s = self.first_s()
         if queue.kind is not Kind.BACKGROUND and not step.is_head and self.debt.is_owed(now):
             batch.is_pressed = True
@@ -108,6 +116,8 @@ class Scheduler:
 
     def _choose(self, waiting: Sequence[Queue], now: float) -> tuple[Queue | None, bool]:
         """The queue to serve, and whether first answers would be late without it."""
+        if len(waiting) == 1 == len(self._queues):
+            return waiting[0], False
         asked = [queue for queue in waiting if queue.kind is not Kind.BACKGROUND]
         if not asked:  # and no job waits for a lane that is busy
             is_idle = all(queue.kind is Kind.BACKGROUND for queue in self._queues)
@@ -134,16 +144,15 @@ class Scheduler:
             for queue in first
         )
 
-    def _candidates(self, queue: Queue, *, is_pressed: bool) -> list[Job]:
+    def _candidates(self, queue: Queue, *, is_pressed: bool) -> list[Place]:
         """The jobs that may run with the queue's first, the earliest due first."""
         most = queue.step.costs.max_rows
         places = queue.places[:most]
         if queue.kind is not Kind.BACKGROUND and not is_pressed:
             other = Kind.BETTER if queue.kind is Kind.FIRST else Kind.FIRST
-            beside = self._queues.find(queue.step, other).places[:most]
-            if beside:
-                places = sorted((*places, *beside))[:most]
-        return [job for *_, job in places]
+            if beside := self._queues.places(queue.step, other)[:most]:
+                return sorted((*places, *beside))[:most]
+        return places
 
     def first_s(self, due: float = inf) -> float:
         """How long the first answers that wait and are due before then will take, all of them.
@@ -239,7 +248,7 @@ class Scheduler:
 
 def head_step(job: Job) -> Step:
     """The exit head that a job has reached."""
-    return Step(job.model, job.exit, is_head=True, length=job.length)
+    return job.demand.model.step(job.exit, is_head=True, length=job.length)
 
 
 def batch_s(queue: Queue) -> float:

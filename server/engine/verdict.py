@@ -1,7 +1,8 @@
 """Decides which jobs of a batch need the exit head, and how each goes on after it. Pure."""
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import dataclass, field
+from math import inf
 
 from models.bundle.policy import Spend, StopReason, runs_head, stop_reason
 from server.engine.job import Job
@@ -28,11 +29,11 @@ def asking(batch: Batch) -> list[int]:
     """Indices of the jobs that need the head: they may stop here, or will probably have to."""
     if batch.step.is_head:
         return list(range(len(batch.jobs)))
-    limit_of = outlook(batch, batch.ends_at)
+    next_cost, ends_at = cost_of_next(batch), batch.ends_at
     return [
         row
         for row, job in enumerate(batch.jobs)
-        if runs_head(job.demand.policy, batch.step.exit, limit_of(job, batch.ends_at))
+        if runs_head(job.demand.policy, batch.step.exit, limit_of(batch, job, next_cost, ends_at))
     ]
 
 
@@ -42,11 +43,11 @@ def judge(batch: Batch, asked: Container[Job], now: float) -> Verdict:
     `asked` are the jobs that the head ran for. The head failed for an asked job that has no answer
     of this exit: it goes on, or answers with its last answer.
     """
-    exit, verdict, limit_of = batch.step.exit, Verdict(), outlook(batch, now)
+    exit, verdict, next_cost = batch.step.exit, Verdict(), cost_of_next(batch)
     for job in batch.jobs:
         if job.is_over:
             continue
-        limit = limit_of(job, now)
+        limit = limit_of(batch, job, next_cost, now)
         if job.has_answer_at(exit):
             confidence = job.answers[-1].confidence
             reason = stop_reason(job.demand.policy, exit, confidence, limit)
@@ -64,25 +65,27 @@ def judge(batch: Batch, asked: Container[Job], now: float) -> Verdict:
     return verdict
 
 
-def outlook(batch: Batch, now: float) -> Callable[[Job, float], StopReason | None]:
-    """A function of a job and a time: why the job must answer here, or None if it can go on.
+def cost_of_next(batch: Batch) -> Spend:
+    """What the next answer costs a job of the batch; nothing where no job has a budget."""
+    step = batch.step
+    for job in batch.jobs:
+        if job.deadline < inf or job.demand.budget.energy_j is not None:
+            is_last = step.exit == job.demand.policy.num_exits
+            return NOTHING if is_last else step.costs.next_answer(step.exit, len(batch.jobs))
+    return NOTHING
 
-    The next step is the same for all jobs, so its cost is looked up once. A job without an answer
-    adds the time that the first answers of others will take.
+
+def limit_of(batch: Batch, job: Job, next_cost: Spend, now: float) -> StopReason | None:
+    """Why a job of the batch must answer here, or None if it can go on.
+
+    A job without an answer adds the time that the first answers of others will take.
     """
-    model, exit = batch.step.model, batch.step.exit
-    next_exit = min(exit + 1, model.manifest.num_exits)  # no job goes on after the last
-    is_next_out = model.breakers[next_exit, False].is_open(now)
-    next_cost = NOTHING
-    if any(job.has_budget for job in batch.jobs):
-        next_cost = batch.step.costs.next_answer(next_exit - 1, len(batch.jobs))
-
-    def limit_of(job: Job, now: float) -> StopReason | None:
-        if batch.step.is_head and not job.is_degraded:
-            return StopReason.DEADLINE
-        reason = job.limit(exit, next_cost, now if job.answers else now + batch.wait_s)
-        if reason is None and is_next_out:
-            return StopReason.DEGRADED
-        return StopReason.DEADLINE if reason is None and batch.is_pressed else reason
-
-    return limit_of
+    if batch.step.is_head and not job.is_degraded:
+        return StopReason.DEADLINE
+    exit = batch.step.exit
+    reason = job.limit(exit, next_cost, now if job.answers else now + batch.wait_s)
+    if reason is not None:
+        return reason
+    if job.demand.model.is_out(exit + 1, now):
+        return StopReason.DEGRADED
+    return StopReason.DEADLINE if batch.is_pressed else None

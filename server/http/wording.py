@@ -1,6 +1,6 @@
 """Outcomes in the words of both protocols: labels, milliseconds, and time by step."""
 
-from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -26,13 +26,12 @@ def is_met(served: Served, outcome: Outcome) -> bool:
 
 def server_timing(served: Served) -> str:
     """A Server-Timing header in milliseconds; of several rows, the longest of each step."""
-    outcomes: Sequence[Outcome] = served.outcomes
-    steps = {"decode": served.decode_s, "queue": max(outcome.queue_s for outcome in outcomes)}
-    for outcome in outcomes:
-        for exit, run in enumerate(outcome.runs, start=1):
-            name = f"segment_{exit}"
-            steps[name] = max(run.seconds, steps.get(name, 0.0))
-    return ", ".join([f"{name};dur={milli(seconds)}" for name, seconds in steps.items()])
+    queue_s = max([outcome.queue_s for outcome in served.outcomes])
+    steps = [("decode", served.decode_s), ("queue", queue_s)]
+    all_runs = zip_longest(*[outcome.runs for outcome in served.outcomes])
+    for exit, runs in enumerate(all_runs, start=1):
+        steps.append((f"segment_{exit}", max([run.seconds for run in runs if run])))
+    return ", ".join([f"{name};dur={1000 * seconds:.3f}" for name, seconds in steps])
 
 
 def milli(base: float) -> float:

@@ -16,8 +16,7 @@ from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
 from server.engine.admission import Admission
 from server.engine.job import Budget, Demand
-from server.engine.model import ServedModel
-from server.engine.queues import Step
+from server.engine.model import ServedModel, Step
 from server.engine.scheduler import Scheduler
 from server.planning.simulation import Fate, Python, Request, Simulation
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from server.engine.admission import Admission
 from server.engine.job import Answer, Demand, Given, Job, Outcome
-from server.engine.model import SHORT_S
-from server.engine.queues import Step
+from server.engine.model import TURN_S, Step
 from server.engine.scheduler import Batch
 from server.engine.verdict import asking, judge
 from server.errors import Overloaded
@@ -168,7 +167,7 @@ class Simulation:
             self._end(job, job.overdue(self.now))
         while (batch := self.scheduler.next_batch(self.now)) is not None:
             self._start(batch)
-            if self._inline_s > SHORT_S:
+            if self._inline_s > TURN_S:
                 break
         if batch is not None and self.scheduler.num_waiting:
             self._is_turning = True

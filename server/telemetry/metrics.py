@@ -385,13 +385,13 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
     if outcome.stop_reason is not StopReason.DEADLINE:
         return False
     left_s = inf if budget.latency_s is None else budget.latency_s - total_s
-    next_answer = model.costs_of(outcome.length).next_answer(outcome.answer.exit, 1)
+    next_answer = model.step(1, length=outcome.length).costs.next_answer(outcome.answer.exit, 1)
     return next_answer.latency_s <= left_s + outcome.queue_s
 
 
 def is_disabled(model: ServedModel, exit: int) -> bool:
     now = time.monotonic()
-    return any(model.breakers[exit, is_head].is_open(now) for is_head in (False, True))
+    return any(model.is_out(exit, now, is_head=is_head) for is_head in (False, True))
 
 
 def statistics_key(model: ServedModel) -> Key:

@@ -13,6 +13,8 @@ tracer = trace.get_tracer("offramp")
 def trace_route(method: str, path: str) -> None:
     """Names the request's span as FastAPI does, for routes that it does not run."""
     span = trace.get_current_span()
+    if not span.is_recording():
+        return
     span.update_name(f"{method} {path}")
     span.set_attribute("http.route", path)
 

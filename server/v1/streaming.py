@@ -32,8 +32,10 @@ class Said(asyncio.Queue[tuple[int, Answer] | None]):
 
 
 def wants_events(exchange: Exchange) -> bool:
-    accepted = exchange.header(b"accept").lower().split(",")
-    return any(entry.partition(";")[0].strip() == MEDIA_TYPE for entry in accepted)
+    accepted = exchange.header(b"accept").lower()
+    if MEDIA_TYPE not in accepted:
+        return False
+    return any(entry.partition(";")[0].strip() == MEDIA_TYPE for entry in accepted.split(","))
 
 
 class EventStream(StreamingResponse):

@@ -1,6 +1,7 @@
 """A real model with a made cost profile, so that what the scheduler expects is known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -54,11 +55,11 @@ def short_model(digits_bundle: Bundle) -> ServedModel:
     return served(digits_bundle, made_profile(per_row_s=0.00025, fixed_s=0.00025))
 
 
-@pytest.fixture(scope="session")
-def words(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    """A model of texts: a graph takes 1, 2 or 4 ms for a batch of rows of the three lengths."""
-    bundle = load_bundle(write_text_bundle(tmp_path_factory.mktemp("zoo")))
-    *shorter, largest = (made_profile(0.0, fixed_s) for fixed_s in (0.001, 0.002, 0.004))
+@pytest.fixture
+def words(tmp_path: Path) -> ServedModel:
+    """A model of texts: a graph takes 1, 2 or 6 ms for a batch of rows of the three lengths."""
+    bundle = load_bundle(write_text_bundle(tmp_path))
+    *shorter, largest = (made_profile(0.0, fixed_s) for fixed_s in (0.001, 0.002, 0.006))
     costs = [
         LengthCosts(length=length, **made.model_dump(include=LengthCosts.model_fields.keys()))
         for length, made in zip(LENGTHS, shorter, strict=False)

@@ -26,7 +26,7 @@ IMAGES = load_images("digits", "test").images.numpy()
 NEVER = policy_of_threshold(1.0, 3)
 UNCONSULTED = Policy((None, None, None), min_exit=1, max_exit=3)
 ANY = Budget()
-LONG_S = 0.003
+LONG_S = 0.006
 """Seconds per row and graph of a model whose batches run on threads, in `tampered`."""
 
 

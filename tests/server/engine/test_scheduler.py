@@ -14,7 +14,6 @@ from server.engine.admission import DEFAULT_DEADLINE_S
 from server.engine.debt import MAX_DEBT_S
 from server.engine.model import ServedModel
 from server.engine.pace import DELIVERY_S
-from server.engine.queues import Step
 from server.engine.scheduler import MARGIN, best_rows
 from tests.server.conftest import made_profile, served
 from tests.server.engine.desk import Desk, answered, demand, job, job_of, unanswered
@@ -112,14 +111,14 @@ def test_batches_never_mix_segments(model: ServedModel) -> None:
 
 
 def test_batch_grows_while_it_gains_and_meets_the_deadline(model: ServedModel) -> None:
-    assert best_rows(Step(model, 1), [1.0] * 4) == 4
-    assert best_rows(Step(model, 1), [0.0125] * 4) == 2, "two graphs of 6 ms, not of 7 ms"
-    assert best_rows(Step(model, 1), [1.0, 0.0125, 1.0, 1.0]) == 2, "the tightest limits it"
-    assert best_rows(Step(model, 1), [0.0125, 0.009]) == 2, "a job late anyway limits nothing"
-    assert best_rows(Step(model, 1), [-1.0] * 4) == 4
-    assert best_rows(Step(model, 1), [-1.0] * 4, 0.0125) == 2, "it takes no longer than it may"
-    assert best_rows(Step(model, 1), [1.0] * 4, 0.009) == 1, "one always runs"
-    assert best_rows(Step(model, 1, is_head=True), [0.0065] * 4) == 2, "one graph of 6 ms"
+    assert best_rows(model.step(1), [1.0] * 4) == 4
+    assert best_rows(model.step(1), [0.0125] * 4) == 2, "two graphs of 6 ms, not of 7 ms"
+    assert best_rows(model.step(1), [1.0, 0.0125, 1.0, 1.0]) == 2, "the tightest limits it"
+    assert best_rows(model.step(1), [0.0125, 0.009]) == 2, "a job late anyway limits nothing"
+    assert best_rows(model.step(1), [-1.0] * 4) == 4
+    assert best_rows(model.step(1), [-1.0] * 4, 0.0125) == 2, "it takes no longer than it may"
+    assert best_rows(model.step(1), [1.0] * 4, 0.009) == 1, "one always runs"
+    assert best_rows(model.step(1, is_head=True), [0.0065] * 4) == 2, "one graph of 6 ms"
 
 
 def test_batch_is_no_larger_than_what_was_profiled(model: ServedModel) -> None:
@@ -133,8 +132,9 @@ def test_short_steps_run_on_the_event_loop_in_batches_that_do_not_hold_it_up(
 ) -> None:
     """A row takes 3.6 ms: four of them less than 16 ms, five more."""
     profile = made_profile(per_row_s=0.0018, batch_sizes=(1, 2, 4, 8))
-    short, long = served(digits_bundle, profile), served(digits_bundle, made_profile(0.0021))
-    assert (short.inline_rows, long.inline_rows) == ((4, 4, 4), (0, 0, 0))
+    short, long = served(digits_bundle, profile), served(digits_bundle, made_profile(0.0051))
+    assert [short.step(exit).inline_rows for exit in (1, 2, 3)] == [4, 4, 4]
+    assert [long.step(exit).inline_rows for exit in (1, 2, 3)] == [0, 0, 0]
     desk = Desk()
     desk.admit(*(job(long) for _ in range(2)))
     on_thread = desk.next_batch()
@@ -207,7 +207,7 @@ def test_a_job_that_waits_too_long_without_an_answer_gets_one_from_the_exit_it_h
     desk.admit(waiting)
     assert desk.scheduler.expire(0.095) == []
     batch = desk.next_batch(0.095)
-    assert batch.step == Step(model, 2, is_head=True)
+    assert batch.step == model.step(2, is_head=True)
     assert batch.jobs == [waiting]
     assert batch.ends_at == pytest.approx(0.1), "a head alone takes 5 ms"
 
@@ -241,7 +241,7 @@ def test_in_a_hurry_all_are_due_now(model: ServedModel) -> None:
     desk.admit(unanswered(job(model, 0.7), exit=1))
     desk.scheduler.hurry(0.1)
     assert desk.scheduler.expire(0.1) == []
-    assert desk.run(0.1).step == Step(model, 1, is_head=True)
+    assert desk.run(0.1).step == model.step(1, is_head=True)
 
 
 def test_a_job_that_leaves_is_run_no_more(model: ServedModel) -> None:

@@ -32,6 +32,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked in Linux's way")
 def test_the_kernel_knows_when_the_bytes_came(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Its ticks come late on a busy machine; the early bytes are 0.1 s older all the same."""
     client, accepted = ends
     client.send(b"early")
     time.sleep(0.1)
@@ -39,7 +40,7 @@ def test_the_kernel_knows_when_the_bytes_came(ends: tuple[socket.socket, socket.
     client.send(b"late")
     time.sleep(0.04)
     waited_s = unread_s(transport_of(accepted))
-    assert 0.04 - TICK_S <= waited_s <= time.monotonic() - sent_at + TICK_S
+    assert 0.04 - TICK_S <= waited_s <= time.monotonic() - sent_at + 0.05
 
 
 def test_where_none_can_say_the_wait_has_no_bound(

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -13,9 +14,8 @@ from models.bundle.costs import Costs
 from models.bundle.policy import StopReason, policy_of_threshold
 from server.engine.admission import DEFAULT_DEADLINE_S, Admission
 from server.engine.job import Budget, Demand, Job, Outcome
-from server.engine.model import SHORT_S, ServedModel
+from server.engine.model import TURN_S, ServedModel, Step
 from server.engine.pace import DELIVERY_S
-from server.engine.queues import Step
 from server.engine.scheduler import Batch, Scheduler
 from server.planning.simulation import NO_PYTHON, Fate, Python, Request, Simulation
 from tests.server.conftest import made_profile, served
@@ -72,14 +72,18 @@ def requests_of(model: ServedModel, drawn: list[Draw]) -> list[Request]:
 
 
 def as_predicted(step: Step, rows: int, is_head: bool) -> float:
-    costs = step.model.costs
+    costs = step.costs
     return costs.head_s(step.exit, rows) if is_head else costs.segment_s(step.exit, rows)
 
 
-def as_predicted_at_first(step: Step, rows: int, is_head: bool) -> float:
-    """As predicted by a profile of which nothing has been learned."""
-    costs = Costs(step.model.profile)
-    return costs.head_s(step.exit, rows) if is_head else costs.segment_s(step.exit, rows)
+def as_predicted_at_first(model: ServedModel) -> Callable[[Step, int, bool], float]:
+    """As predicted by the model's profile, of which nothing has been learned."""
+    costs = Costs(model.profile)
+
+    def took(step: Step, rows: int, is_head: bool) -> float:
+        return costs.head_s(step.exit, rows) if is_head else costs.segment_s(step.exit, rows)
+
+    return took
 
 
 class Watched(Scheduler):
@@ -91,7 +95,7 @@ class Watched(Scheduler):
         waiting = list(self._queues.jobs())
         are_busy = len(self._running) == self.num_lanes
         batch = Scheduler.next_batch(self, now)
-        is_inline = any(min(job.model.inline_rows) > 0 for job in waiting)
+        is_inline = any(job.model.step(1).inline_rows > 0 for job in waiting)
         assert (batch is None) == (not waiting or (are_busy and not is_inline)), "work is conserved"
         if batch is not None:
             self.judge(batch, waiting)
@@ -104,14 +108,15 @@ class Watched(Scheduler):
             assert not any(job.answers for job in batch.jobs), "only first answers may go before"
             assert due == min(job.due for job in first), "of them the earliest due"
         assert {job.exit + (not batch.step.is_head) for job in batch.jobs} == {batch.step.exit}
-        assert len(batch.jobs) <= batch.step.model.costs.max_rows
+        assert len(batch.jobs) <= batch.step.costs.max_rows
 
 
 def run(
     requests: list[Request], lanes: int = 1, slots: int = 10_000, python: Python = NO_PYTHON
 ) -> list[Fate]:
     admission = Admission(slots, Watched(lanes))
-    fates = Simulation(admission, as_predicted_at_first, python).run(requests)
+    took = as_predicted_at_first(requests[0].demand.model)
+    fates = Simulation(admission, took, python).run(requests)
     assert (admission.in_flight, admission.scheduler.queue_depth) == (0, 0)
     return fates
 
@@ -147,8 +152,8 @@ def test_no_request_that_has_an_answer_in_time_is_late(
 ) -> None:
     """On the event loop it waits for the batches of one turn at most."""
     _, fates = simulate(any_model, drawn, lanes)
-    is_inline = min(any_model.inline_rows) > 0
-    turn_s = SHORT_S + any_model.costs.batch_s(1, 4) if is_inline else 0.0
+    is_inline = any_model.step(1).inline_rows > 0
+    turn_s = TURN_S + any_model.costs.batch_s(1, 4) if is_inline else 0.0
     for fate in fates:
         budget_s = fate.request.demand.budget.latency_s
         if fate.outcome is not None and budget_s is not None:
@@ -323,10 +328,11 @@ def test_after_overload_no_request_is_refused_and_depth_comes_back(model: Served
 
 def test_when_a_segment_becomes_slow_the_next_stop_before_it(model: ServedModel) -> None:
     """Segment 2 takes ten times what it did, which no budget here has room for."""
+    at_first = as_predicted_at_first(model)
 
     def took(step: Step, rows: int, is_head: bool) -> float:
         is_slow = step.exit == 2 and not is_head and simulation.now > 1.0
-        return (10 if is_slow else 1) * as_predicted_at_first(step, rows, is_head)
+        return (10 if is_slow else 1) * at_first(step, rows, is_head)
 
     simulation = Simulation(Admission(1000, Scheduler(1)), took)
     fates = simulation.run(requests_of(model, [Draw(0.1, 0.05)] * 30))

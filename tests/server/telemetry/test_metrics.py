@@ -40,7 +40,7 @@ def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
 def test_what_the_next_exit_needs_is_what_the_text_costs(
     words: ServedModel, length: int, expected: bool
 ) -> None:
-    """The next exit takes 2 ms for the shortest texts and 8 ms for the longest."""
+    """The next exit takes 2 ms for the shortest texts and 12 ms for the longest."""
     said = outcome(1, StopReason.DEADLINE, queue_s=0.004, length=length)
     assert is_depth_limited(words, Budget(0.020), said, total_s=0.020) is expected
 

@@ -13,10 +13,10 @@ from server.http.decode import Images
 from tests.images import encoded
 from tests.server.live import live
 
-NOISE = np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
 SMALL = encoded(Image.new("L", (8, 8)))
 MANY_BYTES = encoded(NOISE)
-MANY_PIXELS = encoded(Image.new("L", (200, 200)))
+MANY_PIXELS = encoded(Image.new("L", (500, 500)))
 
 
 @pytest.mark.parametrize(
