@@ -12,6 +12,7 @@ COPY ${REQUIREMENTS} requirements.txt
 RUN pip install --require-hashes -r requirements.txt
 COPY pyproject.toml README.md offramp.py ./
 COPY models/ models/
+COPY commands/ commands/
 COPY load/ load/
 COPY server/ server/
 RUN pip install --no-deps . && pip uninstall --yes pip setuptools

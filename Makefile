@@ -24,11 +24,12 @@ QUICK := tests/test_docs.py tests/models/bundle tests/models/nets/test_multi_exi
 serve: $(SERVE_ENV)/ready
 	$(SERVE_ENV)/bin/offramp serve
 
-# every test, one after the other: servers and load generators need the other core
+# every test: two files at a time, then those that need all cores for themselves
 test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(INSTALL_CHROMIUM)
-	$(RUN)/pytest
+	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(RUN)/pytest -m alone
 
 # the tests that cover most in under two minutes
 quick: $(DEV_ENV)/ready
@@ -90,12 +91,14 @@ clean:
 LOCK_OPTIONS := --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 $(SERVE_ENV)/ready: requirements/serve.txt
+	@echo "Installing what serving needs into $(SERVE_ENV): once, about a minute"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/pip install -q --require-hashes -r requirements/serve.txt
 	$(SERVE_ENV)/bin/pip install -q --no-deps -e .
 	touch $@
 
 $(DEV_ENV)/ready: requirements/dev.txt requirements/ray.txt
+	@echo "Installing what training and tests need into $(DEV_ENV): once, several minutes"
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(RUN)/pip install -q $(TORCH) $(SETUPTOOLS)
 	$(RUN)/pip install -q -r requirements/dev.txt -r requirements/ray.txt

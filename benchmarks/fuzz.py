@@ -35,7 +35,8 @@ from benchmarks.damage import CHUNK, EDITS, LIMITS, edited, patient
 from benchmarks.fuzz_texts import fuzz_texts, small_models
 from benchmarks.process import resident_mib, serving
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import Input, Key, Manifest
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import Key, Manifest
 from models.bundle.profile import hardware
 from server.errors import (
     BadBody,
@@ -60,7 +61,7 @@ EXCLUDED = [
 ]
 NO_HTTP = b"Invalid HTTP request received."
 """Said below the application, of headers that break HTTP itself: no document covers it."""
-TARGET = Input(height=8, width=8, channels=3)
+TARGET = ImageInput(height=8, width=8, channels=3)
 MAX_PIXELS = 10_000
 COMPRESSIONS: tuple[tuple[str, Callable[[bytes], bytes]], ...] = (
     ("", bytes),

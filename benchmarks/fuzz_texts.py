@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.damage import CHUNK, EDITS, LIMITS, edited, patient
 from benchmarks.small_bundles import write_row_bundle, write_tensor_bundle, write_text_bundle
-from models.bundle.manifest import LENGTH
+from models.bundle.records import LENGTH
 from server.engine.job import Given
 from server.engine.model import ServedModel
 from server.engine.pace import Decoding

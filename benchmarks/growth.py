@@ -24,9 +24,11 @@ from tqdm import tqdm
 from models.bundle.bundle import Bundle, sha256
 from models.bundle.confidence import calibrated_probabilities, confidence
 from models.bundle.costs import Costs
-from models.bundle.manifest import File, Input, Manifest, Provenance
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import Manifest, Provenance
 from models.bundle.policy import policy_of_threshold
 from models.bundle.profile import hardware, measure
+from models.bundle.records import File
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
@@ -155,7 +157,9 @@ def made_model(case: Case) -> tuple[ServedModel, NDArray[np.uint8]]:
         schema_version=1,
         name="made",
         version=1,
-        input=Input.model_validate({"height": case.pixels, "width": case.pixels, "channels": 3}),
+        input=ImageInput.model_validate(
+            {"height": case.pixels, "width": case.pixels, "channels": 3}
+        ),
         labels=tuple(map(str, range(case.classes))),
         segments=segments,
         exit_heads=exit_heads,

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from benchmarks.contest import ROUTE, BundlePath, circumstances, offramp
 from benchmarks.loading import traffic
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import TextInput
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 
 DEPTHS = {"`balanced`": {}, "all exits": {"threshold": 1}}
 

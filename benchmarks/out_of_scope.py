@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.confidence import calibrated_probabilities, confidence
-from models.bundle.manifest import TextInput
 from models.bundle.policy import policy_at
+from models.bundle.text_input import TextInput
 from training.cli import test_source
 from training.data.columns import text_column
 from training.data.records import Records, texts_of

@@ -39,7 +39,7 @@ from benchmarks.contest import (
 from benchmarks.loading import Answers, Closed, Traffic, traffic
 from benchmarks.rivals.start import running
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import TextInput
+from models.bundle.text_input import TextInput
 
 CONNECTIONS = (1, 8, 32)
 Rounds = dict[str, list[Closed]]

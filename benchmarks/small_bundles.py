@@ -14,27 +14,14 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from models.bundle.bundle import sha256
-from models.bundle.manifest import (
-    CALIBRATION,
-    COST,
-    MANIFEST,
-    SCHEMA_VERSION,
-    AnyInput,
-    Calibration,
-    ExitCalibration,
-    File,
-    Graph,
-    Manifest,
-    OperatingPoint,
-    Provenance,
-    Record,
-    RowTensor,
-    Tensor,
-    TensorInput,
-    TextInput,
-)
+from models.bundle.calibration import CALIBRATION, Calibration, ExitCalibration, OperatingPoint
+from models.bundle.cost_profile import COST
+from models.bundle.manifest import MANIFEST, AnyInput, Manifest, Provenance
 from models.bundle.profile import measure
+from models.bundle.records import SCHEMA_VERSION, File, Graph, Record, Tensor
 from models.bundle.runner import SegmentRunner
+from models.bundle.tensor_input import RowTensor, TensorInput
+from models.bundle.text_input import TextInput
 
 LABELS = ("money", "music", "weather")
 WORDS = {

@@ -7,22 +7,12 @@ import torch
 
 from benchmarks.rivals.networks import Pixels
 from models.bundle.bundle import sha256
-from models.bundle.manifest import (
-    CALIBRATION,
-    COST,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Calibration,
-    ExitCalibration,
-    File,
-    Graph,
-    Input,
-    Manifest,
-    OperatingPoint,
-    Provenance,
-    Record,
-)
+from models.bundle.calibration import CALIBRATION, Calibration, ExitCalibration, OperatingPoint
+from models.bundle.cost_profile import COST
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import MANIFEST, Manifest, Provenance
 from models.bundle.profile import measure
+from models.bundle.records import SCHEMA_VERSION, File, Graph, Record
 from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import MultiExitNet
 from training.fronts import ImageFront
@@ -46,7 +36,7 @@ def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> P
         schema_version=SCHEMA_VERSION,
         name=place.parent.name,
         version=int(place.name),
-        input=Input.model_validate({"height": pixels, "width": pixels, "channels": 3}),
+        input=ImageInput.model_validate({"height": pixels, "width": pixels, "channels": 3}),
         labels=tuple(map(str, range(classes))),
         segments=segments,
         exit_heads=heads,

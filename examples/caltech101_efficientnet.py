@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training.attaching.cut import pieces, places
 from training.attaching.features import VIEWS
 from training.attaching.passes import logits_of
@@ -98,7 +98,7 @@ def main(data: str, path: Path) -> None:
     whole = program(read(backbone, PUBLISHED))
     segments, head = pieces(whole, [], places(whole)[-1])
     runner = runner_of(segments, [head])
-    target = Input(height=SIZE, width=SIZE, channels=3)
+    target = ImageInput(height=SIZE, width=SIZE, channels=3)
     train, test = open_photos(data, "train", target), open_photos(data, "test", target)
     assert train.names is not None
     assert train.labels is not None

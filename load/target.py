@@ -1,5 +1,6 @@
 """Where requests go, and whether anybody answers there."""
 
+import json
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
@@ -47,4 +48,13 @@ def ask_once(url: str, body: Body, headers: Sequence[tuple[str, str]]) -> None:
     finally:
         connection.close()
     if response.status != 200:
-        raise UserError(f"{url} answers {response.status}: {said}")
+        raise UserError(f"{url} answers {response.status}: {detail(said)}")
+
+
+def detail(said: str) -> str:
+    """The reason that the body of an error gives, under `/v1` or `/v2`; else the body."""
+    try:
+        document = json.loads(said)
+        return str(document.get("detail") or document["error"])
+    except (ValueError, AttributeError, KeyError):
+        return said

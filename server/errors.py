@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 Complaint = dict[str, str]
+UNKNOWN = "no such parameter; /docs lists all"
 
 
 class FieldError(Exception):
@@ -113,5 +114,6 @@ def complaint(error: dict[str, Any]) -> Complaint:
     loc = error["loc"]
     if len(loc) > 1 and loc[0] in ("query", "path", "body"):
         loc = loc[1:]
-    detail = str(error["msg"]).removeprefix("Value error, ")
+    is_unknown = error["type"] == "extra_forbidden"
+    detail = UNKNOWN if is_unknown else str(error["msg"]).removeprefix("Value error, ")
     return {"field": ".".join(map(str, loc)) or "body", "detail": detail}

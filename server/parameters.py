@@ -17,17 +17,46 @@ class InferenceParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    latency_budget_ms: Positive | None = Field(None, description="from arrival to answer")
-    energy_budget_mj: Positive | None = None
-    operating_point: str | None = Field(None, description="default: balanced")
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="confidence that every exit must exceed to answer"
+    latency_budget_ms: Positive | None = Field(
+        None,
+        description="Milliseconds from the request's arrival to its answer, above 0. No segment"
+        " begins that is expected to end later. Default: no limit.",
     )
-    min_exit: PositiveInt = Field(1, description="earliest exit that may answer for confidence")
-    max_exit: PositiveInt | None = Field(None, description="last exit that may run")
-    strict: bool = Field(False, description="refuse, 503, a budget too small for exit 1")
+    energy_budget_mj: Positive | None = Field(
+        None,
+        description="Millijoules for each row, above 0. No segment begins that is expected to"
+        " exceed them. Default: no limit.",
+    )
+    operating_point: str | None = Field(
+        None,
+        description="Name of fitted thresholds, and of the exits to consult: one of the model's,"
+        " such as fast, balanced or accurate. Default: balanced.",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Confidence, 0 to 1, that an exit must exceed to answer; every exit is"
+        " consulted. At 1 only the last exit answers. Excludes operating_point. Default: those of"
+        " the operating point.",
+    )
+    min_exit: PositiveInt = Field(
+        1, description="Earliest exit that may answer for its confidence, from 1. Default: 1."
+    )
+    max_exit: PositiveInt | None = Field(
+        None,
+        description="Last exit that may run, from min_exit to the model's number of exits."
+        " Default: the model's last.",
+    )
+    strict: bool = Field(
+        False,
+        description="Refuse with 503, before decoding, a budget that decoding and exit 1 are"
+        " expected to exceed. Default: false, which answers all the same.",
+    )
     priority: Literal["normal", "background"] = Field(
-        "normal", description="background: runs while nothing else waits; no latency budget"
+        "normal",
+        description="background: run only while no other request waits; it excludes a latency"
+        " budget. Default: normal.",
     )
 
     @property

@@ -18,7 +18,8 @@ from server.errors import Infeasible, Overloaded, Unavailable
 from server.gate import Gate
 from server.parameters import InferenceParameters, budget_of, policy_of
 from server.settings import Settings
-from server.telemetry.metrics import Metrics, shed_reason
+from server.telemetry.metrics import Metrics
+from server.telemetry.requests import shed_reason
 from server.telemetry.tracing import trace_segments
 from server.zoo.repository import Repository
 

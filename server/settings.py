@@ -1,6 +1,7 @@
 """The server's settings: a frozen record per layer, read from OFFRAMP_* variables once at start."""
 
 import os
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Self
@@ -22,6 +23,8 @@ from models.bundle.defaults import CPU, MAX_S, WATTS_PER_CORE
 from models.bundle.errors import UserError
 
 PREFIX = "OFFRAMP_"
+SIMILAR = 0.85
+"""How alike, 0 to 1, a misspelt variable and a setting's are; all share the prefix."""
 SHA256_BYTES = 32
 NUM_CORES = num_cores()
 EXPORTER = "opentelemetry.exporter.otlp.proto.http"
@@ -264,7 +267,9 @@ def load_settings(**given: object) -> Settings:
     names = variables()
     for text in os.environ:
         if text.upper().startswith(PREFIX) and text not in names:
-            raise SettingsError(f"unknown setting {text}; known are {', '.join(sorted(names))}")
+            near = get_close_matches(text.upper(), names, n=1, cutoff=SIMILAR)
+            hint = f"did you mean {near[0]}?" if near else "offramp serve --help lists all"
+            raise SettingsError(f"unknown setting {text}; {hint}")
     found = {name: os.environ[text] for text, name in names.items() if text in os.environ} | given
     try:
         return Settings.model_validate(
@@ -284,4 +289,6 @@ def sentence(error: ValidationError) -> str:
     if not place:
         return first["msg"].removeprefix("Value error, ")
     value = "" if place[0] in SECRETS else f", not {first['input']!r}"
-    return f"setting {'.'.join(map(str, place))}: {first['msg']}{value}"
+    name, *rest = place
+    setting = ".".join([variable(str(name)), *map(str, rest)])
+    return f"{setting}: {first['msg'].removeprefix('Value error, ')}{value}"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from training.config import RECIPES, TrainConfig
 from training.export import export
 
 os.environ["OFFRAMP_CACHE"] = os.devnull  # nothing is left in the user's home
+# every client would read all certificates: 50 ms each, and no test asks another machine
+os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
+os.environ.pop("SSL_CERT_FILE", None)
 CIFAR100 = Path(os.environ.get("CIFAR100_DIR", ROOT / "../shared/data/cifar100"))
 # laws hold however slow the machine is; new cases are for `make fuzz`
 settings.register_profile("patient", deadline=None, derandomize=True)
@@ -58,8 +62,11 @@ def digits_bundle(digits_zoo: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Starts a server on a zoo, with OFFRAMP_* settings given in lower case without the prefix."""
-    return serving
+    """Starts a server on a zoo, with OFFRAMP_* settings given in lower case without the prefix.
+
+    It measures costs for a moment: ten seconds a model, as by default, are for real work.
+    """
+    return partial(serving, profile_s=0.5)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,9 @@ from offramp import app
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(--[a-z][^`]*)`")
+OTHER_PROGRAMS = {"--build-arg": True}
+"""Options of Docker's."""
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = typer.main.get_command(app)
 
@@ -63,6 +66,32 @@ def test_every_command_shown_exists(page: Path) -> None:
             assert find_spec(words[2]) is not None
         elif words[:1] == ["offramp"] and not words[1].startswith("-"):
             parse(words[1:])
+
+
+def options() -> dict[str, bool]:
+    """The options of every command, and whether they take a value."""
+    assert isinstance(COMMANDS, TyperGroup)
+    with COMMANDS.make_context("offramp", [], resilient_parsing=True) as context:
+        return {
+            name: not getattr(parameter, "is_flag", False)
+            for command in COMMANDS.commands.values()
+            for parameter in command.get_params(context)
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_option_named_exists(page: Path) -> None:
+    known = options() | OTHER_PROGRAMS
+    for inline in INLINE.findall(FENCE.sub("", page.read_text())):
+        words = shlex.split(inline)
+        for word, following in zip(words, [*words[1:], "--"], strict=True):
+            option, equals, _ = word.partition("=")
+            if not option.startswith("--"):
+                continue
+            assert option in known, inline
+            has_value = bool(equals) or not following.startswith("--")
+            assert known[option] or not has_value, inline
 
 
 def parse(words: list[str]) -> None:

@@ -16,6 +16,7 @@ SOURCES = (
     "pyproject.toml",
     "README.md",
     "offramp.py",
+    "commands",
     "load",
     "models",
     "offramp_client",
@@ -49,7 +50,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_every_room_and_one_shipped_bundle(wheel: Path) -> None:
     names = [name.split("/") for name in zipfile.ZipFile(wheel).namelist()]
     rooms = {first for first, *_ in names if not first.startswith("offramp-")}
-    assert rooms == {"load", "models", "offramp.py", "offramp_client", "server", "training"}
+    assert rooms == {
+        "commands",
+        "load",
+        "models",
+        "offramp.py",
+        "offramp_client",
+        "server",
+        "training",
+    }
     bundles = {tuple(rest[2:4]) for rest in names if rest[:2] == ["models", "zoo"]}
     assert bundles == {("cifar100-msdnet", "3")}
     assert wheel.stat().st_size < LARGEST_MB * 1e6

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import (
-    SCHEMA_VERSION,
+from models.bundle.calibration import (
     Calibration,
     CalibrationRows,
     Certificate,
     ExitCalibration,
-    Graph,
     JudgedBy,
     OperatingPoint,
 )
+from models.bundle.confidence import Floats, calibrated_probabilities, confidence
+from models.bundle.records import SCHEMA_VERSION, Graph
 from training.certificates import certified_index, upper_bound
 from training.measures import Labels, expected_calibration_error
 from training.operating_points import (

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 from models.bundle.errors import UserError
 from models.bundle.manifest import AnyInput
 from training.config import TrainConfig
-from training.data.sources import AnyTarget, shape_of
+from training.data.sources import shape_of
 
 SCHEMA = 3
-INPUT: TypeAdapter[AnyTarget] = TypeAdapter(AnyInput)
+INPUT: TypeAdapter[AnyInput] = TypeAdapter(AnyInput)
 
 
 class CheckpointError(UserError):
@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     random_state: dict[str, torch.Tensor]
     labels: list[str]
-    input: AnyTarget
+    input: AnyInput
     mean: list[float]
     std: list[float]
     git_commit: str

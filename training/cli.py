@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import Interrupted, UserError
-from models.bundle.manifest import Input, Resize, TextInput
+from models.bundle.image_input import ImageInput, Resize
 from models.bundle.profile import hardware
+from models.bundle.text_input import TextInput
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
 from training import comparison, loop, overhead, report
@@ -170,7 +171,7 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 def test_source(bundle: Bundle, data: str, undecodable: Undecodables) -> Source:
     """The test split of data of the bundle's kind, made into what segment 1 takes."""
     takes, labels = bundle.manifest.input, bundle.manifest.labels
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return ImageSource(open_rows(data, "test", labels), takes, undecodable)
     known = bundle.manifest.provenance.config
     names = (known.get(name) for name in ("text_column", "label_column", "number_columns"))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from models.bundle.manifest import Colour, Resize
+from models.bundle.image_input import Colour, Resize
 
 LossName = Literal["distillation", "exit-wise"]
 Teachers = Literal["last", "all-later", "ensemble"]

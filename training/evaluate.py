@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import Certificate, JudgedBy
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import Certificate, JudgedBy, Record
 from models.bundle.policy import policy_at, policy_of_threshold
+from models.bundle.records import Record
 from models.bundle.runner import Arrays, SegmentRunner
 from training.measures import (
     Labels,

@@ -10,18 +10,12 @@ import numpy as np
 import torch
 
 from models.bundle.bundle import load_bundle
+from models.bundle.calibration import CALIBRATION, Calibration
 from models.bundle.confidence import Floats
-from models.bundle.manifest import (
-    CALIBRATION,
-    COST,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Calibration,
-    CostProfile,
-    Manifest,
-    Provenance,
-)
+from models.bundle.cost_profile import COST, CostProfile
+from models.bundle.manifest import MANIFEST, Manifest, Provenance
 from models.bundle.profile import RUNS, measure
+from models.bundle.records import SCHEMA_VERSION
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.presets import build
 from training import checkpoint, report, tokenizing

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.bundle.manifest import TensorInput, TextInput
+from models.bundle.manifest import AnyInput
+from models.bundle.tensor_input import TensorInput
+from models.bundle.text_input import TextInput
 from models.nets.multi_exit import Features
 from training.augment import normalised
-from training.data.sources import AnyTarget, Inputs
+from training.data.sources import Inputs
 
 
 class Front(Protocol):
@@ -28,7 +30,7 @@ class Front(Protocol):
         ...
 
 
-def front_of(target: AnyTarget, mean: Tensor, std: Tensor) -> Front:
+def front_of(target: AnyInput, mean: Tensor, std: Tensor) -> Front:
     """`mean` and `std` are per channel of images, per number of rows; texts have none."""
     if isinstance(target, TextInput):
         return TextFront(target)

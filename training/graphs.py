@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
 from models.bundle.errors import UserError
-from models.bundle.manifest import BATCH, LENGTH, Graph
-from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.records import BATCH, LENGTH, Graph
+from models.bundle.records import Tensor as TensorSpec
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.multi_exit import Features, MultiExitNet
 from training.data.sources import Inputs
@@ -113,6 +113,35 @@ def _export(
     output_names: Sequence[str],
 ) -> ExportedGraph:
     piece = Piece(module).eval()
+    model = _traced(piece, stem, features, buckets, input_names, output_names)
+    content = model.SerializeToString()
+    outputs = features.through(piece)
+    macs = {length: _macs(piece, features.by_length[length]) for length in buckets}
+    given = zip(input_names, features.rows, features.shapes, strict=True)
+    made = zip(output_names, outputs.rows, outputs.shapes, strict=True)
+    used = {value.name for value in model.graph.input}
+    entry = Graph(
+        file=f"{stem}.onnx",
+        sha256=sha256(content),
+        exit=exit,
+        inputs=tuple(_spec(name, x, shape) for name, x, shape in given if name in used),
+        outputs=tuple(_spec(name, x, shape) for name, x, shape in made),
+        macs=macs[buckets[-1]] if buckets else _macs(piece, [x[:1] for x in features.rows]),
+        parameters=sum(p.numel() for p in module.parameters()),
+        macs_by_length=macs,
+    )
+    return ExportedGraph(entry, content)
+
+
+def _traced(
+    piece: Piece,
+    stem: str,
+    features: Trail,
+    buckets: Sequence[int],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+) -> ModelProto:
+    """The piece as ONNX, without notes; raises ExportError where the exporter fails."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecated calls
@@ -135,23 +164,7 @@ def _export(
     model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model)
-    content = model.SerializeToString()
-    outputs = features.through(piece)
-    macs = {length: _macs(piece, features.by_length[length]) for length in buckets}
-    given = zip(input_names, features.rows, features.shapes, strict=True)
-    made = zip(output_names, outputs.rows, outputs.shapes, strict=True)
-    used = {value.name for value in model.graph.input}
-    entry = Graph(
-        file=f"{stem}.onnx",
-        sha256=sha256(content),
-        exit=exit,
-        inputs=tuple(_spec(name, x, shape) for name, x, shape in given if name in used),
-        outputs=tuple(_spec(name, x, shape) for name, x, shape in made),
-        macs=macs[buckets[-1]] if buckets else _macs(piece, [x[:1] for x in features.rows]),
-        parameters=sum(p.numel() for p in module.parameters()),
-        macs_by_length=macs,
-    )
-    return ExportedGraph(entry, content)
+    return model
 
 
 def _macs(piece: Piece, features: Features) -> int:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.bundle.manifest import AnyInput
 from models.nets.multi_exit import MultiExitNet
 from training.config import TrainConfig
-from training.data.sources import AnyTarget, Inputs
+from training.data.sources import Inputs
 from training.distributed import World
 from training.feed import Part
 from training.fronts import front_of
@@ -28,7 +29,7 @@ class Learner:
         config: TrainConfig,
         world: World,
         net: MultiExitNet,
-        target: AnyTarget,
+        target: AnyInput,
         mean: Tensor,
         std: Tensor,
     ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.manifest import Graph
+from models.bundle.records import Graph
 from training.data.rows import Index
 from training.data.sources import Source
 from training.data.texts import TextSource

@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.calibration import Certificate, OperatingPoint
 from models.bundle.confidence import Floats
-from models.bundle.manifest import Certificate, OperatingPoint
 from training.measures import Labels
 
 Thresholds = NDArray[np.float64]

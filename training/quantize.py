@@ -24,7 +24,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
-from models.bundle.manifest import Graph, Tensor
+from models.bundle.records import Graph, Tensor
 from models.bundle.runner import Arrays, SegmentRunner
 from training.align import Layout, aligned
 from training.graphs import ExportError

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.manifest import Record
 from models.bundle.policy import Policy, Spend, StopReason, limit_reason, runs_head, stop_reason
+from models.bundle.records import Record
 
 FREE = Spend(0.0, 0.0)
 

@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from scipy.special import softmax
 
 from models.bundle.errors import UserError
-from models.bundle.manifest import Record
+from models.bundle.records import Record
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
 from training.export import checked_graphs, logits_of

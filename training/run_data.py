@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from models.nets.pretrained import PREFIX
 from training import tokenizing
 from training.checkpoint import CheckpointError
@@ -137,7 +137,7 @@ def earlier_splits(run: Path, found: Fingerprint) -> Splits:
         return Splits(**rows)
 
 
-def input_of(config: TrainConfig, train: Rows, seen: Survey) -> Input:
+def input_of(config: TrainConfig, train: Rows, seen: Survey) -> ImageInput:
     return choose_input(
         seen, train.title, config.image_size, config.resize, config.crop_share, config.ground
     )
@@ -153,7 +153,7 @@ def refuse_unreadable(seen: list[Survey], config: TrainConfig) -> None:
         )
 
 
-def rule(target: Input) -> str:
+def rule(target: ImageInput) -> str:
     """The resize rule in words."""
     if target.resize == "squash":
         return "squashed, aspect ratio not kept"

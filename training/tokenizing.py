@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from models.bundle.manifest import File, TextInput
+from models.bundle.records import File
+from models.bundle.text_input import TextInput
 from training.data.errors import DataError
 
 FILE = "tokenizer.json"

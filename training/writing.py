@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.bundle.bundle import sha256
-from models.bundle.manifest import MODEL_NAME, File, Record
+from models.bundle.manifest import MODEL_NAME
+from models.bundle.records import File, Record
 from training.graphs import ExportError
 
 

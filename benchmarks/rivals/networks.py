@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 
 from models.bundle.bundle import Bundle
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input, TextInput
+from models.bundle.image_input import ImageInput
 from models.bundle.runner import ORT_ERRORS
+from models.bundle.text_input import TextInput
 
 Pixels = NDArray[np.uint8]
 Answer = dict[str, Any]
@@ -39,7 +40,7 @@ def reader_of(bundle: Bundle) -> Callable[[bytes], Features]:
     return lambda body: {first.name: decode(body, target)[None]}
 
 
-def decode(body: bytes, target: Input) -> Pixels:
+def decode(body: bytes, target: ImageInput) -> Pixels:
     """(height, width, channels)."""
     return fit_image(Image.open(io.BytesIO(body)), target)
 

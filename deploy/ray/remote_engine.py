@@ -9,7 +9,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deploy.ray.work import shifted, work_of
-from server.engine.admission import Slots
+from server.engine.admission import Slots, first_step
 from server.engine.job import Demand, Job, Outcome
 from server.engine.pace import Pace
 from server.errors import Overloaded, Unavailable
@@ -37,7 +37,7 @@ class RemoteEngine:
         if self._in_flight + num_rows > self._capacity:
             raise Overloaded(f"{self._in_flight} of {self._capacity} slots are taken")
         self._in_flight += num_rows
-        slots = Slots(demand, num_rows)
+        slots = Slots(demand, num_rows, first_step(demand))
         if strict:
             self._strict.add(slots)
         return slots

@@ -7,18 +7,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from models.bundle.calibration import CALIBRATION, Calibration
+from models.bundle.cost_profile import COST, CostProfile
 from models.bundle.errors import UserError
-from models.bundle.manifest import (
-    CALIBRATION,
-    COST,
-    MANIFEST,
-    Calibration,
-    CostProfile,
-    File,
-    Manifest,
-    Record,
-    TextInput,
-)
+from models.bundle.manifest import MANIFEST, Manifest
+from models.bundle.records import File, Record
+from models.bundle.text_input import TextInput
 
 R = TypeVar("R", bound=Record)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.bundle.manifest import CostProfile, GraphCost
+from models.bundle.cost_profile import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
 RISE, FALL = 0.5, 0.02

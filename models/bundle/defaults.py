@@ -5,3 +5,5 @@ MAX_S = 10.0
 """Seconds to measure a bundle, about."""
 WATTS_PER_CORE = 8.0
 """Active power of one server core, a typical value: the estimate where no meter is read."""
+SHORT_STEP_S = 0.009
+"""A step, one segment and its head, that takes less for one row runs on the server's event loop."""

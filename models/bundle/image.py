@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from models.bundle.manifest import Colour, Input
+from models.bundle.image_input import Colour, ImageInput
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for each number of channels
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge, in pixels."""
 
 
-def fit_image(image: Image.Image, target: Input) -> NDArray[np.uint8]:
+def fit_image(image: Image.Image, target: ImageInput) -> NDArray[np.uint8]:
     """Converts and resizes to (height, width, channels) of `target`, by its `resize` rule.
 
     A JPEG of at least twice the size is decoded at a half, a quarter or an eighth. The image is
@@ -39,12 +39,12 @@ def fit_image(image: Image.Image, target: Input) -> NDArray[np.uint8]:
     return pixels(image)
 
 
-def side_of(target: Input) -> int:
+def side_of(target: ImageInput) -> int:
     """The pixels that both sides of a decoded image must have, where the file has so many."""
     return max(target.height, target.width, target.short_side or 0)
 
 
-def upright(image: Image.Image, target: Input, side: int) -> Image.Image:
+def upright(image: Image.Image, target: ImageInput, side: int) -> Image.Image:
     """Decodes to the target's channels, upright, with neither side below `side` if it can be."""
     image.draft(None, (side, side))  # does nothing to other formats, nor to small images
     image.load()
@@ -66,7 +66,7 @@ def on_ground(image: Image.Image, ground: Colour) -> Image.Image:
     return whole
 
 
-def centre(image: Image.Image, target: Input) -> Box:
+def centre(image: Image.Image, target: ImageInput) -> Box:
     """The part of the image that `crop` keeps."""
     scale = max(target.width / image.width, target.height / image.height)
     if target.short_side is not None:
@@ -77,7 +77,7 @@ def centre(image: Image.Image, target: Input) -> Box:
     return left, top, left + width, top + height
 
 
-def padded(image: Image.Image, target: Input) -> Image.Image:
+def padded(image: Image.Image, target: ImageInput) -> Image.Image:
     """The whole image amid the ground."""
     scale = min(target.width / image.width, target.height / image.height)
     size = max(1, round(scale * image.width)), max(1, round(scale * image.height))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
-from models.bundle.manifest import OperatingPoint
+from models.bundle.calibration import OperatingPoint
 
 
 class StopReason(StrEnum):

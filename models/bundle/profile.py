@@ -11,17 +11,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from models.bundle.cores import num_cores
+from models.bundle.cost_profile import CostProfile, GraphCost, GraphCosts, LengthCosts
 from models.bundle.defaults import MAX_S, WATTS_PER_CORE
 from models.bundle.energy import Meter, metered
-from models.bundle.manifest import (
-    LENGTH,
-    SCHEMA_VERSION,
-    CostProfile,
-    GraphCost,
-    GraphCosts,
-    LengthCosts,
-    Tensor,
-)
+from models.bundle.records import LENGTH, SCHEMA_VERSION, Tensor
 from models.bundle.runner import Arrays, SegmentRunner
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.bundle.bundle import BundleError
 from models.bundle.confidence import Floats
 from models.bundle.defaults import CPU
-from models.bundle.manifest import BATCH, LENGTH, Graph, Tensor, shapes
+from models.bundle.records import BATCH, LENGTH, Graph, Tensor, shapes
 
 Arrays = list[NDArray[Any]]
 

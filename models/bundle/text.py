@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from models.bundle.bundle import BundleError
-from models.bundle.manifest import TextInput
 from models.bundle.runner import Arrays
+from models.bundle.text_input import TextInput
 
 
 @dataclass(frozen=True, slots=True)

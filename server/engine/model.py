@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import OperatingPoint
+from models.bundle.cost_profile import CostProfile
 from models.bundle.costs import Costs
-from models.bundle.manifest import CostProfile, Key, Manifest, OperatingPoint
+from models.bundle.defaults import SHORT_STEP_S
+from models.bundle.manifest import Key, Manifest
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
 from server.engine.breaker import Breaker
 
 DEFAULT_OPERATING_POINT = "balanced"
-SHORT_S, INLINE_S = 0.009, 0.016
-"""A step whose one row takes less than SHORT_S runs on the event loop, in batches up to INLINE_S:
-waking a thread and sharing the interpreter with it costs a lone request more than a millisecond a
-step. A longer step runs on a thread, so that probes and newcomers do not wait for it."""
+INLINE_S = 0.016
+"""A step whose one row takes less than SHORT_STEP_S runs on the event loop, in batches up to
+INLINE_S: waking a thread and sharing the interpreter with it costs a lone request more than a
+millisecond a step. A longer step runs on a thread, so that probes and newcomers do not wait."""
 TURN_S = 0.004
 """A turn of the event loop that has run batches for so long ends: newcomers wait to be read."""
 BACKGROUND_S = 0.001
@@ -83,7 +86,7 @@ class ServedModel:
         key = exit, is_head, length
         if (step := self._steps.get(key)) is None:
             costs = self.shorter.get(length, self.costs)
-            is_short = costs.most_rows_within(exit, SHORT_S) > 0
+            is_short = costs.most_rows_within(exit, SHORT_STEP_S) > 0
             inline_rows = costs.most_rows_within(exit, INLINE_S) if is_short else 0
             background_rows = max(1, self.costs.most_rows_within(exit, BACKGROUND_S))
             name = self.manifest.name

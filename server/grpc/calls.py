@@ -15,7 +15,7 @@ from server.http.exchange import CLIENT_GONE, Held
 from server.http.problems import problem_of, status_of
 from server.service import Service
 from server.telemetry.logs import id_of, is_logged, log_request, request_id
-from server.telemetry.metrics import shed_reason
+from server.telemetry.requests import shed_reason
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Metadata = tuple[tuple[str, str], ...]

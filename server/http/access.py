@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
 from server.service import Service, service_of
-from server.telemetry.metrics import shed_reason
+from server.telemetry.requests import shed_reason
 
 documented = HTTPBearer(auto_error=False, description="Needed where the server has keys set.")
 Key = Annotated[HTTPAuthorizationCredentials | None, Security(documented)]

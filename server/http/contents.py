@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
-from models.bundle.manifest import AnyInput, Input, TensorInput
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import AnyInput
+from models.bundle.tensor_input import TensorInput
 from server.engine.model import ServedModel
 from server.engine.pace import Decoding
 from server.errors import BadParameter, UnsupportedMedia
@@ -50,7 +52,7 @@ def encoded(
     takes = model.manifest.input
     if contents.kind != takes.kind:
         refuse(contents, model.manifest.name, takes)
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return Images(contents.values, takes, settings.limits.max_image_pixels, pace, by)
     if isinstance(takes, TensorInput):
         return Rows(contents.values, takes.tensors)

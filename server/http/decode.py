@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from models.bundle.image import FORMATS, fit_image, side_of
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from server.engine.job import Given
 from server.engine.pace import Decoding
 from server.errors import BadImage, ImageTooLarge, Infeasible
@@ -48,7 +48,7 @@ class Images:
     """
 
     contents: Sequence[bytes]
-    target: Input
+    target: ImageInput
     max_pixels: int
     pace: Decoding = field(default_factory=Decoding)
     by: float = inf
@@ -105,7 +105,7 @@ class Images:
         return 0.0
 
 
-def work_of(image: Image.Image, target: Input) -> tuple[str, int]:
+def work_of(image: Image.Image, target: ImageInput) -> tuple[str, int]:
     """What the time to decode an opened image depends on: its kind, and its header's pixels."""
     num_pixels = image.width * image.height
     if not isinstance(image, JpegImageFile):
@@ -116,7 +116,7 @@ def work_of(image: Image.Image, target: Input) -> tuple[str, int]:
 
 
 def decode_image(
-    content: bytes, target: Input, max_pixels: int, pace: Decoding | None = None
+    content: bytes, target: ImageInput, max_pixels: int, pace: Decoding | None = None
 ) -> NDArray[np.uint8]:
     """One PNG, JPEG or WebP as (height, width, channels); its size is checked before decoding.
 
@@ -136,7 +136,9 @@ def decode_image(
         raise BadImage(f"the image is damaged: {error}") from error
 
 
-def opened(content: bytes, target: Input, max_pixels: int, pace: Decoding) -> NDArray[np.uint8]:
+def opened(
+    content: bytes, target: ImageInput, max_pixels: int, pace: Decoding
+) -> NDArray[np.uint8]:
     """Raises what Pillow raises, and ImageTooLarge."""
     started = time.monotonic()
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -150,7 +152,7 @@ def opened(content: bytes, target: Input, max_pixels: int, pace: Decoding) -> ND
     return fitted
 
 
-def without_end(content: bytes, target: Input) -> NDArray[np.uint8] | None:
+def without_end(content: bytes, target: ImageInput) -> NDArray[np.uint8] | None:
     """A JPEG that lacks only its end marker, as browsers show it; None where it lacks more.
 
     The image is decoded with two different endings. A decoder fills missing pixels from the bytes

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from server.errors import BodiesTooLarge, BodyTooLarge, BodyTooLate, ClientGone
 from server.service import Service
 from server.telemetry.logs import id_of
-from server.telemetry.metrics import shed_reason
+from server.telemetry.requests import shed_reason
 
 Headers = tuple[tuple[bytes, bytes], ...]
 UNMATCHED = "unmatched"

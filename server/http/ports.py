@@ -49,7 +49,7 @@ def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socke
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise SettingsError(f"cannot listen on {host} port {port}: {error}") from error
+        raise SettingsError(f"cannot listen on {host} port {port}: {reason(error)}") from error
     if not sockets:
         raise SettingsError(f"cannot listen on {host} port {port}: none of its addresses is here")
     return sockets
@@ -77,8 +77,14 @@ def listen(sockets: list[socket.socket]) -> None:
         for sock in sockets:
             sock.listen(BACKLOG)
     except OSError as error:
-        raise SettingsError(f"cannot listen on {urls(sockets)}: {error}") from error
+        raise SettingsError(f"cannot listen on {urls(sockets)}: {reason(error)}") from error
     logger.info("listening on %s", urls(sockets))
+
+
+def reason(error: OSError) -> str:
+    """Why a port cannot be had, and what to do about one that is taken."""
+    hint = "; --port takes another" if error.errno == errno.EADDRINUSE else ""
+    return f"{error.strerror}{hint}"
 
 
 def urls(sockets: list[socket.socket]) -> str:

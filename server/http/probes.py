@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 from server.service import service_of
 
 PATHS = ("/healthz", "/readyz", "/metrics")
-router = APIRouter(default_response_class=PlainTextResponse)
+router = APIRouter(tags=["Probes"], default_response_class=PlainTextResponse)
 
 
 @router.get("/healthz")
@@ -26,6 +26,6 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Prometheus's text format, written in a thread: a thousand series take the loop 10 ms."""
-    exporter = service_of(request).metrics
+    """All metrics of the server in Prometheus's text format."""
+    exporter = service_of(request).metrics  # a thread: a thousand series would take the loop 10 ms
     return Response(await to_thread(exporter.exposition), media_type=exporter.content_type)

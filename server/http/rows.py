@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle.manifest import RowTensor
+from models.bundle.tensor_input import RowTensor
 from server.engine.job import Given
 from server.errors import BadParameter
 from server.http.numbers import Array, array_of_json, check_span

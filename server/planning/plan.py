@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from models.bundle.cost_profile import CostProfile, GraphCost
 from models.bundle.costs import Costs
 from models.bundle.errors import UserError
-from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Policy
 from server.engine.admission import Admission
 from server.engine.job import Budget, Demand

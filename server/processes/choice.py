@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from models.bundle.defaults import CPU
+from models.bundle.cost_profile import COST, CostProfile
+from models.bundle.defaults import CPU, SHORT_STEP_S
 from models.bundle.errors import UserError
-from models.bundle.manifest import COST, CostProfile
 from server.settings import NUM_CORES, Settings
 from server.zoo.directory import find_bundles
 
 SHORT_S = 0.05
-"""A network that takes longer for one row runs on threads: waking a thread costs little beside such
-a row, and one process holds the weights once for all cores."""
+"""A network that takes longer for one row runs on threads, unless every step of it is short: waking
+a thread costs little beside such a row, and one process holds the weights once for all cores."""
 
 
 def num_processes(settings: Settings) -> int:
@@ -44,5 +44,9 @@ def read(path: Path) -> list[CostProfile]:
 
 
 def is_short(cost: CostProfile) -> bool:
-    """Whether one row takes less than SHORT_S to the last exit."""
-    return sum(graph.median_s[0] for graph in (*cost.segments, cost.exit_heads[-1])) < SHORT_S
+    """Whether one row takes less than SHORT_S to the last exit, or all steps run on the loop."""
+    segments, heads = (
+        [graph.median_s[0] for graph in of] for of in (cost.segments, cost.exit_heads)
+    )
+    steps = [segment + head for segment, head in zip(segments, heads, strict=True)]
+    return sum(segments) + heads[-1] < SHORT_S or max(steps) < SHORT_STEP_S

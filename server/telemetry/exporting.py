@@ -1,10 +1,10 @@
 """The metrics of a scrape: sums over the processes of a server, the same from each of them."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
@@ -17,7 +17,6 @@ START, CPU = "process_start_time_seconds", "process_cpu_seconds"
 CHILDREN_TICKS = slice(13, 15)
 """Fields of /proc/PID/stat, after the name: the processor time of children that have ended."""
 
-F = TypeVar("F", bound=Family[Any])
 Totals = dict[tuple[str, ...], list[float]]
 
 
@@ -27,13 +26,10 @@ class Sums(Collector):
     The gauges of a process that does not serve are left out. `refresh` is called before each sum.
     """
 
-    def __init__(self, fds: Sequence[int], refresh: Callable[[], None]) -> None:
-        self._fds, self._refresh = fds, refresh
-        self._families: dict[str, Family[Any]] = {}
-
-    def added(self, family: F) -> F:
-        self._families[family.name] = family
-        return family
+    def __init__(
+        self, fds: Sequence[int], families: Mapping[str, Family[Any]], refresh: Callable[[], None]
+    ) -> None:
+        self._fds, self._families, self._refresh = fds, families, refresh
 
     def describe(self) -> list[Metric]:
         return [family.metric({}) for family in self._families.values()]

@@ -1,13 +1,21 @@
 """What one version of a model has done, for the protocol's statistics extension."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from models.bundle.bundle import sha256
+from server.engine.model import ServedModel
+from server.telemetry.families import Families
+from server.telemetry.memory import Key, Memory, read
 
 Take = Callable[[str], "memoryview[float]"]
 COUNT, SECONDS, LATEST = range(3)
 SIZE = 3
 """How often something was done, how long that took in all, when it was done last."""
+GRAPHS = {"name", "version", "input", "segments", "exit_heads"}
+"""Of a manifest: what decides what a version's sessions compute."""
 
 
 @dataclass(slots=True)
@@ -72,3 +80,41 @@ class Summary:
         """The runs of segments by batch size, smallest first."""
         sizes = sorted(int(what) for what in self._tallies if what.isdigit())
         return [(rows, self._tallies[str(rows)]) for rows in sizes]
+
+
+class VersionStatistics(Families):
+    """The statistics of every version that is served. Prometheus does not get them."""
+
+    def __init__(self, memory: Memory, fds: Sequence[int]) -> None:
+        super().__init__(memory, fds)
+        self._statistics: WeakKeyDictionary[ServedModel, Statistics] = WeakKeyDictionary()
+
+    def _statistics_of(self, model: ServedModel) -> Statistics:
+        if (kept := self._statistics.get(model)) is None:
+            key, memory = statistics_key(model), self._memory
+            kept = Statistics(lambda what: memory.take((*key, what), SIZE))
+            self._statistics[model] = kept
+        return kept
+
+    def statistics_begin(self, model: ServedModel) -> None:
+        """Forgets what was counted of such a version before: it is loaded anew."""
+        self.ledger.settle()
+        for numbers in self._memory.matching(statistics_key(model)):
+            for place in range(len(numbers)):
+                numbers[place] = 0.0
+
+    def statistics(self, model: ServedModel) -> Summary:
+        """What all processes did with a version since it was loaded."""
+        self.ledger.settle()
+        kept = statistics_key(model)
+        return Summary(
+            (what, numbers)
+            for fd in self._fds
+            for (*key, what), numbers in read(fd).items()
+            if tuple(key) == kept
+        )
+
+
+def statistics_key(model: ServedModel) -> Key:
+    """Versions that differ in a graph have statistics of their own."""
+    return "statistics", sha256(model.manifest.model_dump_json(include=GRAPHS).encode())

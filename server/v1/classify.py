@@ -22,7 +22,7 @@ from server.v1.schemas import Classification, Classifications
 from server.v1.streaming import EventStream, Said, wants_events
 
 PATH = "/v1/classify"
-router = APIRouter(dependencies=[Depends(known)])
+router = APIRouter(tags=["Classify"], dependencies=[Depends(known)])
 
 
 async def classify(exchange: Exchange) -> ASGIApp:

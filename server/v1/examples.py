@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle.manifest import AnyInput, Input, RowTensor, TextInput
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import AnyInput
+from models.bundle.tensor_input import RowTensor
+from models.bundle.text_input import TextInput
 
 PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mNk"
@@ -63,7 +66,7 @@ def example_of(takes: AnyInput) -> dict[str, Any] | None:
 
     None where a row has more numbers than a person wants to read.
     """
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return {"images": [PICTURE]}
     if isinstance(takes, TextInput):
         return {"texts": [takes.example]}

@@ -1,12 +1,16 @@
 """`GET /v1/models`."""
 
 from base64 import b64encode
+from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import PositiveInt
 
-from models.bundle.manifest import Graph, Input, Manifest, TextInput
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import Manifest
+from models.bundle.records import Graph
+from models.bundle.text_input import TextInput
 from server.engine.model import ServedModel
 from server.http.access import known
 from server.http.problems import FEW_RESPONSES
@@ -28,18 +32,23 @@ from server.v1.schemas import (
     VersionInfo,
 )
 
-router = APIRouter(dependencies=[Depends(known)], responses=FEW_RESPONSES)
+router = APIRouter(tags=["Models"], dependencies=[Depends(known)], responses=FEW_RESPONSES)
+Name = Annotated[str, Path(description="Name of the model.")]
+Version = Annotated[
+    PositiveInt | None,
+    Query(description="Version of the model, from 1. Default: the highest that is served."),
+]
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> ModelList:
-    """Every model served."""
+    """Every model: labels, input, exits with accuracy and cost, operating points."""
     service = service_of(request)
     return ModelList(models=[model_info(service, n) for n in service.repository.catalog.names()])
 
 
 @router.get("/v1/models/{name}")
-async def model(request: Request, name: str) -> ModelInfo:
+async def model(request: Request, name: Name) -> ModelInfo:
     """One model: labels, input, exits with accuracy and cost, operating points."""
     service = service_of(request)
     service.find(name, None)
@@ -47,10 +56,8 @@ async def model(request: Request, name: str) -> ModelInfo:
 
 
 @router.get("/v1/models/{name}/calibration")
-async def calibration(
-    request: Request, name: str, version: PositiveInt | None = None
-) -> CalibrationInfo:
-    """What the exits said of the calibration split: how often a setting would have been right."""
+async def calibration(request: Request, name: Name, version: Version = None) -> CalibrationInfo:
+    """What every exit said of every row of the calibration split."""
     return calibration_info(service_of(request).find(name, version))
 
 
@@ -66,7 +73,7 @@ def model_info(service: Service, name: str) -> ModelInfo:
 def input_info(manifest: Manifest, max_characters: int) -> ImageInfo | TextInfo | TensorInfo:
     """What the model takes."""
     takes = manifest.input
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return ImageInfo.model_validate(takes, from_attributes=True)
     if isinstance(takes, TextInput):
         return TextInfo(

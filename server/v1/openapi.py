@@ -19,7 +19,13 @@ FORM = {
 }
 REQUEST: dict[str, Any] = {
     "parameters": [
-        {"name": name, "in": "query", "required": False, "schema": schema}
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": schema["description"],
+            "schema": schema,
+        }
         for name, schema in Parameters.model_json_schema()["properties"].items()
     ],
     "requestBody": {

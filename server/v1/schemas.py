@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
-from models.bundle.manifest import JudgedBy, Resize
+from models.bundle.calibration import JudgedBy
+from models.bundle.image_input import Resize
 from models.bundle.policy import StopReason
 from server.http.contents import Kind
 from server.parameters import InferenceParameters
@@ -28,10 +29,21 @@ Base64 = Annotated[bytes, BeforeValidator(decoded, json_schema_input_type=str)]
 class Parameters(InferenceParameters):
     """The same and more, as query parameters or body fields."""
 
-    model: str | None = Field(None, description="needed where several models are served")
-    version: PositiveInt | None = Field(None, description="default: the highest")
-    top_k: PositiveInt = Field(1, description="labels in the answer, most probable first")
-    trace: bool = Field(False, description="add what each exit said, and when")
+    model: str | None = Field(
+        None,
+        description="Name of the model. Needed where several are served. Default: the only one.",
+    )
+    version: PositiveInt | None = Field(
+        None, description="Version of the model, from 1. Default: the highest that is served."
+    )
+    top_k: PositiveInt = Field(
+        1,
+        description="Number of labels in the answer, most probable first, from 1 to the number of"
+        " labels. Default: 1.",
+    )
+    trace: bool = Field(
+        False, description="Add what each consulted exit said, and when. Default: false."
+    )
 
 
 class ImagesBody(Parameters):
@@ -72,28 +84,30 @@ BODIES: dict[str, tuple[Kind, type[Parameters]]] = {
 
 
 class Labelled(BaseModel):
+    """A label, its place in the model's list from 0, and its calibrated probability, 0 to 1."""
+
     label: str
     index: int
     probability: float
 
 
 class BudgetReport(BaseModel):
-    """The request's budget; `met` is true where none was set."""
+    """The request's budget, and whether the answer kept within it."""
 
-    latency_ms: float | None
-    energy_mj: float | None
-    met: bool
+    latency_ms: float | None = Field(description="Milliseconds asked for; null: no limit.")
+    energy_mj: float | None = Field(description="Millijoules asked for; null: no limit.")
+    met: bool = Field(description="True also where no budget was set.")
 
 
 class CostReport(BaseModel):
-    """What one row took; `total_ms` runs from the request's arrival."""
+    """What one row took."""
 
-    total_ms: float
-    queue_ms: float
-    compute_ms: float
-    energy_mj: float
-    energy_source: str
-    macs: int
+    total_ms: float = Field(description="Milliseconds from the request's arrival to its answer.")
+    queue_ms: float = Field(description="Milliseconds of waiting for its segments.")
+    compute_ms: float = Field(description="Milliseconds in segments and exit heads.")
+    energy_mj: float = Field(description="Millijoules of its segments and exit heads.")
+    energy_source: str = Field(description="What told the energy: rapl, nvml or estimate.")
+    macs: int = Field(description="Multiply-accumulates of its segments and exit heads.")
 
 
 class TraceEntry(BaseModel):
@@ -110,13 +124,17 @@ class Classification(BaseModel):
 
     model: str
     version: int
-    label: str
-    index: int
-    confidence: float
-    top_k: list[Labelled]
-    exit: int
-    num_exits: int
-    stop_reason: StopReason
+    label: str = Field(description="The most probable label.")
+    index: int = Field(description="The label's place in the model's list, from 0.")
+    confidence: float = Field(description="The exit's confidence, 0 to 1.")
+    top_k: list[Labelled] = Field(description="The most probable labels, most probable first.")
+    exit: int = Field(description="The exit that answered, from 1.")
+    num_exits: int = Field(description="The model's number of exits.")
+    stop_reason: StopReason = Field(
+        description="Why this exit answered. confident: its confidence exceeded its threshold."
+        " deadline, energy: the budget would not cover the next exit. exit_limit: max_exit."
+        " final: there is no further exit. degraded: a later segment failed."
+    )
     budget: BudgetReport
     cost: CostReport
     truncated: bool | None = Field(None, exclude_if=is_none)

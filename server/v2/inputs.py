@@ -6,7 +6,9 @@ from itertools import chain
 from math import prod
 from typing import Any, NamedTuple
 
-from models.bundle.manifest import Input, Manifest, TextInput
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import Manifest
+from models.bundle.text_input import TextInput
 from server.errors import BadBody, BadParameter
 from server.http.contents import Contents
 from server.http.numbers import DATATYPES, Array, array_of_bytes, array_of_json, check_span
@@ -46,7 +48,7 @@ def expected_inputs(manifest: Manifest) -> list[Expected]:
     if isinstance(takes, TextInput):
         return [Expected(TEXTS, (BYTES,))]
     inputs = manifest.segments[0].inputs
-    if isinstance(takes, Input):
+    if isinstance(takes, ImageInput):
         return [Expected(each.name, ("UINT8", BYTES), each.shape[1:], "uint8") for each in inputs]
     return [
         Expected(each.name, (DATATYPES[each.dtype],), each.shape, each.dtype, each.span)

@@ -11,13 +11,19 @@ from pydantic import ValidationError
 from server.errors import BadParameter
 from server.http.access import trusted
 from server.service import Service, service_of
+from server.v2.models import Name
 from server.v2.openapi import ERRORS, body_of
 from server.v2.request_schemas import IndexRequest, ManageParameters, ManageRequest
 from server.v2.requests import parse
 from server.v2.response_schemas import IndexEntry
 from server.zoo.repository import READY
 
-router = APIRouter(prefix="/v2/repository", dependencies=[Depends(trusted)], responses=ERRORS)
+router = APIRouter(
+    prefix="/v2/repository",
+    tags=["Model repository"],
+    dependencies=[Depends(trusted)],
+    responses=ERRORS,
+)
 
 
 @router.post("/index", openapi_extra=body_of(IndexRequest))
@@ -38,14 +44,14 @@ async def index_of(service: Service, *, only_ready: bool) -> list[IndexEntry]:
 
 
 @router.post("/models/{name}/load", response_class=Response, openapi_extra=body_of(ManageRequest))
-async def load(request: Request, name: str) -> Response:
+async def load(request: Request, name: Name) -> Response:
     """Loads or renews a version, by default every one on disk. What serves goes on meanwhile."""
     await service_of(request).repository.load(name, await version_of(request))
     return Response()
 
 
 @router.post("/models/{name}/unload", response_class=Response, openapi_extra=body_of(ManageRequest))
-async def unload(request: Request, name: str) -> Response:
+async def unload(request: Request, name: Name) -> Response:
     """Unloads a version, by default every one. Requests that were admitted are answered."""
     await service_of(request).repository.unload(name, await version_of(request))
     return Response()

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Path, Request
 
 from models.bundle.manifest import version_of
 from server.engine.model import ServedModel
@@ -26,17 +27,19 @@ from server.v2.response_schemas import (
 )
 from server.v2.wanted import OUTPUT_DATATYPES
 
+Name = Annotated[str, Path(description="Name of the model.")]
+Version = Annotated[str, Path(description="Version of the model, a whole number from 1.")]
 PLATFORM = "onnx_onnxv1"
 TRITON_NAMES = {"BYTES": "STRING"}
 """Datatypes that a model's configuration calls otherwise than its metadata."""
 
 
-async def default_version(request: Request, name: str) -> None:
+async def default_version(request: Request, name: Name) -> None:
     """Finds the model of a path without a version."""
     request.state.model = service_of(request).find(name, None)
 
 
-async def given_version(request: Request, name: str, version: str) -> None:
+async def given_version(request: Request, name: Name, version: Version) -> None:
     """Finds the model of a path with one."""
     number = version_of(version)
     if number is None:

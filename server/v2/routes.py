@@ -23,7 +23,7 @@ EXTENSIONS = [
 ]
 MODEL = "/v2/models/{name}"
 
-router = APIRouter(responses=ERRORS)
+router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
 ROUTERS = (router, manage.router)
 
 

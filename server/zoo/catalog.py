@@ -7,9 +7,10 @@ from pathlib import Path
 from models.bundle.bundle import BundleError, load_bundle
 from models.bundle.costs import Costs
 from models.bundle.energy import Meter
-from models.bundle.manifest import Key, Manifest, TextInput
+from models.bundle.manifest import Key, Manifest
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from server.engine.model import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
@@ -112,7 +113,7 @@ class Catalog:
         """The model asked for; without a name there must be only one. Raises UnknownModel."""
         if name is None:
             if len(self._models) != 1:
-                raise UnknownModel(f"a model must be named, of {self._known()}", "model")
+                raise UnknownModel(f"name a model: {self._known()}", "model")
             (name,) = self._models
         versions = self.versions(name)
         if not versions:

@@ -12,8 +12,8 @@ import onnxruntime as ort
 from pydantic import ValidationError
 
 from models.bundle.bundle import Bundle
+from models.bundle.cost_profile import CostProfile
 from models.bundle.energy import Meter
-from models.bundle.manifest import CostProfile
 from models.bundle.profile import hardware, measure, warmed_up
 from models.bundle.runner import SegmentRunner
 from server.settings import Settings
@@ -39,12 +39,18 @@ def measured(
         for length in lengths or (0,):  # so that no request is the first
             warmed_up(runner, profile.batch_sizes[:1], settings.models.profile_s, length)
         return profile
-    watts = settings.cores.watts_per_core
+    about_s, kept_in = settings.models.profile_s, path.parent
+    logger.info(
+        "measuring %s: at most about %g s, once on this host; %s keeps the costs",
+        bundle.manifest.name,
+        about_s,
+        kept_in,
+    )
     profile = measure(
         runner,
         lengths=lengths,
-        max_s=settings.models.profile_s,
-        watts=watts,
+        max_s=about_s,
+        watts=settings.cores.watts_per_core,
         meter=meter,
         progress=progress,
     )

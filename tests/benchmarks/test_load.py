@@ -16,6 +16,7 @@ from benchmarks.loading import Traffic
 from benchmarks.outcomes import outcomes
 from load.generator import Body, Client
 
+pytestmark = pytest.mark.alone
 LATE_S = 0.05
 SECONDS = 1
 

@@ -22,6 +22,7 @@ from models.bundle.runner import SegmentRunner
 from tests.benchmarks.conftest import Answer
 from training.evaluate import all_logits
 
+pytestmark = pytest.mark.alone
 BUDGET_MS = 60_000.0
 LIMIT = 2
 

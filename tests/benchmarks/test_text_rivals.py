@@ -12,9 +12,9 @@ from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.uncut import Uncut
 from benchmarks.small_bundles import LABELS, LENGTHS, WORDS, write_text_bundle
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import TextInput
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from tests.benchmarks.conftest import one
 from training.attaching.passes import run_all
 

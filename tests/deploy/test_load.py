@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks.process import ROOT
@@ -30,6 +31,7 @@ def test_images_are_what_the_script_draws() -> None:
     assert len({image.tobytes() for image in committed}) == len(committed) >= 30
 
 
+@pytest.mark.alone
 def test_load_makes_every_kind_of_answer(shipped: str, tmp_path: Path) -> None:
     options = {o.partition("=")[0]: o.partition("=")[2] for o in SERVICES["load"]["command"]}
     options["--locustfile"] = str(ROOT / on_host("load", options["--locustfile"]))

@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.process import ROOT
 from server.v1 import examples
-from server.v1.schemas import Classification, ExitEvent
+from server.v1.schemas import BudgetReport, Classification, CostReport, ExitEvent
+from server.v2.request_schemas import PARAMETERS
 
 MODEL = "?model=cifar100-msdnet"
 URL = re.compile(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""")
@@ -50,6 +52,37 @@ def test_examples_of_answers_hold_what_answers_hold() -> None:
     assert answer.model_dump(mode="json") == examples.CLASSIFICATION
     said = ExitEvent.model_validate(examples.EXIT, strict=True)
     assert said.model_dump(mode="json") == examples.EXIT
+
+
+def test_every_parameter_is_described(document: Any) -> None:  # noqa: ANN401
+    """What a parameter is, and what holds without it; units and ranges by example."""
+    said: dict[str, str] = {}
+    for _, path, operation in operations(document):
+        assert operation["tags"], path
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"].endswith("."), (path, parameter["name"])
+            if not parameter["required"]:
+                assert "Default: " in parameter["description"], (path, parameter["name"])
+            said[parameter["name"]] = parameter["description"]
+    assert said["latency_budget_ms"].startswith("Milliseconds from the request's arrival")
+    assert "0 to 1" in said["threshold"]
+    infer = document["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]
+    body = infer["application/json"]["schema"]["properties"]["parameters"]["properties"]
+    assert body.keys() == PARAMETERS.keys()
+    assert all("Default: " in parameter["description"] for parameter in body.values())
+
+
+def test_the_pages_have_every_parameter_and_field(document: Any) -> None:  # noqa: ANN401
+    page = (ROOT / "docs/serving.md").read_text()
+    (operation,) = document["paths"]["/v1/classify"].values()
+    named = {parameter["name"] for parameter in operation["parameters"]}
+    for name in (named | Classification.model_fields.keys()) - {"version"}:
+        assert f"`{name}" in page, name
+    for name in (*CostReport.model_fields, *BudgetReport.model_fields):
+        assert re.search(rf"`(cost|budget)\.{name}`", page), name
+    page = (ROOT / "docs/open-inference-protocol.md").read_text()
+    for name in PARAMETERS:
+        assert f"`{name}`" in page, name
 
 
 def test_every_reference_leads_somewhere(document: Any) -> None:  # noqa: ANN401

@@ -278,7 +278,8 @@ def test_a_port_that_is_taken_is_said_before_anything_is_loaded(digits_zoo: Path
         port = taken.getsockname()[1]
         said = refused("--zoo", str(digits_zoo), "--port", str(port))
     assert said.splitlines() == [
-        f"error: cannot listen on 127.0.0.1 port {port}: [Errno 98] Address already in use"
+        f"error: cannot listen on 127.0.0.1 port {port}: Address already in use;"
+        " --port takes another"
     ]
 
 

@@ -16,7 +16,6 @@ from models.bundle.bundle import Bundle, sha256
 from tests.bundles import copied
 from tests.conftest import Serve
 from tests.server.live import PNG, samples
-from training.export import export
 
 
 def refusal(*arguments: str, status: int = 1, **environment: str) -> str:
@@ -125,16 +124,16 @@ def test_serving_never_imports_torch(digits_zoo: Path) -> None:
 
 
 def test_two_versions_are_served_side_by_side(
-    serve: Serve, digits_run: Path, digits_zoo: Path, tmp_path: Path
+    serve: Serve, digits_bundle: Bundle, tmp_path: Path
 ) -> None:
-    shutil.copytree(digits_zoo, tmp_path / "zoo")
-    export(digits_run, "digits", 2, tmp_path / "zoo")
-    with serve(tmp_path / "zoo") as server:
+    for version in (1, 2):
+        copied(digits_bundle.path, tmp_path, "digits", version)
+    with serve(tmp_path, profile_s=0.2) as server:
         listed = httpx.get(f"{server.url}/v1/models/digits").json()["versions"]
         assert [entry["version"] for entry in listed] == [2, 1]
 
 
 def test_sigterm_ends_a_server_cleanly(serve: Serve, digits_zoo: Path) -> None:
-    with serve(digits_zoo) as server:
+    with serve(digits_zoo, profile_s=0.2) as server:
         server.process.terminate()
         assert server.process.wait(20) == 0

@@ -44,7 +44,7 @@ def test_the_page_names_every_preset() -> None:
 def test_the_commands_of_the_page_work(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands, question = shown("sh")
+    *_, commands, question = shown("sh")
     train, export, serving = (shlex.split(line)[1:] for line in commands.splitlines())
     *_, url = request = shlex.split(question)
     image = request[request.index("--data-binary") + 1].removeprefix("@")

@@ -142,6 +142,6 @@ def test_the_client_needs_httpx_alone() -> None:
 
 def test_the_example_of_the_guide_runs(server: ServerProcess, client: Client) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
-    code = code.replace("http://127.0.0.1:8000", server.url).replace("KEY", repr(KEY))
+    code = code.replace('"http://127.0.0.1:8000"', f"{server.url!r}, key={KEY!r}")
     code = code.replace("cifar100-msdnet", "digits")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)

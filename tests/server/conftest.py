@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.small_bundles import LENGTHS, write_text_bundle
 from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.cost_profile import CostProfile, GraphCost, LengthCosts
 from models.bundle.costs import Costs
-from models.bundle.manifest import CostProfile, GraphCost, LengthCosts
 from models.bundle.runner import SegmentRunner
 from server.engine.model import ServedModel
 

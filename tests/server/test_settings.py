@@ -14,7 +14,12 @@ def test_what_is_given_wins_over_variables(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_WORKRES", "2")
-    with pytest.raises(SettingsError, match="unknown setting OFFRAMP_WORKRES"):
+    said = "unknown setting OFFRAMP_WORKRES; did you mean OFFRAMP_WORKERS"
+    with pytest.raises(SettingsError, match=said):
+        load_settings()
+    monkeypatch.delenv("OFFRAMP_WORKRES")
+    monkeypatch.setenv("OFFRAMP_COLOUR", "red")
+    with pytest.raises(SettingsError, match="OFFRAMP_COLOUR; offramp serve --help lists all"):
         load_settings()
 
 
@@ -29,7 +34,7 @@ def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"OFFRAMP_{name.upper()}", value)
-    with pytest.raises(SettingsError, match=f"setting {name}: .*{value}"):
+    with pytest.raises(SettingsError, match=f"OFFRAMP_{name.upper()}: .*{value}"):
         load_settings()
 
 
@@ -50,5 +55,5 @@ def test_processes_share_the_cores() -> None:
 @pytest.mark.parametrize("path", ["offramp", "/offramp/", "/a?b"])
 def test_a_prefix_is_a_path(path: str) -> None:
     assert load_settings(root_path="/models/offramp").address.root_path == "/models/offramp"
-    with pytest.raises(SettingsError, match="setting root_path"):
+    with pytest.raises(SettingsError, match="OFFRAMP_ROOT_PATH: "):
         load_settings(root_path=path)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.exporting import _operators_read_once
 from tests.training.runs import CONFIG, silent
 from training.loop import train
+
+__all__ = ["_operators_read_once"]
 
 
 @contextmanager

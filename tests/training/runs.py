@@ -6,10 +6,12 @@ from typing import TypeVar
 
 import torch
 
+from models.bundle.bundle import Bundle
 from training import checkpoint
 from training.config import TrainConfig
 from training.distributed import World
 from training.feed import Held
+from training.graphs import ExportedGraph
 from training.run import BEST, LAST, Run
 
 CONFIG = TrainConfig(
@@ -81,3 +83,12 @@ def dying(function: Callable[..., Result], calls: int) -> Callable[..., Result]:
         return result
 
     return call
+
+
+def exported(bundle: Bundle) -> tuple[list[ExportedGraph], list[ExportedGraph]]:
+    """A bundle's graphs, as if they had just been exported."""
+    segments, heads = (
+        [ExportedGraph(graph, bundle.graphs[graph.file]) for graph in graphs]
+        for graphs in (bundle.manifest.segments, bundle.manifest.exit_heads)
+    )
+    return segments, heads

@@ -2,76 +2,23 @@
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-import pytest
-import torch
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from models.nets.multi_exit import MultiExitNet
-from models.nets.presets import build
+from benchmarks.process import ROOT
+from models.bundle.bundle import Bundle, load_bundle
+from tests.training.aligning import assert_aligned_alike, close, run, widened
 from training.align import Layout, aligned
-from training.fronts import ImageFront
-from training.graphs import export_graphs
-from training.quantize import prepared
-
-NO_MEAN, ALL_ONE = torch.zeros(3), torch.ones(3)
 
 
-def run(
-    model: ModelProto, inputs: dict[str, NDArray[np.generic]]
-) -> dict[str, NDArray[np.float32]]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def widened(array: NDArray[np.generic], layout: Layout | None) -> NDArray[np.generic]:
-    """Channels as a layout has them."""
-    if layout is None:
-        return array
-    return np.where((layout >= 0)[:, None, None], array[:, layout], 0).astype(array.dtype)
-
-
-@pytest.mark.parametrize("name", ["msdnet-tiny", "msdnet-7", "msdnet-11", "resnet-18", "vit-tiny"])
-def test_every_graph_of_every_net_computes_the_same(name: str) -> None:
-    net = build(name, (32, 32, 3), 10)
-    randomise(net)
-    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
-    segments, heads = export_graphs(net, [images], ImageFront(NO_MEAN, ALL_ONE))
-    given: dict[str, NDArray[np.generic]] = {"images": images.numpy()}
-    layouts: dict[str, Layout] = {}
-    for segment, head in zip(segments, heads, strict=True):
-        model = prepared(segment.content)
-        expected = run(model, given)
-        renewed, outputs = aligned(model, layouts)
-        taken = {n: widened(given[n], layouts.get(n)) for n in [i.name for i in model.graph.input]}
-        found = run(renewed, taken)
-        for feature, array in expected.items():
-            assert close(found[feature], widened(array, outputs.get(feature))), feature
-        given, layouts = dict(expected), outputs
-        model = prepared(head.content)
-        read = {i.name: given[i.name] for i in model.graph.input}
-        (logits,) = run(model, read).values()
-        renewed, _ = aligned(model, layouts)
-        taken = {n: widened(array, layouts.get(n)) for n, array in read.items()}
-        (again,) = run(renewed, taken).values()
-        assert close(again, logits)
-
-
-def randomise(net: MultiExitNet) -> None:
-    """Statistics and biases that are not the ones a network is born with."""
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in net.state_dict().items():
-        if tensor.is_floating_point() and tensor.ndim == 1:
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) / 2 + 0.5)
-            if "mean" in name or "bias" in name:
-                tensor.sub_(0.75)
-
-
-def close(found: NDArray[np.float32], expected: NDArray[np.generic]) -> bool:
-    scale = float(np.abs(expected.astype(np.float64)).max())
-    return found.shape == expected.shape and np.allclose(found, expected, atol=1e-5 * scale)
+def test_every_graph_of_trained_networks_computes_the_same(digits_bundle: Bundle) -> None:
+    """Of a narrow network, and of one of seven exits; other families: models/nets/test_export.py"""
+    generator = np.random.default_rng(0)
+    for bundle in (digits_bundle, load_bundle(ROOT / "models/zoo/cifar100-msdnet/2")):
+        manifest, takes = bundle.manifest, bundle.manifest.image_input
+        shape = (3, takes.height, takes.width, takes.channels)
+        segments = [bundle.graphs[graph.file] for graph in manifest.segments]
+        heads = [bundle.graphs[graph.file] for graph in manifest.exit_heads]
+        assert_aligned_alike(segments, heads, generator.integers(0, 256, shape, np.uint8))
 
 
 def convolutions(model: ModelProto) -> list[tuple[int, ...]]:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import Calibration, OperatingPoint
 from models.bundle.confidence import calibrated_probabilities
-from models.bundle.manifest import Calibration, OperatingPoint
 from training.calibrate import (
     ACCURACY_DROPS,
     CERTIFIED,

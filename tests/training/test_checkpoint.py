@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
@@ -40,7 +40,7 @@ def saved() -> Checkpoint:
         optimizer={"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
         random_state=checkpoint.random_state(),
         labels=["ant", "bee"],
-        input=Input(height=8, width=8, channels=1, resize="crop"),
+        input=ImageInput(height=8, width=8, channels=1, resize="crop"),
         mean=[0.3],
         std=[0.4],
         git_commit="abc",

@@ -11,9 +11,12 @@ from tensorboard.backend.event_processing import (  # type: ignore[import-untype
     event_accumulator,
 )
 
+from models.bundle.errors import UserError
+from tests.training.runs import CPU
 from training import checkpoint, loop
 from training.config import TrainConfig
-from training.run import BEST, LAST
+from training.distributed import World
+from training.run import BEST, LAST, Run
 
 CONFIG = TrainConfig(
     data="digits",
@@ -83,8 +86,9 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    done = torchrun(CONFIG.model_copy(update={"micro_batches": 1}), tmp_path / "run")
-    assert done.returncode != 0
-    assert "1 micro-batches cannot be shared by 2 processes; try --set micro_batches=2" in (
-        done.stderr
-    )
+    config, second = CONFIG.model_copy(update={"micro_batches": 1}), World(CPU.device, 1, 2)
+    with pytest.raises(
+        UserError,
+        match=r"^1 micro-batches cannot be shared by 2 processes; try --set micro_batches=2$",
+    ):
+        Run(config, tmp_path, second)

@@ -9,7 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 from models.bundle.bundle import Bundle, sha256
-from models.bundle.manifest import CALIBRATION, COST, MANIFEST
+from models.bundle.calibration import CALIBRATION
+from models.bundle.cost_profile import COST
+from models.bundle.manifest import MANIFEST
+from tests.training.runs import exported
 from training import checkpoint, cli
 from training import export as exporting
 from training.calibrate import ACCURACY_DROPS
@@ -19,17 +22,6 @@ from training.export import export
 from training.graphs import ExportedGraph, ExportError
 from training.run import BEST
 from training.run_data import SPLITS
-
-Exported = tuple[list[ExportedGraph], list[ExportedGraph]]
-
-
-def exported(bundle: Bundle) -> Exported:
-    """A bundle's graphs, as if they had just been exported."""
-    segments, heads = (
-        [ExportedGraph(graph, bundle.graphs[graph.file]) for graph in graphs]
-        for graphs in (bundle.manifest.segments, bundle.manifest.exit_heads)
-    )
-    return segments, heads
 
 
 def with_another_bias(graph: ExportedGraph) -> ExportedGraph:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
 from training.data import load_images
@@ -54,7 +54,7 @@ def test_a_folder_of_jpegs_is_trained_on(folder: Path, tmp_path: Path) -> None:
     best = checkpoint.load(loop.train(config, tmp_path / "run", lambda _: None))
     assert best.labels == list(CLASSES)
     assert best.shape == [32, 32, 3]
-    assert isinstance(best.input, Input)
+    assert isinstance(best.input, ImageInput)
     assert (best.input.resize, best.input.short_side) == ("crop", 37)
     assert best.best_score > 0.6  # a third by chance; colours are easy
     labels = load_images(str(folder), "train", 8).labels

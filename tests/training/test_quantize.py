@@ -1,6 +1,6 @@
 """Eight bits: smaller graphs that say nearly the same, or no bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ from onnx import helper, numpy_helper
 
 from models.bundle.bundle import Bundle, load_bundle, sha256
 from models.bundle.runner import SegmentRunner
+from tests.training.runs import exported
+from training import export as exporting
 from training import quantize
 from training.data import load_images
 from training.evaluate import all_logits
@@ -18,8 +20,18 @@ from training.graphs import ExportError
 from training.quantize import check_accuracy, quantized
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _exported(digits_bundle: Bundle) -> Iterator[None]:
+    """The run's graphs need not be made again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "export_graphs", lambda *_: exported(digits_bundle))
+        yield
+
+
 @pytest.fixture(scope="module")
-def int8_bundle(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def int8_bundle(
+    digits_run: Path, _exported: None, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
     zoo = tmp_path_factory.mktemp("zoo")
     return load_bundle(export(digits_run, "digits", 2, zoo, int8=True))
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from models.bundle.manifest import Certificate
+from models.bundle.calibration import Certificate
 from training import report
 from training.evaluate import ConfidenceResult, ExitResult, FallShare, Report
 from training.replay import PolicyResult

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.process import ROOT
 from models.bundle.errors import UserError
 from training import cli, reproduce
 from training.config import TrainConfig
@@ -28,7 +29,7 @@ from training.reproduce import (
 from training.run import LAST, Run
 
 TINY: dict[str, object] = {
-    "net": "msdnet-tiny",
+    "net": f"{ROOT / 'examples/own_network.py'}:build",  # its graphs are made in a moment
     "epochs": 1,
     "schedule": "linear",
     "batch_size": 32,
@@ -37,6 +38,8 @@ TINY: dict[str, object] = {
     "crop_padding": 1,
 }
 EXPERIMENT = Experiment(50, ("exit-wise", "semi-supervised"))
+ALIKE = {"temperature 1", "temperature 2", "temperature 3", "shipped recipe"}
+"""They differ from others in a number, or not at all."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +64,7 @@ def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: st
             assert [e / config.epochs for e in config.decay_epochs] == [0.5, 0.75]
 
 
-@pytest.mark.parametrize("method", METHODS | CHANGES)
+@pytest.mark.parametrize("method", [m for m in METHODS | CHANGES if m not in ALIKE])
 def test_every_method_trains(method: str, tmp_path: Path) -> None:
     config = config_of(EXPERIMENT, method, 0, "tiny", "digits")
     run = Run(config, tmp_path, World(torch.device("cpu")))

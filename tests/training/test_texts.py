@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import UserError
-from models.bundle.manifest import RowTensor, TensorInput, TextInput
 from models.bundle.runner import SegmentRunner
+from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from training import cli, loop
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
@@ -32,6 +33,14 @@ FILLING = ("what", "is", "my", "the", "a", "please", "now", "show", "me", "and")
 @pytest.fixture(autouse=True, scope="module")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
+
+
+TWO_EXITS = """
+from models.nets.text import TextConfig, text_encoder
+
+def net(shape, num_classes):
+    return text_encoder(TextConfig(blocks=(1, 1), width=48, heads=3, pairs=256), shape, num_classes)
+"""
 
 
 def write_texts(directory: Path) -> None:
@@ -57,7 +66,9 @@ def config_of(data: Path, net: str, recipe: str, **changes: object) -> TrainConf
 def words_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("words")
     write_texts(data)
-    config = config_of(data, "text-tiny", "text", epochs=20, batch_size=20, vocabulary=100)
+    source = tmp_path_factory.mktemp("source") / "two_exits.py"
+    source.write_text(TWO_EXITS)
+    config = config_of(data, f"{source}:net", "text", epochs=20, batch_size=20, vocabulary=100)
     loop.train(config, data / "run", lambda _: None)
     return data / "run"
 

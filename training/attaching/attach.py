@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.bundle.manifest import Input, TextInput
+from models.bundle.image_input import ImageInput
 from models.bundle.runner import SegmentRunner
+from models.bundle.text_input import TextInput
 from training import tokenizing
 from training.attaching.answers import check_last_exit
 from training.attaching.choose import WORTH_IT, Choice, choose
@@ -26,7 +27,8 @@ from training.attaching.photos import (
 )
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
-from training.attaching.read import LOGITS, Network, parsed_labels, read
+from training.attaching.read import Network, parsed_labels, read
+from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, tried, typical_length
 from training.calibrate import halves
@@ -65,7 +67,7 @@ def attach(order: Order) -> Path:
     return place
 
 
-def opened(order: Order, network: Network) -> tuple[Program, Input | TextInput, Parts, str]:
+def opened(order: Order, network: Network) -> tuple[Program, ImageInput | TextInput, Parts, str]:
     """The network as nodes, what segment 1 takes, the data, and the tokenizer of texts."""
     preprocessing = network.preprocessing
     if isinstance(preprocessing, Preprocessing):
@@ -92,10 +94,10 @@ def cuts_of(order: Order, cut_up: Program) -> tuple[list[Place], Place]:
     return cuts, end
 
 
-def input_of(preprocessing: Preprocessing) -> Input:
+def input_of(preprocessing: Preprocessing) -> ImageInput:
     size = {"height": preprocessing.height, "width": preprocessing.width}
     look = {"channels": preprocessing.channels, "resize": preprocessing.resize}
-    return Input.model_validate(size | look)
+    return ImageInput.model_validate(size | look)
 
 
 def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
-from models.bundle.manifest import CostProfile
+from models.bundle.cost_profile import CostProfile
 from training.attaching.errors import AttachError
 from training.calibrate import DISAGREEMENTS, agreement_temperatures
 from training.operating_points import SplitView, cheapest, never_early
@@ -40,6 +41,46 @@ class Choice:
         return 1 - self.expected_s / self.whole_s
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What every candidate's head said of rows that tune, and what the pieces cost here.
+
+    `confidences` and `agrees`, with the last exit, are (rows, candidates and the last exit).
+    `segments` and `heads` are nanoseconds, one for each of them.
+    """
+
+    confidences: NDArray[np.floating]
+    agrees: NDArray[np.bool_]
+    segments: NDArray[np.int64]
+    heads: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, logits: Sequence[Floats], cost: CostProfile, rows: NDArray[np.int64]) -> Self:
+        temperatures = agreement_temperatures(logits, rows)
+        segments, heads = (
+            np.array([round(1e9 * graph.median_s[0]) for graph in graphs])
+            for graphs in (cost.segments, cost.exit_heads)
+        )
+        confidences = [
+            confidence(calibrated_probabilities(z[rows], t))
+            for z, t in zip(logits, temperatures, strict=True)
+        ]
+        agrees = [z[rows].argmax(1) == logits[-1][rows].argmax(1) for z in logits]
+        return cls(np.stack(confidences, axis=1), np.stack(agrees, axis=1), segments, heads)
+
+    def expected_s(self, exits: tuple[int, ...]) -> float:
+        """Mean seconds of a request with these exits, at the cheapest threshold that agrees."""
+        kept = [*exits, len(self.segments) - 1]
+        segments = np.diff(np.cumsum(self.segments)[kept], prepend=0)
+        right = self.agrees[:, kept]
+        split = SplitView(
+            self.confidences[:, kept], right, right.astype(float), segments, self.heads[kept]
+        )
+        tried = [split.candidate(never_early(len(kept)))]
+        tried += [split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS]
+        return cheapest(tried, 1 - DISAGREEMENTS["balanced"]).mean_macs / 1e9
+
+
 def choose(
     logits: Sequence[Floats],
     cost: CostProfile,
@@ -53,20 +94,7 @@ def choose(
     between the candidates. Agreement with the last exit is what `balanced` asks. Where `num_exits`
     is open, one exit more must save `WORTH_AN_EXIT`.
     """
-    rows = rows[:MAX_ROWS]
-    temperatures = agreement_temperatures(logits, rows)
-    segments, heads = (
-        np.array([round(1e9 * graph.median_s[0]) for graph in graphs])
-        for graphs in (cost.segments, cost.exit_heads)
-    )
-    confidences = np.stack(
-        [
-            confidence(calibrated_probabilities(z[rows], t))
-            for z, t in zip(logits, temperatures, strict=True)
-        ],
-        axis=1,
-    )
-    agrees = np.stack([z[rows].argmax(1) == logits[-1][rows].argmax(1) for z in logits], axis=1)
+    tuning = Tuning.of(logits, cost, rows[:MAX_ROWS])
     num_candidates = len(logits) - 1
     if num_exits is not None and not 1 < num_exits <= num_candidates + 1:
         raise AttachError(
@@ -77,7 +105,7 @@ def choose(
     for size in sizes:
         found = min(
             (
-                Choice(exits, expected_s(confidences, agrees, segments, heads, exits), whole_s)
+                Choice(exits, tuning.expected_s(exits), whole_s)
                 for exits in combinations(range(num_candidates), size)
             ),
             key=lambda choice: choice.expected_s,
@@ -88,22 +116,3 @@ def choose(
     if best is None:
         raise AttachError("the network has no place where it could be cut")
     return best
-
-
-def expected_s(
-    confidences: NDArray[np.floating],
-    agrees: NDArray[np.bool_],
-    segments: NDArray[np.int64],
-    heads: NDArray[np.int64],
-    exits: tuple[int, ...],
-) -> float:
-    """Mean seconds of a request with these exits at the cheapest threshold that agrees enough."""
-    kept = [*exits, len(segments) - 1]
-    ends = np.cumsum(segments)[kept]
-    right = agrees[:, kept]
-    split = SplitView(
-        confidences[:, kept], right, right.astype(float), np.diff(ends, prepend=0), heads[kept]
-    )
-    tried = [split.candidate(never_early(len(kept)))]
-    tried += [split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS]
-    return cheapest(tried, 1 - DISAGREEMENTS["balanced"]).mean_macs / 1e9

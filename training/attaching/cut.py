@@ -7,7 +7,7 @@ from math import prod
 from training.attaching.errors import AttachError
 from training.attaching.fragments import fragment, macs, mask_of
 from training.attaching.program import Program
-from training.attaching.read import LOGITS
+from training.attaching.rewriting import LOGITS
 from training.graphs import ExportedGraph
 
 MAX_TENSORS = 8

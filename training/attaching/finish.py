@@ -9,19 +9,13 @@ from typing import Literal
 import numpy as np
 
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import (
-    CALIBRATION,
-    COST,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Calibration,
-    CostProfile,
-    Input,
-    Manifest,
-    Provenance,
-    TextInput,
-)
+from models.bundle.calibration import CALIBRATION, Calibration
+from models.bundle.cost_profile import COST, CostProfile
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import MANIFEST, Manifest, Provenance
+from models.bundle.records import SCHEMA_VERSION
 from models.bundle.runner import SegmentRunner
+from models.bundle.text_input import TextInput
 from training import report
 from training.attaching.choose import Choice
 from training.attaching.cut import Place, pieces
@@ -60,7 +54,7 @@ def write(
     order: Order,
     graphs: Graphs,
     precision: Precision,
-    target: Input | TextInput,
+    target: ImageInput | TextInput,
     labels: tuple[str, ...],
     parts: Parts,
     notes: Sequence[str],

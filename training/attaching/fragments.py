@@ -9,14 +9,14 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from models.bundle.bundle import sha256
-from models.bundle.manifest import BATCH as BATCH_SIZE
-from models.bundle.manifest import LENGTH as LENGTH_SIZE
-from models.bundle.manifest import Graph
-from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.records import BATCH as BATCH_SIZE
+from models.bundle.records import LENGTH as LENGTH_SIZE
+from models.bundle.records import Graph
+from models.bundle.records import Tensor as TensorSpec
 from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
-from training.attaching.read import BATCH
 from training.attaching.reading import LENGTH, MASK
+from training.attaching.rewriting import BATCH
 from training.graphs import ExportedGraph, drop_notes
 
 ELEMENTS = {

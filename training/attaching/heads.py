@@ -148,10 +148,7 @@ def train_heads(
     steps_per_epoch = num_rows // batch_size
     epochs = max(recipe.epochs, -(-recipe.min_steps // steps_per_epoch))
     optimizer = torch.optim.AdamW(
-        modules.parameters(),
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        fused=True,
+        modules.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
     temperature = torch.tensor(1.0, dtype=torch.float64)

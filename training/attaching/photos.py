@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input, TextInput
+from models.bundle.image_input import ImageInput
 from models.bundle.runner import Arrays
+from models.bundle.text_input import TextInput
 from training.attaching.errors import AttachError
 from training.data import DataError
 from training.data.columns import Wanted
@@ -72,7 +73,7 @@ class Parts:
         return self.photos.take(self.calibrating)
 
 
-def open_parts(source: str, target: Input, seed: int) -> Parts:
+def open_parts(source: str, target: ImageInput, seed: int) -> Parts:
     """Opens a data set's images; the same seed gives the same parts."""
     photos = open_photos(source, "train", target)
     order = np.random.default_rng(seed).permutation(photos.num_rows)
@@ -89,7 +90,7 @@ def open_parts(source: str, target: Input, seed: int) -> Parts:
     return Parts(photos, np.sort(order[num_held:]), np.sort(order[:num_held]), test)
 
 
-def open_photos(source: str, split: SplitName, target: Input) -> Photos:
+def open_photos(source: str, split: SplitName, target: ImageInput) -> Photos:
     """One split of a data set; a directory without splits is a training split without labels."""
     directory = Path(source).expanduser()
     if split == "train" and directory.is_dir() and not has_splits(directory):
@@ -103,7 +104,7 @@ def has_splits(directory: Path) -> bool:
     return bool(split_folder(directory, "train") or parquet_files(directory, "train"))
 
 
-def photos_of(rows: Rows, target: Input) -> Photos:
+def photos_of(rows: Rows, target: ImageInput) -> Photos:
     """Rows fitted to what segment 1 takes."""
 
     def decode(index: Index) -> Arrays:

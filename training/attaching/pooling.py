@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from models.bundle.manifest import Tensor as TensorSpec
+from models.bundle.records import Tensor as TensorSpec
 from training.attaching.cut import Place
 from training.attaching.fragments import described, exported, mask_of, spec
 from training.attaching.program import Program
-from training.attaching.read import BATCH, LOGITS
+from training.attaching.rewriting import BATCH, LOGITS
 from training.graphs import ExportedGraph
 
 OPSETS = (helper.make_opsetid("", 17),)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from models.bundle.manifest import Resize
+from models.bundle.image_input import Resize
 from training.attaching.errors import AttachError
 
 IMAGES = "images"

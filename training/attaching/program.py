@@ -16,8 +16,9 @@ from models.bundle.defaults import CPU
 from models.bundle.runner import ORT_ERRORS
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import IMAGES, Preprocessing
-from training.attaching.read import BATCH, LOGITS, Network
+from training.attaching.read import Network
 from training.attaching.reading import MASK
+from training.attaching.rewriting import BATCH, LOGITS
 
 BATCHES = (1, 2, 3)
 """Batches at which every tensor is looked at; the third checks what the first two say."""

@@ -14,8 +14,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from training.attaching.errors import AttachError
 from training.attaching.program import Program, folded, needed, watched
-from training.attaching.read import LOGITS, Network
+from training.attaching.read import Network
 from training.attaching.reading import INPUTS, MASK, Reading
+from training.attaching.rewriting import LOGITS
 
 OBSERVED = ((1, 6), (2, 6), (3, 6), (2, 10))
 """Batches and lengths at which every tensor is looked at."""

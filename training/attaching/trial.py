@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models.bundle.confidence import Floats
-from models.bundle.manifest import CostProfile
+from models.bundle.cost_profile import CostProfile
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import SegmentRunner
 from training.attaching.cut import Place, pieces

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle.image import pixels, upright
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cut:
     flip: bool = True
 
     def __call__(
-        self, image: Image.Image, target: Input, generator: np.random.Generator
+        self, image: Image.Image, target: ImageInput, generator: np.random.Generator
     ) -> NDArray[np.uint8]:
         width, height = part_size(image.size, self.least_area, generator)
         side = max(target.width, target.height) * min(image.size) / min(width, height)

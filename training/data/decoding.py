@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training.data.cuts import Cut
 from training.data.rows import ArrayRows, Index, Rows
 from training.data.survey import ERRORS, complaint
@@ -44,7 +44,7 @@ class Batch:
 class Decoder(Dataset[Decoded]):
     """Decodes one batch: fits every image to `target`, by a random cut where there is one."""
 
-    def __init__(self, rows: Rows, target: Input, cut: Cut | None = None) -> None:
+    def __init__(self, rows: Rows, target: ImageInput, cut: Cut | None = None) -> None:
         self.rows, self.target, self.cut = rows, target, cut
 
     def __getitem__(self, batch: Batch) -> Decoded:

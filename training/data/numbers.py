@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import Tensor
 
-from models.bundle.manifest import RowTensor, TensorInput
+from models.bundle.tensor_input import RowTensor, TensorInput
 from training.data.records import Records, Values
 from training.data.rows import Index
-from training.data.sources import Inputs, Taken, shape_of
+from training.data.sources import BaseSource, Inputs, Taken
 
 BATCH = 1000
 MAX_NAMED = 32
@@ -19,23 +18,8 @@ ALL = "numbers"
 
 
 @dataclass(frozen=True)
-class NumberSource:
+class NumberSource(BaseSource[Records, TensorInput]):
     """A split of rows of numbers."""
-
-    rows: Records
-    target: TensorInput
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.from_numpy(self.rows.labels)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.rows.names
-
-    @property
-    def shape(self) -> list[int]:
-        return shape_of(self.target)
 
     @property
     def row_bytes(self) -> int:

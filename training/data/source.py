@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from training.data.decoding import Decoder, decoded, in_order
 from training.data.errors import DataError, listed
 from training.data.layout import open_rows
 from training.data.rows import DIGIT_SIZE, Index, Rows, SplitName
-from training.data.sources import Inputs
+from training.data.sources import BaseSource, Inputs
 from training.data.survey import choose_input, survey
 
 BATCH = 100
@@ -37,31 +38,17 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
-class ImageSource:
+class ImageSource(BaseSource[Rows, ImageInput]):
     """A split and what its images are fitted to.
 
     Images that cannot be decoded are refused, all of them named together, or skipped.
     """
 
-    rows: Rows
-    target: Input
     undecodable: Undecodables = "refuse"
 
     @property
-    def labels(self) -> Tensor:
-        return torch.from_numpy(self.rows.labels)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.rows.names
-
-    @property
     def row_bytes(self) -> int:
-        return self.target.height * self.target.width * self.target.channels
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.target.height, self.target.width, self.target.channels
+        return prod(self.shape)
 
     def take(self, index: Index) -> LabelledImages:
         """Decodes these rows into memory, in their order."""

@@ -3,20 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
+import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from models.bundle.manifest import Input, TensorInput, TextInput
+from models.bundle.manifest import AnyInput
+from models.bundle.tensor_input import TensorInput
+from models.bundle.text_input import TextInput
 from training.data.rows import Index, Labels
 
 Inputs = list[Tensor]
 """What segment 1 of a bundle takes, as one tensor or several."""
-AnyTarget = Input | TextInput | TensorInput
 
 
-def shape_of(target: AnyTarget, tokenizer: str = "") -> list[int]:
+def shape_of(target: AnyInput, tokenizer: str = "") -> list[int]:
     """What a network is built for: see `models.nets.presets.build`."""
     if isinstance(target, TextInput):
         return [vocabulary_of(tokenizer), target.length_buckets[-1]]
@@ -63,13 +65,37 @@ class NamedRows(Protocol):
     def labels(self) -> Labels: ...
 
 
+R = TypeVar("R", bound=NamedRows)
+T = TypeVar("T", bound=AnyInput)
+
+
+@dataclass(frozen=True)
+class BaseSource(Generic[R, T]):
+    """A split and what its rows are made ready for: what every kind of source has alike."""
+
+    rows: R
+    target: T
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.from_numpy(self.rows.labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.rows.names
+
+    @property
+    def shape(self) -> list[int]:
+        return shape_of(self.target)
+
+
 class Source(Protocol):
     """A split whose rows are made ready on demand. `shape` is what networks are built for."""
 
     @property
     def rows(self) -> NamedRows: ...
     @property
-    def target(self) -> AnyTarget: ...
+    def target(self) -> AnyInput: ...
     @property
     def labels(self) -> Tensor: ...
     @property

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from models.bundle.manifest import Colour, Input, Resize
+from models.bundle.image_input import Colour, ImageInput, Resize
 from training.data.errors import DataError, Undecodable, listed
 from training.data.rows import Rows
 
@@ -73,7 +73,7 @@ def choose_input(
     resize: Resize,
     crop_share: float | None,
     ground: Colour,
-) -> Input:
+) -> ImageInput:
     """What a network for these images takes: squares of `image_size`, or the size they all have."""
     if not seen.sizes:
         raise DataError(f"no image of {title} can be opened: {listed(seen.unreadable)}")
@@ -84,7 +84,7 @@ def choose_input(
         )
     (width, height) = (image_size, image_size) if image_size else next(iter(seen.sizes))
     try:
-        return Input.model_validate(
+        return ImageInput.model_validate(
             {
                 "height": height,
                 "width": width,

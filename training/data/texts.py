@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.bundle.manifest import TextInput
 from models.bundle.text import TextReader, Tokens
+from models.bundle.text_input import TextInput
 from training.data.errors import DataError, listed
 from training.data.records import Records
 from training.data.rows import Index
-from training.data.sources import Inputs, Taken, shape_of
+from training.data.sources import BaseSource, Inputs, Taken, shape_of
 
 BATCH = 100
 POOL = 20
@@ -22,11 +22,9 @@ POOL = 20
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(BaseSource[Records, TextInput]):
     """A split and the tokenizer that its texts go through."""
 
-    rows: Records
-    target: TextInput
     tokenizer: str
 
     @cached_property
@@ -60,14 +58,6 @@ class TextSource:
     def buckets(self) -> NDArray[np.int64]:
         """The length bucket of every text."""
         return np.array([text.length for text in self.tokens])
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.from_numpy(self.rows.labels)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.rows.names
 
     @property
     def shape(self) -> list[int]:

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.bundle.bundle import Bundle, BundleError, load_bundle, sha256
-from models.bundle.manifest import CALIBRATION, COST, MANIFEST
+from models.bundle.calibration import CALIBRATION
+from models.bundle.cost_profile import COST
+from models.bundle.manifest import MANIFEST
 
 Json = dict[str, Any]
 Edit = Callable[[Json], object]

@@ -1,7 +1,7 @@
 import pytest
 
+from models.bundle.cost_profile import CostProfile, GraphCost
 from models.bundle.costs import Costs
-from models.bundle.manifest import CostProfile, GraphCost
 from models.bundle.policy import Spend
 
 PROFILE = CostProfile(

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input, Resize
+from models.bundle.image_input import ImageInput, Resize
 from tests.images import encoded, reopened
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
@@ -17,7 +17,7 @@ def fit(
     image: Image.Image, height: int, width: int, channels: int = 3, resize: Resize = "squash"
 ) -> NDArray[np.uint8]:
     target = {"height": height, "width": width, "channels": channels, "resize": resize}
-    return fit_image(image, Input.model_validate(target))
+    return fit_image(image, ImageInput.model_validate(target))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -83,11 +83,11 @@ def test_squash_shows_everything_in_another_shape() -> None:
 
 
 def test_pad_shows_everything_amid_the_ground() -> None:
-    target = Input(height=24, width=24, channels=3, resize="pad", ground=(9, 8, 7))
+    target = ImageInput(height=24, width=24, channels=3, resize="pad", ground=(9, 8, 7))
     fitted = fit_image(thirds(), target)
     np.testing.assert_array_equal(fitted[8:16], np.asarray(thirds()))
     assert colours(fitted[:8]) == colours(fitted[16:]) == {(9, 8, 7)}
-    grey = Input(height=24, width=24, channels=1, resize="pad", ground=(255, 0, 0))
+    grey = ImageInput(height=24, width=24, channels=1, resize="pad", ground=(255, 0, 0))
     assert fit_image(thirds(), grey)[0, 0].tolist() == [76]
 
 
@@ -100,7 +100,7 @@ def test_a_longer_short_side_cuts_more_of_the_border_off() -> None:
     """Eight of sixteen scaled pixels are an image's middle half."""
     image = Image.new("RGB", (32, 32), "red")
     ImageDraw.Draw(image).rectangle((8, 8, 23, 23), "lime")
-    target = Input(height=8, width=8, channels=3, resize="crop", short_side=16)
+    target = ImageInput(height=8, width=8, channels=3, resize="crop", short_side=16)
     assert colours(fit_image(image, target)[1:-1, 1:-1]) == {(0, 255, 0)}
     at_size = Image.new("RGB", (8, 8), "red")
     ImageDraw.Draw(at_size).rectangle((2, 2, 5, 5), "lime")
@@ -136,7 +136,7 @@ def test_one_transparent_colour_shows_the_ground() -> None:
 
 def test_half_transparency_mixes_with_the_ground_of_the_manifest() -> None:
     image = Image.new("RGBA", (1, 1), (0, 0, 0, 128))
-    target = Input(height=1, width=1, channels=3, ground=(0, 255, 100))
+    target = ImageInput(height=1, width=1, channels=3, ground=(0, 255, 100))
     assert fit_image(image, target).tolist() == [[[0, 127, 50]]]
 
 
@@ -172,7 +172,7 @@ def test_a_turned_jpeg_is_upright_before_it_is_cropped() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (63, 40)])
 def test_a_small_jpeg_is_decoded_whole(size: tuple[int, int]) -> None:
     content = encoded(photo(size), "JPEG", quality=90)
-    target = Input(height=32, width=32, channels=3)
+    target = ImageInput(height=32, width=32, channels=3)
     expected = reopened(content).resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(fit_image(reopened(content), target), np.asarray(expected))
 

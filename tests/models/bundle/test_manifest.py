@@ -4,7 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.bundle.manifest import CalibrationRows, Input, Tensor, shapes, version_of
+from models.bundle.calibration import CalibrationRows
+from models.bundle.image_input import ImageInput
+from models.bundle.manifest import version_of
+from models.bundle.records import Tensor, shapes
 
 
 @given(st.integers(1, 999_999_999))
@@ -26,11 +29,11 @@ def test_shapes_read_like_a_signature() -> None:
 
 
 def test_records_are_frozen_and_convert_nothing() -> None:
-    made = Input(height=8, width=8, channels=1)
+    made = ImageInput(height=8, width=8, channels=1)
     with pytest.raises(ValidationError, match="frozen"):
         made.height = 9  # type: ignore[misc]
     with pytest.raises(ValidationError, match="valid integer"):
-        Input.model_validate({"height": "8", "width": 8, "channels": 1})
+        ImageInput.model_validate({"height": "8", "width": 8, "channels": 1})
 
 
 def test_calibration_rows_survive_their_encoding() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.bundle.manifest import OperatingPoint
+from models.bundle.calibration import OperatingPoint
 from models.bundle.policy import (
     Policy,
     Spend,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from models.bundle.bundle import Bundle, BundleError
-from models.bundle.manifest import Graph, Tensor
+from models.bundle.records import Graph, Tensor
 from models.bundle.runner import SegmentRunner
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)

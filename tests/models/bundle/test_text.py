@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.small_bundles import LENGTHS, tokenizer_of, write_text_bundle
 from models.bundle.bundle import Bundle, BundleError, load_bundle
-from models.bundle.manifest import File, TextInput
+from models.bundle.records import File
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "one", "two")
 

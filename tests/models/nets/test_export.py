@@ -1,4 +1,4 @@
-"""Every family of networks goes through the exporter: its graphs agree with torch."""
+"""Every family of networks goes through the exporter: its graphs agree with torch, aligned too."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from models.nets.multi_exit import MultiExitNet
 from models.nets.resnet import ResNetConfig, resnet
 from models.nets.vit import ViTConfig, vit
 from tests.models.nets.pieces import macs_per_piece
+from tests.training.aligning import assert_aligned_alike
 from training.augment import normalised
 from training.evaluate import all_logits
 from training.fronts import ImageFront
@@ -37,6 +38,7 @@ VIT = ViTConfig(blocks=(1, 1), patch=4, width=12, heads=3)
 )
 def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -> None:
     torch.manual_seed(0)
+    randomise(net)
     images = torch.randint(256, (3, *SHAPE), dtype=torch.uint8)
     mean, std = torch.tensor([0.5, 0.4, 0.6]), torch.tensor([0.2, 0.3, 0.1])
     exported = export_graphs(net, [images], ImageFront(mean, std))
@@ -52,3 +54,14 @@ def test_exported_graphs_agree_with_torch_at_any_batch_size(net: MultiExitNet) -
             assert ours == pytest.approx(theirs.numpy(), abs=PARITY_TOLERANCE / 10)
     macs = [graph.macs for graph in segments], [graph.macs for graph in heads]
     assert macs == macs_per_piece(net, SHAPE)
+    made, made_heads = ([graph.content for graph in graphs] for graphs in exported)
+    assert_aligned_alike(made, made_heads, images.numpy())
+
+
+def randomise(net: MultiExitNet) -> None:
+    """Statistics and biases that are not the ones a network is born with."""
+    for name, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor.copy_(torch.rand(tensor.shape) / 2 + 0.5)
+            if "mean" in name or "bias" in name:
+                tensor.sub_(0.75)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.bundle.manifest import File, TextInput
+from models.bundle.records import File
 from models.bundle.runner import SegmentRunner
+from models.bundle.text_input import TextInput
 from models.nets.text import TEXT_TINY, TextConfig, text_encoder
 from training.fronts import TextFront
 from training.graphs import PARITY_TOLERANCE, check_independence, export_graphs, run_all

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image, WebPImagePlugin
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from server.engine.pace import Decoding
 from server.errors import BadImage, ImageTooLarge, Infeasible
 from server.http.decode import Images, bound_decoders, decode_image, work_of
 from tests.images import encoded, reopened
 
-COLOUR = Input(height=4, width=4, channels=3)
-GREY = Input(height=4, width=4, channels=1)
+COLOUR = ImageInput(height=4, width=4, channels=3)
+GREY = ImageInput(height=4, width=4, channels=1)
 
 
 def test_pixels_pass_unchanged_at_the_right_size() -> None:

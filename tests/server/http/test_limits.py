@@ -243,6 +243,7 @@ def test_more_connections_than_may_be_open(model: ServedModel) -> None:
         check_answers(url)
 
 
+@pytest.mark.alone
 def test_a_client_that_reads_nothing_is_dropped(model: ServedModel) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="i"\r\n\r\n%b\r\n' % PNG
     body = part * 2000 + b"--x--\r\n"

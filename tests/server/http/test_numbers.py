@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.bundle.manifest import RowTensor
+from models.bundle.tensor_input import RowTensor
 from server.errors import BadParameter
 from server.http.numbers import array_of_bytes, array_of_json, check_span
 from server.http.rows import Rows

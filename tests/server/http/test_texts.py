@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.small_bundles import LENGTHS, write_text_bundle
 from models.bundle.bundle import load_bundle
-from models.bundle.manifest import TextInput
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from server.errors import BadParameter, TextTooLong
 from server.http.texts import SMALL_CHARACTERS, Texts, text_of
 

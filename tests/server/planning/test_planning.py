@@ -10,8 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import CalibrationRows
 from models.bundle.errors import UserError
-from models.bundle.manifest import CalibrationRows
 from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget
 from server.engine.model import ServedModel

@@ -16,11 +16,11 @@ SHIPPED = ROOT / "models/zoo"
 COST = "cifar100-msdnet/3/cost.json"
 
 
-def slow(zoo: Path) -> Path:
-    """A zoo whose bundle takes a second a graph."""
+def slow(zoo: Path, segment_s: float = 1.0) -> Path:
+    """A zoo whose bundle takes so many seconds a segment."""
     cost = json.loads((SHIPPED / COST).read_text())
-    for graph in (*cost["segments"], *cost["exit_heads"]):
-        graph["median_s"] = [1.0] * len(graph["median_s"])
+    for graph in cost["segments"]:
+        graph["median_s"] = [segment_s] * len(graph["median_s"])
     (zoo / COST).parent.mkdir(parents=True)
     (zoo / COST).write_text(json.dumps(cost))
     return zoo
@@ -41,6 +41,15 @@ def test_a_short_network_gets_a_process_per_core(
 ) -> None:
     monkeypatch.setattr(choice, "NUM_CORES", 8)
     assert num_processes(load_settings(zoo=SHIPPED, **options)) == expected
+
+
+def test_a_long_network_of_short_steps_gets_a_process_per_core(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Seven segments and heads: no core but one would work if they all ran on one event loop."""
+    monkeypatch.setattr(choice, "NUM_CORES", 8)
+    assert num_processes(load_settings(zoo=slow(tmp_path / "short", 0.008))) == 8
+    assert num_processes(load_settings(zoo=slow(tmp_path / "long", 0.0101))) == 1
 
 
 def test_a_long_network_gets_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from models.bundle.energy import find_rapl
 from models.bundle.policy import StopReason
 from server.engine.job import Answer, Budget, Outcome, Run
 from server.engine.model import ServedModel
-from server.telemetry.metrics import Metrics, is_depth_limited
+from server.telemetry.answers import is_depth_limited
+from server.telemetry.metrics import Metrics
 from tests.models.bundle.test_energy import add_zone
 
 

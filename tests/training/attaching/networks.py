@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
+from models.nets.msdnet import msdnet as msdnet_of
 from models.nets.multi_exit import MultiExitNet
-from models.nets.presets import build
+from models.nets.presets import MSDNETS
 
 SIZE, CLASSES, WIDTH = 8, 10, 16
 
@@ -177,7 +179,8 @@ class LastExit(nn.Module):
 def msdnet(path: Path) -> Path:
     """Dense connections on three scales, as torch exports them."""
     torch.manual_seed(0)
-    net = LastExit(build("msdnet-tiny", (SIZE, SIZE, 1), CLASSES)).eval()
+    config = replace(MSDNETS["msdnet-tiny"], layers=(2, 1))
+    net = LastExit(msdnet_of(config, (SIZE, SIZE, 1), CLASSES)).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecated calls
         torch.onnx.export(

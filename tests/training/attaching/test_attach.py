@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
 from offramp import app
 from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, residual
+from training import report
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe
@@ -29,6 +31,25 @@ from training.data.rows import Index
 QUICK = Recipe(epochs=1, min_steps=60)
 STOPPED_AFTER = 20 * CHUNK
 IMAGES = load_images("digits", "test").images.numpy()[:40]
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than attaching; tests/training/test_report.py shows what is drawn."""
+    monkeypatch.setattr(report, "plot", lambda *_: None)
+
+
+class Attached(NamedTuple):
+    model: Path
+    place: Path
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory: pytest.TempPathFactory) -> Attached:
+    place = tmp_path_factory.mktemp("attached")
+    model = residual(place / "net.onnx")
+    return Attached(model, place, attach(order(model, place)))
 
 
 def order(model: Path, place: Path, **changes: object) -> Order:
@@ -94,15 +115,14 @@ def test_exits_imitate_without_labels_and_the_report_says_so(tmp_path: Path) -> 
     for point in calibration.operating_points.values():
         assert point.certificate is not None
         assert point.certificate.max_disagreement == point.certificate.max_accuracy_drop
-    report = (path / "report.md").read_text()
-    assert "right where it equals the last exit's: there are no labels" in report
+    written = (path / "report.md").read_text()
+    assert "right where it equals the last exit's: there are no labels" in written
     assert bundle.manifest.provenance.config["labels_seen"] is False
     assert bundle.manifest.labels == tuple("0123456789")
 
 
-def test_with_labels_both_promises_are_certified(tmp_path: Path) -> None:
-    path = attach(order(residual(tmp_path / "net.onnx"), tmp_path))
-    calibration = load_bundle(path).calibration
+def test_with_labels_both_promises_are_certified(attached: Attached) -> None:
+    calibration = load_bundle(attached.bundle).calibration
     assert calibration.judged_by == "labels"
     point = calibration.operating_points["balanced"]
     assert point.certificate is not None
@@ -110,12 +130,11 @@ def test_with_labels_both_promises_are_certified(tmp_path: Path) -> None:
 
 
 def test_a_second_run_computes_no_features_and_gives_the_same_exits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    attached: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = residual(tmp_path / "net.onnx")
-    first = load_bundle(attach(order(model, tmp_path)))
+    first = load_bundle(attached.bundle)
     monkeypatch.setattr("training.attaching.heads.train_heads", None)  # would fail if called
-    again = load_bundle(attach(order(model, tmp_path, version=2)))
+    again = load_bundle(attach(order(attached.model, attached.place, version=2)))
     assert again.manifest.segments[-1] == first.manifest.segments[-1]
     assert set(again.graphs.values()) & set(first.graphs.values())
 
@@ -188,7 +207,6 @@ def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
         attach(order(residual(tmp_path / "net.onnx"), tmp_path, labels=labels))
 
 
-def test_the_input_has_the_size_of_the_file(tmp_path: Path) -> None:
-    path = attach(order(residual(tmp_path / "net.onnx"), tmp_path))
-    expected = load_bundle(path).manifest.image_input
+def test_the_input_has_the_size_of_the_file(attached: Attached) -> None:
+    expected = load_bundle(attached.bundle).manifest.image_input
     assert (expected.height, expected.width, expected.channels) == (SIZE, SIZE, 1)

@@ -12,9 +12,9 @@ import transformers
 from torch import Tensor, nn
 
 from models.bundle.bundle import Bundle, load_bundle
-from models.bundle.manifest import TextInput
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
+from models.bundle.text_input import TextInput
 from tests.training.test_texts import write_texts
 from training import tokenizing
 from training.attaching.attach import attach

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from tests.images import encoded, reopened
 from training.data.cuts import Cut, part_size
 
-TARGET = Input(height=16, width=16, channels=3, resize="crop")
+TARGET = ImageInput(height=16, width=16, channels=3, resize="crop")
 
 
 def ramp(width: int, height: int) -> Image.Image:

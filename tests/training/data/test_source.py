@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from models.bundle.image import fit_image
-from models.bundle.manifest import Input
+from models.bundle.image_input import ImageInput
 from tests.images import encoded
 from tests.training.data.files import grey, write_images, write_parquet
 from training.data import DataError, ImageSource, decoding, load_images, open_images
@@ -124,7 +124,7 @@ def test_worker_processes_decode_in_order_what_one_would(
     for name in ("ant", "bee"):
         write_images(tmp_path / "train" / name, generator.integers(0, 256, 40).tolist(), size=9)
     (tmp_path / "train" / "bee" / "5.png").write_bytes(b"no image")
-    rows, target = open_rows(str(tmp_path), "train"), Input(height=6, width=6, channels=3)
+    rows, target = open_rows(str(tmp_path), "train"), ImageInput(height=6, width=6, channels=3)
     source = ImageSource(rows, target, "skip")
     index = generator.permutation(80)
     alone, kept = source.take_decodable(index)
@@ -153,7 +153,7 @@ def test_images_are_fitted_as_the_server_fits_them(tmp_path: Path) -> None:
     wide.save(tmp_path / "train" / "ant" / "a.png")
     rows = open_rows(str(tmp_path), "train")
     for rule in ("squash", "crop", "pad"):
-        target = Input.model_validate({"height": 8, "width": 8, "channels": 3, "resize": rule})
+        target = ImageInput.model_validate({"height": 8, "width": 8, "channels": 3, "resize": rule})
         taken = ImageSource(rows, target).take(np.array([0])).images[0]
         np.testing.assert_array_equal(taken, fit_image(wide.copy(), target))
 
