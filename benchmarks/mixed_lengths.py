@@ -1,6 +1,6 @@
 """What texts of mixed lengths cost in one request, beside the same texts sorted by length.
 
-    python -m benchmarks.mixed_lengths models/zoo/clinc150-text/1 TEXTS
+    python -m benchmarks.mixed_lengths models/zoo/clinc150-text/2 TEXTS
 
 The same texts are sent as JSON, `--batch` in each request, one request after the other: as they
 come, then the shortest first, in turn. Each order is sent at `balanced`, and through all exits.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving models/zoo/cifar100-msdnet/3 DATA \\
         --float32 models/zoo/cifar100-msdnet/2
-    python -m benchmarks.serving models/zoo/clinc150-text/1 TEXTS
+    python -m benchmarks.serving models/zoo/clinc150-text/2 TEXTS
 
 In every round each server is asked over each number of connections, one after the other; the first
 round warms up. PNG, JPEG or a text in, JSON out; mosec is asked for images only. The load comes
