@@ -66,8 +66,16 @@ def compare(rest: str, grpc: str, model: str, images: NDArray[np.uint8]) -> Coun
                     ask(client, module, model, batch, asked)
                     for client, module in ((first, over_rest), (second, over_grpc))
                 ]
-                alike[wish] += all(np.array_equal(a, b) for a, b in zip(*said, strict=True))
+                if all(np.array_equal(a, b) for a, b in zip(*said, strict=True)):
+                    alike[wish] += 1
+                else:
+                    print(f"{wish}, image {row}: {' but '.join(map(brief, said))}", flush=True)
     return alike
+
+
+def brief(said: list[NDArray[Any]]) -> str:
+    """An answer, for a message."""
+    return ", ".join(str(output.item()) for output in said[1:])
 
 
 def ask(

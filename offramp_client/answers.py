@@ -57,7 +57,8 @@ class TraceEntry(TypedDict):
 class Classification(TypedDict):
     """The answer for one image, text or row of numbers.
 
-    `truncated` is there for texts: whether the text was longer than the model reads.
+    `truncated` is there for texts: whether the text was longer than the model reads. `cached` is
+    there where the server keeps answers: whether this is a kept one.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Classification(TypedDict):
     budget: Budget
     cost: Cost
     truncated: NotRequired[bool]
+    cached: NotRequired[bool]
     trace: NotRequired[list[TraceEntry]]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
@@ -19,6 +19,8 @@ from starlette.types import ASGIApp
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
 from models.bundle.manifest import Key
+from server.cache import Cache
+from server.caching import CachingService
 from server.engine.engine import Engine
 from server.gate import Gate
 from server.http import probes, problems
@@ -82,7 +84,7 @@ def create_app(
         engine, gate = start_engine(settings, metrics), Gate(settings.limits.max_requests)
         with ThreadPoolExecutor(settings.cores.workers, "offramp-decode") as decoders:
             repository = make_repository(settings, catalog, metrics, gate)
-            app.state.service = Service(settings, metrics, repository, engine, decoders, gate)
+            app.state.service = service_over(repository, settings, metrics, engine, decoders, gate)
             metrics.watch(engine.queue_depth, engine.in_flight, settings.limits.max_in_flight)
             try:
                 async with watching(repository, settings), answering_grpc(app.state.service):
@@ -113,6 +115,24 @@ def create_app(
             metrics.route_known(route.path)
     metrics.route_known(UNMATCHED)
     return app
+
+
+def service_over(
+    repository: Repository,
+    settings: Settings,
+    metrics: Metrics,
+    engine: Answering,
+    decoders: Executor,
+    gate: Gate,
+) -> Service:
+    """The service; it keeps answers of the models that are served where the settings ask for it."""
+    parts = settings, metrics, repository, engine, decoders, gate
+    if not settings.limits.max_cached_bytes:
+        return Service(*parts)
+    cache = Cache(settings.limits.max_cached_bytes)
+    repository.catalog.on_left = cache.forget
+    metrics.watch_cache(lambda: cache.num_bytes)
+    return CachingService(*parts, cache=cache)
 
 
 def find_hot(method: str, path: str) -> HotRoute | None:

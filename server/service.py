@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -26,6 +26,7 @@ from server.zoo.repository import Repository
 Result = Outcome | Exception
 Rows = Sequence[Given]
 Progress = Callable[[int, Answer], None]
+T = TypeVar("T")
 
 
 class Answering(Protocol):
@@ -59,6 +60,9 @@ class Encoded(Protocol):
 
     def decode(self) -> Rows: ...
 
+    def sources(self) -> Sequence[bytes]:
+        """For every row, bytes that no other row for the model has."""
+
 
 class Results:
     """The results of a request's rows; `all` is done when every row has one, in order."""
@@ -77,12 +81,16 @@ class Results:
 
 @dataclass(slots=True)
 class Running:
-    """An admitted request: its jobs, their results, and the seconds that decoding took."""
+    """An admitted request: its jobs, their results, and the seconds that decoding took.
+
+    `digests` are those of its rows where their answers are to be kept.
+    """
 
     demand: Demand
     jobs: list[Job]
     results: Results
     decode_s: float
+    digests: Sequence[bytes] = ()
 
     @property
     def stage(self) -> str:
@@ -92,13 +100,17 @@ class Running:
 
 @dataclass(slots=True)
 class Served:
-    """The outcomes of a request's rows, `total_s` after its arrival, and which texts were cut."""
+    """The outcomes of a request's rows, `total_s` after its arrival, and which texts were cut.
+
+    `is_cached` says that they were kept ones; it is None where no answers are kept.
+    """
 
     demand: Demand
     outcomes: list[Outcome]
     decode_s: float
     total_s: float
     are_cut: Sequence[bool]
+    is_cached: bool | None = None
 
     @property
     def exits(self) -> list[int]:
@@ -203,9 +215,12 @@ class Service:
     async def _decoded(self, encoded: Encoded) -> Rows:
         if (rows := encoded.decode_here()) is not None:
             return rows
+        return await self.on_thread(encoded.decode)
+
+    async def on_thread(self, step: Callable[[], T]) -> T:
+        """The result of a step before admission or the engine, taken by a decoder's thread."""
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self.decoders, encoded.decode)
+            return await asyncio.get_running_loop().run_in_executor(self.decoders, step)
         except asyncio.CancelledError:
             self.metrics.client_gone("decode")
             raise
@@ -222,7 +237,7 @@ class Service:
             total_s,
             is_timed=not demand.is_background,
         )
-        if outcomes:
+        if outcomes and outcomes[0].runs:  # kept ones have none
             trace_segments(outcomes)
             ended_at = max(outcome.ended_at for outcome in outcomes)
             self.engine.pace.delivered(demand.arrival + total_s - ended_at)

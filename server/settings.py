@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -167,6 +168,9 @@ class Limits(Record):
     max_body_bytes: PositiveInt = Field(8 * 2**20, description="Bytes in one request body.")
     max_held_bytes: PositiveInt = Field(
         128 * 2**20, description="Bytes of all bodies held at once; more are refused with 503."
+    )
+    max_cached_bytes: NonNegativeInt = Field(
+        0, description="Bytes of answers kept for identical inputs, in each process; 0 keeps none."
     )
     max_image_pixels: PositiveInt = Field(16_000_000, description="Pixels in one encoded image.")
     max_text_characters: PositiveInt = Field(20_000, description="Characters in one text.")

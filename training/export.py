@@ -9,13 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from models.bundle.bundle import load_bundle
-from models.bundle.calibration import CALIBRATION, Calibration
+from models.bundle.calibration import Calibration
 from models.bundle.confidence import Floats
-from models.bundle.cost_profile import COST, CostProfile
-from models.bundle.manifest import MANIFEST, Manifest, Provenance
+from models.bundle.cost_profile import CostProfile
+from models.bundle.manifest import Provenance
 from models.bundle.profile import RUNS, measure
-from models.bundle.records import SCHEMA_VERSION
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.presets import build
 from training import checkpoint, report, tokenizing
@@ -37,7 +35,7 @@ from training.progress import Progress
 from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST
 from training.run_data import RunData, open_data
-from training.writing import built_aside, free_place, write_record
+from training.writing import built_aside, free_place, write_bundle
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
@@ -94,33 +92,28 @@ def _write(
         float_logits = logits
         logits, labels = logits_of(graphs, data.train, rows, "calibrating int8")
         check_accuracy(float_logits, logits, labels)
-    segments, heads, content = graphs
-    runner = SegmentRunner(segments, heads, content)
+    segments, heads, _ = graphs
+    runner = SegmentRunner(*graphs)
     shares = bucket_shares(data.train, rows)
     costs = mean_cost(segments, shares), mean_cost(heads, shares)
     calibration = fit(logits, labels, *costs, lengths=lengths_of(data.train, rows))
     cost = profile_with_progress(runner, saved.input.length_buckets)
     if saved.tokenizer:
         (directory / tokenizing.FILE).write_text(saved.tokenizer)
-    for file, graph in content.items():
-        (directory / file).write_bytes(graph)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+    bundle = write_bundle(
+        directory,
+        graphs,
+        calibration,
+        cost,
         name=name,
         version=version,
         input=saved.input,
-        labels=tuple(saved.labels),
-        segments=tuple(segments),
-        exit_heads=tuple(heads),
-        calibration=write_record(directory, CALIBRATION, calibration),
-        cost=write_record(directory, COST, cost),
+        labels=saved.labels,
         provenance=_provenance(saved, "int8" if int8 else "float32"),
     )
-    write_record(directory, MANIFEST, manifest)
-    bundle = load_bundle(directory)
     tested = np.arange(len(data.test.labels))
     logits, labels = logits_of(graphs, data.test, tested, "testing")
-    source = manifest.provenance.data
+    source = bundle.manifest.provenance.data
     bundle = at_mean_cost(bundle, bucket_shares(data.test, tested))
     report.write(evaluate(bundle, logits, labels, data=source, split="test"), directory)
 

@@ -4,14 +4,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.bundle.bundle import sha256
-from models.bundle.manifest import MODEL_NAME
-from models.bundle.records import File, Record
+from models.bundle.bundle import Bundle, load_bundle, sha256
+from models.bundle.calibration import CALIBRATION, Calibration
+from models.bundle.cost_profile import COST, CostProfile
+from models.bundle.manifest import MANIFEST, MODEL_NAME, AnyInput, Manifest, Provenance
+from models.bundle.records import SCHEMA_VERSION, File, Record
 from training.graphs import ExportError
+from training.quantize import Graphs
 
 
 def free_place(zoo: Path, name: str, version: int) -> Path:
@@ -36,6 +39,38 @@ def built_aside(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside)
         raise
+
+
+def write_bundle(
+    directory: Path,
+    graphs: Graphs,
+    calibration: Calibration,
+    cost: CostProfile,
+    *,
+    name: str,
+    version: int,
+    input: AnyInput,
+    labels: Sequence[str],
+    provenance: Provenance,
+) -> Bundle:
+    """Fills `directory`, where a tokenizer lies already, and reads it as a server would."""
+    segments, heads, content = graphs
+    for file, graph in content.items():
+        (directory / file).write_bytes(graph)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        version=version,
+        input=input,
+        labels=tuple(labels),
+        segments=tuple(segments),
+        exit_heads=tuple(heads),
+        calibration=write_record(directory, CALIBRATION, calibration),
+        cost=write_record(directory, COST, cost),
+        provenance=provenance,
+    )
+    write_record(directory, MANIFEST, manifest)
+    return load_bundle(directory)
 
 
 def write_record(directory: Path, file: str, record: Record) -> File:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from queue import SimpleQueue
 
 import onnxruntime as ort
@@ -20,6 +21,8 @@ NICENESS = 5
 """The event loop goes first: without a core it admits, refuses and answers no request."""
 WATCH_S = 0.1
 """Time between two looks at a run on the event loop."""
+SUSPENDED_S = 2.0
+"""Two looks at the threads are half a second apart, unless the process is suspended."""
 MAX_INLINE_S = 1.0
 """Bound of a run on the event loop, which is expected to take at most `INLINE_S`."""
 
@@ -28,11 +31,11 @@ Done = Callable[[Computed], None]
 
 @dataclass(slots=True, eq=False)
 class LaneRun:
-    """A task on a lane; it is ended at `ends_by`. Options serve one run only."""
+    """A task on a lane; on a thread it is ended at `ends_by`. Options serve one run only."""
 
     task: Task
-    ends_by: float
     done: Done
+    ends_by: float = inf
     options: ort.RunOptions = field(default_factory=ort.RunOptions)
 
     def stop(self) -> None:
@@ -59,10 +62,16 @@ class InlineLane:
         self._is_over.set()
 
     def _watch(self) -> None:
-        """Runs on a thread, since the event loop is busy with the graph."""
+        """Runs on a thread, since the event loop is busy with the graph.
+
+        It counts its looks at a run, not the time: while the process is suspended, neither goes on.
+        """
+        watched, num_looks = None, 0
         while not self._is_over.wait(WATCH_S):
             run = self._run
-            if run is not None and time.monotonic() > run.ends_by:
+            num_looks = num_looks + 1 if run is watched else 0
+            watched = run
+            if run is not None and num_looks * WATCH_S >= MAX_INLINE_S:
                 run.stop()
 
 
@@ -121,15 +130,16 @@ class Lanes:
         self._numbers = count()
         self._inline = InlineLane()
         self._threads = {self._new_thread() for _ in range(num_lanes)}
+        self._looked_at = inf
         self._busy: dict[Batch, ThreadLane] = {}
 
     def start(self, batch: Batch, task: Task, done: Done) -> None:
         """Runs the task of a batch where it belongs; `done` is told what it gave, on the loop."""
         if batch.is_inline:
-            return self._inline.start(LaneRun(task, batch.started_at + MAX_INLINE_S, done))
+            return self._inline.start(LaneRun(task, done))
         lane = next(lane for lane in self._threads if lane.run is None)
         self._busy[batch] = lane
-        return lane.start(LaneRun(task, batch.ends_at + self._stall_s, done))
+        return lane.start(LaneRun(task, done, batch.ends_at + self._stall_s))
 
     def done(self, batch: Batch) -> None:
         """The batch has ended."""
@@ -146,7 +156,13 @@ class Lanes:
         return not any(lane.is_lost(now) for lane in self._threads)
 
     def replace_lost(self, now: float) -> list[tuple[str, Batch | None]]:
-        """Replaces lost threads; returns their names and the batches that they had."""
+        """Replaces lost threads; returns their names and the batches that they had.
+
+        Right after a suspension of the process, in which no thread ran either, none is lost.
+        """
+        looked_at, self._looked_at = self._looked_at, now
+        if now - looked_at > SUSPENDED_S:
+            return []
         lost = [lane for lane in self._threads if lane.is_lost(now)]
         batches = {lane: batch for batch, lane in self._busy.items()}
         for lane in lost:

@@ -84,6 +84,9 @@ class Images:
                 raise
         return images
 
+    def sources(self) -> list[bytes]:
+        return [b"file:" + content for content in self.contents]
+
     def _check_time(self) -> None:
         if self.by == inf:
             return

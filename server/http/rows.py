@@ -32,6 +32,10 @@ class Arrays:
 
     decode = decode_here
 
+    def sources(self) -> list[bytes]:
+        rows = zip(*self.arrays, strict=True)
+        return [b"array:" + b"".join(part.tobytes() for part in row) for row in rows]
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -59,6 +63,9 @@ class Rows:
         rows = [self._row(row, f"rows.{index}") for index, row in enumerate(self.contents)]
         arrays = [np.stack(parts) for parts in zip(*rows, strict=True)]
         return Arrays(arrays).decode()
+
+    def sources(self) -> list[bytes]:
+        return [b"json:" + repr(row).encode() for row in self.contents]
 
     def _row(self, row: object, field: str) -> list[Array]:
         named = [(tensor.name, tensor) for tensor in self.tensors]

@@ -56,6 +56,9 @@ class Texts:
                 rows[number] = Given(arrays, index, length, tokens[number].is_cut)
         return [rows[number] for number in range(len(tokens))]
 
+    def sources(self) -> list[bytes]:
+        return [text.encode(errors="surrogatepass") for text in self.contents]
+
     def _tokens(self, text: str, field: str) -> Tokens:
         if len(text) > self.max_characters:
             detail = f"{field}: {len(text)} characters; at most {self.max_characters} are read"

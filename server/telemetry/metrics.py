@@ -10,12 +10,13 @@ from server.telemetry.answers import AnswerMetrics
 from server.telemetry.batches import BatchMetrics
 from server.telemetry.exporting import Members, Sums
 from server.telemetry.host import HostMetrics
+from server.telemetry.kept import CacheMetrics
 from server.telemetry.memory import Memory
 from server.telemetry.models import ModelMetrics
 from server.telemetry.requests import RequestMetrics
 
 
-class Metrics(RequestMetrics, AnswerMetrics, BatchMetrics, ModelMetrics, HostMetrics):
+class Metrics(RequestMetrics, AnswerMetrics, BatchMetrics, CacheMetrics, ModelMetrics, HostMetrics):
     """Metrics in a registry of their own; known series start at zero."""
 
     content_type = CONTENT_TYPE_LATEST

@@ -48,6 +48,8 @@ def answer(served: Served, outcome: Outcome, parameters: Parameters, *, is_cut: 
     }
     if manifest.input.kind == "text":
         said["truncated"] = is_cut
+    if served.is_cached is not None:
+        said["cached"] = served.is_cached
     if parameters.trace:
         said["trace"] = trace(outcome, manifest.labels, demand.arrival)
     return said

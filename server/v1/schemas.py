@@ -120,7 +120,10 @@ class TraceEntry(BaseModel):
 
 
 class Classification(BaseModel):
-    """The answer for one image, text or row; of a text, whether it was too long and was cut."""
+    """The answer for one image, text or row; of a text, whether it was too long and was cut.
+
+    `cached` is there where the server keeps answers: whether this is a kept one.
+    """
 
     model: str
     version: int
@@ -138,6 +141,7 @@ class Classification(BaseModel):
     budget: BudgetReport
     cost: CostReport
     truncated: bool | None = Field(None, exclude_if=is_none)
+    cached: bool | None = Field(None, exclude_if=is_none)
     trace: list[TraceEntry] | None = Field(None, exclude_if=is_none)
 
 

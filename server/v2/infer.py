@@ -128,6 +128,7 @@ def sums(served: Served) -> dict[str, str | float | bool]:
         "energy_source": served.demand.model.energy_source,
         "met": all(is_met(served, outcome) for outcome in served.outcomes),
         **truncated(served),
+        **cached(served),
     }
 
 
@@ -135,6 +136,11 @@ def truncated(served: Served) -> dict[str, int]:
     """How many of a request's texts were too long and were cut."""
     is_text = served.demand.model.manifest.input.kind == "text"
     return {"num_truncated": sum(served.are_cut)} if is_text else {}
+
+
+def cached(served: Served) -> dict[str, bool]:
+    """Whether the answers were kept ones, where the server keeps answers."""
+    return {} if served.is_cached is None else {"cached": served.is_cached}
 
 
 async def compressed(exchange: Exchange, reply: Reply) -> Reply:

@@ -78,15 +78,20 @@ class Catalog:
     """Served models by name and version. The default version is the highest.
 
     `reasons` say of versions on disk why they are not served, or why their newer copy is not.
+    `on_left` is told every model that is removed or replaced.
     """
 
     def __init__(self) -> None:
+        self.on_left: Callable[[ServedModel], object] = lambda _: None
         self.reasons: dict[Key, str] = {}
         self._models: dict[str, dict[int, ServedModel]] = {}
 
     def add(self, model: ServedModel) -> None:
         versions = self._models.setdefault(model.manifest.name, {})
+        previous = versions.get(model.manifest.version)
         versions[model.manifest.version] = model
+        if previous is not None and previous is not model:
+            self.on_left(previous)
 
     def remove(self, model: ServedModel) -> None:
         """Jobs that hold the model go on with it."""
@@ -94,6 +99,7 @@ class Catalog:
         del self._models[name][version]
         if not self._models[name]:
             del self._models[name]
+        self.on_left(model)
 
     def get(self, key: Key) -> ServedModel | None:
         name, version = key

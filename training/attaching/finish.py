@@ -8,12 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from models.bundle.bundle import load_bundle
-from models.bundle.calibration import CALIBRATION, Calibration
-from models.bundle.cost_profile import COST, CostProfile
+from models.bundle.calibration import Calibration
+from models.bundle.cost_profile import CostProfile
 from models.bundle.image_input import ImageInput
-from models.bundle.manifest import MANIFEST, Manifest, Provenance
-from models.bundle.records import SCHEMA_VERSION
+from models.bundle.manifest import Provenance
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from training import report
@@ -31,7 +29,7 @@ from training.export import PACKAGES, profile_with_progress
 from training.lengths import at_mean_cost, mean_cost, shares_of
 from training.origin import git_commit
 from training.quantize import Graphs
-from training.writing import write_record
+from training.writing import write_bundle
 
 Precision = Literal["float32", "int8"]
 
@@ -60,8 +58,8 @@ def write(
     notes: Sequence[str],
 ) -> None:
     """Fills `directory`; calibration and report are measured on the graphs as they are written."""
-    segments, heads, content = graphs
-    runner = SegmentRunner(segments, heads, content)
+    segments, heads, _ = graphs
+    runner = SegmentRunner(*graphs)
     logits = logits_of(runner, parts.calibration, "calibrating")
     shares = shares_of(parts.calibration.order)
     calibration = calibrate(
@@ -73,28 +71,23 @@ def write(
         lengths=parts.calibration.order if shares else None,
     )
     cost = profile_with_progress(runner, target.length_buckets)
-    for file, graph in content.items():
-        (directory / file).write_bytes(graph)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+    bundle = write_bundle(
+        directory,
+        graphs,
+        calibration,
+        cost,
         name=order.name,
         version=order.version,
         input=target,
         labels=labels,
-        segments=tuple(segments),
-        exit_heads=tuple(heads),
-        calibration=write_record(directory, CALIBRATION, calibration),
-        cost=write_record(directory, COST, cost),
         provenance=provenance(order, parts, precision),
     )
-    write_record(directory, MANIFEST, manifest)
-    bundle = load_bundle(directory)
     tested = logits_of(runner, parts.test, "testing")
     results = evaluate(
         at_mean_cost(bundle, shares_of(parts.test.order)),
         tested,
         parts.test.labels,
-        data=manifest.provenance.data,
+        data=bundle.manifest.provenance.data,
         split="test",
     )
     words = [] if target.length_buckets else costs_in_words(calibration, cost)

@@ -17,6 +17,7 @@ from models.bundle.runner import Arrays, SegmentRunner
 from server.engine import breaker
 from server.engine.breaker import Breaker
 from server.engine.job import Budget, Demand, Given, Job, Outcome
+from server.engine.lanes import Lanes
 from server.engine.model import ServedModel
 from server.errors import NoAnswer, Unavailable
 from server.telemetry.metrics import Metrics
@@ -276,6 +277,18 @@ def slow(bundle: Bundle, per_row_s: float) -> ServedModel:
     manifest = bundle.manifest
     runner = Slow(manifest.segments, manifest.exit_heads, bundle.graphs)
     return replace(served(bundle, made_profile(per_row_s=per_row_s)), runner=runner)
+
+
+def test_no_thread_is_lost_right_after_the_process_was_suspended() -> None:
+    async def run() -> list[int]:
+        lanes = Lanes(2, 1.0, asyncio.get_running_loop())
+        num_lost = [len(lanes.replace_lost(0.0))]
+        lanes.end(time.monotonic() + 10)  # every thread is gone
+        num_lost += [len(lanes.replace_lost(at_s)) for at_s in (600.0, 600.5, 601.0)]
+        lanes.end(time.monotonic() + 10)
+        return num_lost
+
+    assert asyncio.run(run()) == [0, 0, 2, 0]
 
 
 def test_a_run_on_the_event_loop_that_passes_its_bound_is_ended(
