@@ -1,22 +1,22 @@
--- wrk's closed loop: posts the images of a directory in turn and prints one line of JSON.
+-- wrk's closed loop: posts the images or texts of a directory in turn and prints one line of JSON.
 --
---   wrk -c8 -d6s -s load.lua URL -- DIRECTORY NUMBER_OF_IMAGES
+--   wrk -c8 -d6s -s load.lua URL -- DIRECTORY NUMBER_OF_FILES
 
 local requests, at = {}, 0
+local kinds = { png = "image/png", jpeg = "image/jpeg", txt = "text/plain" }
 
 function init(arguments)
-  local directory, suffix = arguments[1], "png"
   for number = 0, tonumber(arguments[2]) - 1 do
-    local path = string.format("%s/%05d.", directory, number)
-    local file = io.open(path .. suffix, "rb")
-    if file == nil then
-      suffix = "jpeg"
-      file = assert(io.open(path .. suffix, "rb"))
+    for suffix, kind in pairs(kinds) do
+      local file = io.open(string.format("%s/%05d.%s", arguments[1], number, suffix), "rb")
+      if file ~= nil then
+        local headers = { ["Content-Type"] = kind }
+        table.insert(requests, wrk.format("POST", nil, headers, file:read("*a")))
+        file:close()
+      end
     end
-    local headers = { ["Content-Type"] = "image/" .. suffix }
-    table.insert(requests, wrk.format("POST", nil, headers, file:read("*a")))
-    file:close()
   end
+  assert(#requests == tonumber(arguments[2]))
 end
 
 function request()

@@ -1,6 +1,6 @@
 """The load generator in a process of its own.
 
-    python -m benchmarks.load URL IMAGES OUT.jsonl --rate 500 --seconds 10
+    python -m benchmarks.load URL BODIES OUT.jsonl --rate 500 --seconds 10
 
 It is that of `offramp load`. Requests say when they were sent, as a proxy in front would.
 """
@@ -18,7 +18,9 @@ from load.generator import Body, Client, poisson
 
 def main(
     url: str,
-    images: Annotated[Path, typer.Argument(help="directory of encoded images")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="BODIES", help="directory of encoded images or texts")
+    ],
     out: Path,
     seconds: float = 10.0,
     rate: Annotated[float, typer.Option(help="requests/s of an open loop, Poisson")] = 0.0,
@@ -26,8 +28,8 @@ def main(
     seed: int = 0,
 ) -> None:
     """Runs one load and writes its shots as JSON lines."""
-    files = sorted(images.iterdir())
-    bodies = [Body(file.read_bytes(), f"image/{file.suffix[1:]}") for file in files]
+    files = sorted(directory.iterdir())
+    bodies = [Body(file.read_bytes(), media_type(file)) for file in files]
     client = Client(url, bodies, says_when=True)
     gc.disable()  # a collection during the run would make the requests due then late
     if rate:
@@ -36,6 +38,11 @@ def main(
         client.closed_loop(connections, seconds)
     with out.open("w") as file:
         file.writelines(json.dumps(asdict(shot)) + "\n" for shot in client.shots())
+
+
+def media_type(file: Path) -> str:
+    """Of an encoded image or a text, by the end of its name."""
+    return "text/plain" if file.suffix == ".txt" else f"image/{file.suffix[1:]}"
 
 
 if __name__ == "__main__":

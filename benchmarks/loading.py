@@ -1,4 +1,4 @@
-"""Images to send, and the load generators started beside a server."""
+"""Images or texts to send, and the load generators started beside a server."""
 
 import io
 import json
@@ -16,12 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.load import media_type
 from benchmarks.process import ROOT
 from load.generator import Shot
 from load.outcomes import latency_ms
 from training.data import LabelledImages, open_images
+from training.data.columns import Wanted
 from training.data.folders import FolderRows
 from training.data.layout import open_rows
+from training.data.opening import find_test
+from training.data.rows import Index, Labels
 
 SCRIPT = Path(__file__).with_name("load.lua")
 
@@ -46,7 +50,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Test images in a directory that load generators read, and their labels."""
+    """Test images or texts in a directory that load generators read, and their labels.
+
+    `images` holds their pixels, but for photos in folders and for texts.
+    """
 
     images: LabelledImages
     files: list[Path]
@@ -78,8 +85,8 @@ class Traffic:
         return Closed(rate, len(shots) - num_answered, p50_ms, p99_ms)
 
     def ask(self, url: str) -> Answers:
-        """Asks every image once, one after the other."""
-        kind = {"content-type": f"image/{self.files[0].suffix[1:]}"}
+        """Asks every image or text once, one after the other."""
+        kind = {"content-type": media_type(self.files[0])}
         with httpx.Client(timeout=60, headers=kind) as client:
             said = [client.post(url, content=file.read_bytes()) for file in self.files]
         answers = [response.raise_for_status().json() for response in said]
@@ -97,26 +104,42 @@ class Traffic:
 
 
 def traffic(data: str, num_images: int, directory: Path) -> Traffic:
-    """The same random test images every time: photos in folders as they are, others as PNG."""
+    """The same random test rows every time: texts, photos in folders as they are, others as PNG."""
+    texts = find_test(data, Wanted(), None)
+    if texts is not None and texts.texts:
+        texts = texts.take(chosen_rows(len(texts.labels), num_images))
+        contents = [text.encode() for text in texts.texts]
+        return Traffic(
+            without_pixels(texts.labels, texts.names), written(contents, directory, "txt")
+        )
     photos = open_rows(data, "test")
-    rows = np.random.default_rng(0).permutation(len(photos.labels))[:num_images]
+    rows = chosen_rows(len(photos.labels), num_images)
     if isinstance(photos, FolderRows):
-        labels = torch.from_numpy(photos.labels[np.sort(rows)])
-        contents = [Path(photos.describe(row)).read_bytes() for row in np.sort(rows).tolist()]
-        images = LabelledImages(torch.empty(len(rows), 0, dtype=torch.uint8), labels, photos.names)
+        contents = [Path(photos.describe(row)).read_bytes() for row in rows.tolist()]
+        images = without_pixels(photos.labels[rows], photos.names)
         return Traffic(images, written(contents, directory, "jpeg"))
     test = open_images(data, "test")
-    chosen = test.take(np.sort(rows))
+    chosen = test.take(rows)
     return Traffic(chosen, written([encode(image) for image in chosen.images.numpy()], directory))
 
 
-def written(images: Sequence[bytes], directory: Path, suffix: str = "png") -> list[Path]:
-    """Encoded images as numbered files in a directory of their own."""
-    place = directory / "images"
+def chosen_rows(num_rows: int, num_chosen: int) -> Index:
+    """The same random rows every time, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(num_rows)[:num_chosen])
+
+
+def without_pixels(labels: Labels, names: Sequence[str]) -> LabelledImages:
+    pixels = torch.empty(len(labels), 0, dtype=torch.uint8)
+    return LabelledImages(pixels, torch.from_numpy(labels), tuple(names))
+
+
+def written(contents: Sequence[bytes], directory: Path, suffix: str = "png") -> list[Path]:
+    """Encoded images or texts as numbered files in a directory of their own."""
+    place = directory / "bodies"
     place.mkdir()
-    files = [place / f"{number:05d}.{suffix}" for number in range(len(images))]
-    for file, image in zip(files, images, strict=True):
-        file.write_bytes(image)
+    files = [place / f"{number:05d}.{suffix}" for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
     return files
 
 

@@ -2,9 +2,11 @@
 
     python -m benchmarks.serving models/zoo/cifar100-msdnet/3 DATA \\
         --float32 models/zoo/cifar100-msdnet/2
+    python -m benchmarks.serving models/zoo/clinc150-text/2 TEXTS
 
 In every round each server is asked over each number of connections, one after the other; the first
-round warms up. PNG in, JSON out. The load comes from the same cores, from `wrk` if installed.
+round warms up. PNG, JPEG or a text in, JSON out; mosec is asked for images only. The load comes
+from the same cores, from `wrk` if installed.
 """
 
 import shutil
@@ -36,6 +38,8 @@ from benchmarks.contest import (
 )
 from benchmarks.loading import Answers, Closed, Traffic, traffic
 from benchmarks.rivals.start import running
+from models.bundle.bundle import load_bundle
+from models.bundle.text_input import TextInput
 
 CONNECTIONS = (1, 8, 32)
 Rounds = dict[str, list[Closed]]
@@ -61,7 +65,8 @@ def main(
         asked = traffic(data, images, Path(directory))
         rivals = [naive_exits(path), plain(path), *([plain(float32)] if float32 else [])]
         rivals += [plain_original(path, original, mean, std)] if original else []
-        rivals.append(best_mosec(asked, path))
+        if not isinstance(load_bundle(path).manifest.input, TextInput):
+            rivals.append(best_mosec(asked, path))
         urls = {OURS: servers.enter_context(offramp(path, Path(directory))).url + ROUTE}
         for rival in rivals:
             urls[rival.name] = servers.enter_context(running(rival)).url + ROUTE

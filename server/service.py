@@ -147,7 +147,8 @@ class Service:
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
-        exit_s = demand.model.costs.next_answer(0, num_rows).latency_s
+        first = demand.model.step(1, length=demand.length)
+        exit_s = first.costs.next_answer(0, num_rows).latency_s
         return demand.deadline - exit_s - self.engine.pace.delivery_s
 
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:

@@ -60,10 +60,12 @@ def calibrate(
     segments: Sequence[Graph],
     heads: Sequence[Graph],
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
+    lengths: Rows | None = None,
 ) -> Calibration:
     """Fits everything the stop rule needs; `logits` has one (rows, classes) array per exit.
 
     `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
+    `lengths` are the rows' length buckets, which simulations need; None where rows have one size.
     Without labels the last exit's answers take their place: `max_accuracy_drop` is then the share
     of answers that may differ, and accuracy is agreement.
     """
@@ -90,7 +92,7 @@ def calibrate(
         operating_points=operating_points(
             split, agreement, tuning, certifying, max_accuracy_drop, drops
         ),
-        rows=CalibrationRows.of(split.confidences, split.is_right),
+        rows=CalibrationRows.of(split.confidences, split.is_right, lengths),
     )
 
 

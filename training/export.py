@@ -30,7 +30,7 @@ from training.graphs import (
     export_graphs,
     run_all,
 )
-from training.lengths import at_mean_cost, bucket_shares, mean_cost
+from training.lengths import at_mean_cost, bucket_shares, lengths_of, mean_cost
 from training.progress import Progress
 from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST
@@ -95,7 +95,8 @@ def _write(
     segments, heads, _ = graphs
     runner = SegmentRunner(*graphs)
     shares = bucket_shares(data.train, rows)
-    calibration = fit(logits, labels, mean_cost(segments, shares), mean_cost(heads, shares))
+    costs = mean_cost(segments, shares), mean_cost(heads, shares)
+    calibration = fit(logits, labels, *costs, lengths=lengths_of(data.train, rows))
     cost = profile_with_progress(runner, saved.input.length_buckets)
     if saved.tokenizer:
         (directory / tokenizing.FILE).write_text(saved.tokenizer)

@@ -16,6 +16,11 @@ Shares = dict[int, float]
 """The share of rows in each length bucket; empty where all rows have one size."""
 
 
+def lengths_of(source: Source, rows: Index) -> Index | None:
+    """The length bucket of every row, in the order of `inputs_of`; None for rows of one size."""
+    return np.sort(source.buckets[rows]) if isinstance(source, TextSource) else None
+
+
 def bucket_shares(source: Source, rows: Index) -> Shares:
     return shares_of(source.buckets[rows]) if isinstance(source, TextSource) else {}
 

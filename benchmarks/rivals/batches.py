@@ -9,7 +9,7 @@ import numpy as np
 from mosec import Server, Worker
 
 from benchmarks.rivals.exits import Exits
-from benchmarks.rivals.networks import Answer, Pixels, decode
+from benchmarks.rivals.networks import Answer, Features
 from benchmarks.rivals.setup import Setup
 from models.bundle.bundle import load_bundle
 
@@ -26,13 +26,15 @@ class ExitsWorker(Worker):
     def __init__(self) -> None:
         self._exits = Exits(load_bundle(Setup.told().bundle))
 
-    def deserialize(self, data: bytes) -> Pixels:
-        return decode(data, self._exits.target)
+    def deserialize(self, data: bytes) -> Features:
+        return self._exits.read(data)
 
     def forward(self, data: Any) -> Answer | list[Answer]:  # noqa: ANN401
         """Of one image, or where batches are allowed, of a list of images."""
         if isinstance(data, list):
-            return self._exits.answers(np.stack(data))
+            return self._exits.answers(
+                {n: np.concatenate([row[n] for row in data]) for n in data[0]}
+            )
         return self._exits.answer(data)
 
 

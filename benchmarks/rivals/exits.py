@@ -1,17 +1,15 @@
 """Naive exits: a bundle's segments by hand, until an exit is more confident than its threshold."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from benchmarks.rivals.networks import Answer, Pixels, session
+from benchmarks.rivals.networks import Answer, Features, reader_of, session
 from models.bundle.bundle import Bundle
 
 POINT = "balanced"
-Features = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,11 @@ class Stretch:
 
 
 class Exits:
-    """The network; images of a batch leave it at the exit that answers them."""
+    """The network; rows of a batch leave it at the exit that answers them."""
 
     def __init__(self, bundle: Bundle) -> None:
         manifest, point = bundle.manifest, bundle.calibration.operating_points[POINT]
-        self.target, self._labels = manifest.image_input, manifest.labels
-        self._input = manifest.segments[0].inputs[0].name
+        self.read, self._labels = reader_of(bundle), manifest.labels
         self._stretches = [
             Stretch(
                 exit=segment.exit,
@@ -66,14 +63,13 @@ class Exits:
             )
         ]
 
-    def answer(self, image: Pixels) -> Answer:
-        (found,) = self.answers(image[None])
+    def answer(self, row: Features) -> Answer:
+        (found,) = self.answers(row)
         return found
 
-    def answers(self, images: Pixels) -> list[Answer]:
-        answers: list[Answer] = [{}] * len(images)
-        rows = np.arange(len(images))
-        features: Features = {self._input: images}
+    def answers(self, features: Features) -> list[Answer]:
+        rows = np.arange(len(next(iter(features.values()))))
+        answers: list[Answer] = [{}] * len(rows)
         for stretch in self._stretches:
             features = stretch.run(features)
             if stretch.head is None:

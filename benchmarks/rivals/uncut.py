@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import compose, helper
 
-from benchmarks.rivals.networks import Answer, Pixels, session
+from benchmarks.rivals.networks import Answer, Features, decode, reader_of, session
 from benchmarks.rivals.setup import Colour
 from models.bundle.bundle import Bundle
 
@@ -15,12 +15,11 @@ class Uncut:
     """A bundle's segments and its last exit head in one session."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.target, self._labels = bundle.manifest.image_input, bundle.manifest.labels
+        self.read, self._labels = reader_of(bundle), bundle.manifest.labels
         self._session = session(uncut(bundle).SerializeToString())
-        self._input = bundle.manifest.segments[0].inputs[0].name
 
-    def answer(self, image: Pixels) -> Answer:
-        ((logits,),) = self._session.run(None, {self._input: image[None]})
+    def answer(self, row: Features) -> Answer:
+        ((logits,),) = self._session.run(None, row)
         index = int(logits.argmax())
         confidence = float(1 / np.exp(logits - logits[index]).sum())
         return {"index": index, "label": self._labels[index], "confidence": confidence}
@@ -33,16 +32,19 @@ class Original:
     """
 
     def __init__(self, bundle: Bundle, path: Path, mean: Colour, std: Colour) -> None:
-        self.target, self._labels = bundle.manifest.image_input, bundle.manifest.labels
+        self._target, self._labels = bundle.manifest.image_input, bundle.manifest.labels
         self._session = session(str(path))
         self._input = self._session.get_inputs()[0].name
-        channels = slice(self.target.channels), None, None
+        channels = slice(self._target.channels), None, None
         self._shift = 255 * np.array(mean, np.float32)[channels]
         self._scale = 1 / (255 * np.array(std, np.float32))[channels]
 
-    def answer(self, image: Pixels) -> Answer:
-        planes = (image.transpose(2, 0, 1) - self._shift) * self._scale
-        ((scores,),) = self._session.run(None, {self._input: planes[None]})
+    def read(self, body: bytes) -> Features:
+        image = decode(body, self._target).transpose(2, 0, 1)
+        return {self._input: ((image - self._shift) * self._scale)[None]}
+
+    def answer(self, row: Features) -> Answer:
+        ((scores,),) = self._session.run(None, row)
         index = int(scores.argmax())
         return {"index": index, "label": self._labels[index], "score": float(scores[index])}
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from benchmarks.rivals.exits import Exits
-from benchmarks.rivals.networks import Network, decode
+from benchmarks.rivals.networks import Network
 from benchmarks.rivals.setup import Setup
 from benchmarks.rivals.uncut import Original, Uncut
 from models.bundle.bundle import load_bundle
@@ -30,7 +30,7 @@ def create_app() -> FastAPI:
         body = await request.body()
         if setup.budget_ms is not None and is_late(request, setup.budget_ms):
             return TOO_LATE
-        return JSONResponse(network.answer(decode(body, network.target)))
+        return JSONResponse(network.answer(network.read(body)))
 
     @app.get("/readyz")
     async def readyz() -> str:

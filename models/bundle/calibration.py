@@ -62,23 +62,41 @@ class CalibrationRows(Record):
     """What every exit said of every calibration row, for simulations: base64, row by row.
 
     `confidences` are little-endian 16-bit integers, 65535 for 1; `is_right` is one byte each.
+    `lengths` are the rows' length buckets, little-endian 16-bit integers; None where rows have one
+    size, and in bundles of texts exported before they were kept.
     """
 
     confidences: Base64Bytes
     is_right: Base64Bytes
+    lengths: Base64Bytes | None = None
 
     @classmethod
-    def of(cls, confidences: NDArray[np.floating], is_right: NDArray[np.bool_]) -> Self:
-        """From (rows, exits) arrays."""
+    def of(
+        cls,
+        confidences: NDArray[np.floating],
+        is_right: NDArray[np.bool_],
+        lengths: NDArray[np.int64] | None = None,
+    ) -> Self:
+        """From (rows, exits) arrays, and the length bucket of every row where they have one."""
         scaled = np.rint(confidences * MAX_UINT16).astype("<u2")
-        encoded = (b64encode(array.tobytes()) for array in (scaled, is_right.astype(np.uint8)))
-        return cls(**dict(zip(("confidences", "is_right"), encoded, strict=True)))
+        return cls(
+            confidences=b64encode(scaled.tobytes()),
+            is_right=b64encode(is_right.astype(np.uint8).tobytes()),
+            lengths=None if lengths is None else b64encode(lengths.astype("<u2").tobytes()),
+        )
 
     def arrays(self, num_exits: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Confidences in [0, 1] and whether each answer was right, (rows, exits)."""
         scaled = np.frombuffer(self.confidences, "<u2").reshape(-1, num_exits)
         is_right = np.frombuffer(self.is_right, np.uint8).reshape(-1, num_exits)
         return scaled / MAX_UINT16, is_right.astype(np.bool_)
+
+    @property
+    def buckets(self) -> NDArray[np.int64] | None:
+        """The length bucket of every row."""
+        if self.lengths is None:
+            return None
+        return np.frombuffer(self.lengths, "<u2").astype(np.int64)
 
 
 class Calibration(Record):
@@ -109,6 +127,8 @@ class Calibration(Record):
             sizes = len(self.rows.confidences), len(self.rows.is_right)
             if sizes != (2 * num_values, num_values):
                 raise ValueError(f"rows must have {self.num_rows} rows of {num_exits} exits")
+            if self.rows.lengths is not None and len(self.rows.lengths) != 2 * self.num_rows:
+                raise ValueError(f"rows must have {self.num_rows} lengths, or none")
         for name, point in self.operating_points.items():
             is_given = [threshold is not None for threshold in point.thresholds]
             if is_given != [True] * (num_exits - 1) + [False]:

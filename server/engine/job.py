@@ -92,7 +92,8 @@ class Run:
 class Outcome:
     """How a job ended, and when, on the monotonic clock.
 
-    Joules are this row's; `answers` has every head that ran, `runs` every segment.
+    Joules are this row's; `answers` has every head that ran, `runs` every segment. `length` is the
+    row's length bucket, as in `Given`.
     """
 
     answer: Answer
@@ -104,6 +105,7 @@ class Outcome:
     runs: tuple[Run, ...]
     answers: tuple[Answer, ...]
     ended_at: float
+    length: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -194,4 +196,5 @@ class Job:
             runs=tuple(self.runs),
             answers=tuple(self.answers),
             ended_at=now,
+            length=self.length,
         )

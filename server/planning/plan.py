@@ -106,6 +106,7 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
         raise UserError(f"{model.bundle.path} keeps no calibration rows; export it again")
     num_exits = model.manifest.num_exits
     confidences, is_right = rows.arrays(num_exits)
+    lengths = np.zeros(len(confidences), np.int64) if rows.buckets is None else rows.buckets
     drawn = np.random.default_rng(seed).integers(len(confidences), size=len(arrivals))
     rate = (len(arrivals) - 1) / float(arrivals[-1] - arrivals[0])
     if rate * plan.python.request_s / 2 >= MAX_PYTHON * plan.processes:
@@ -113,11 +114,12 @@ def simulate(model: ServedModel, plan: Plan, arrivals: NDArray[np.float64], seed
     fates, hits = list[Fate](), list[bool]()
     for number in range(plan.processes):
         mine = slice(number, None, plan.processes)
-        found = simulate_process(model, plan, arrivals[mine], confidences[drawn[mine]])
+        some = drawn[mine]
+        found = simulate_process(model, plan, arrivals[mine], confidences[some], lengths[some])
         fates += found
         hits += [
             bool(is_right[row, fate.outcome.answer.exit - 1])
-            for row, fate in zip(drawn[mine], found, strict=True)
+            for row, fate in zip(some, found, strict=True)
             if fate.outcome is not None
         ]
     return load_of(rate, fates, hits, plan, num_exits)
@@ -128,15 +130,24 @@ def simulate_process(
     plan: Plan,
     arrivals: NDArray[np.float64],
     confidences: NDArray[np.float64],
+    lengths: NDArray[np.int64],
 ) -> list[Fate]:
     """The fates of the requests that one process is given, in order of arrival.
 
     It learns what the model costs for itself.
     """
-    own = replace(model, costs=Costs(model.profile, model.costs.overhead_s))
+    own = replace(
+        model,
+        costs=Costs(model.profile, model.costs.overhead_s),
+        shorter={
+            length: Costs(model.profile.of_length(length), costs.overhead_s)
+            for length, costs in model.shorter.items()
+        },
+    )
+    rows = zip(arrivals.tolist(), confidences.tolist(), lengths.tolist(), strict=True)
     requests = [
-        Request(Demand(own, plan.policy, plan.budget, at_s), tuple(row))
-        for at_s, row in zip(arrivals.tolist(), confidences.tolist(), strict=True)
+        Request(Demand(own, plan.policy, plan.budget, at_s, length=length), tuple(row))
+        for at_s, row, length in rows
     ]
     admission = Admission(plan.max_in_flight, Scheduler(plan.lanes))
     fates = Simulation(admission, Durations(model.profile), plan.python).run(requests)
@@ -145,21 +156,28 @@ def simulate_process(
 
 
 class Durations:
-    """Median seconds of a step."""
+    """Median seconds of a step, of each length bucket or of rows of one size."""
 
     def __init__(self, profile: CostProfile) -> None:
-        medians = profile.model_copy(
-            update={kind: as_medians(getattr(profile, kind)) for kind in ("segments", "exit_heads")}
-        )
-        self.costs = Costs(medians)
+        self._largest = Costs(as_medians(profile))
+        self._shorter = {
+            part.length: Costs(as_medians(profile.of_length(part.length)))
+            for part in profile.shorter
+        }
 
     def __call__(self, step: Step, rows: int, is_head: bool) -> float:
-        seconds = self.costs.head_s if is_head else self.costs.segment_s
-        return seconds(step.exit, rows)
+        costs = self._shorter.get(step.length, self._largest)
+        return (costs.head_s if is_head else costs.segment_s)(step.exit, rows)
 
 
-def as_medians(costs: Sequence[GraphCost]) -> tuple[GraphCost, ...]:
-    return tuple(cost.model_copy(update={"p95_s": cost.median_s}) for cost in costs)
+def as_medians(profile: CostProfile) -> CostProfile:
+    """The profile with medians for high quantiles."""
+
+    def median(costs: Sequence[GraphCost]) -> tuple[GraphCost, ...]:
+        return tuple(cost.model_copy(update={"p95_s": cost.median_s}) for cost in costs)
+
+    changed = {"segments": median(profile.segments), "exit_heads": median(profile.exit_heads)}
+    return profile.model_copy(update=changed)
 
 
 def load_of(

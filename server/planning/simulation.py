@@ -14,7 +14,6 @@ from server.engine.scheduler import Batch
 from server.engine.verdict import asking, judge
 from server.errors import Overloaded
 
-NOTHING = Given([], 0)
 NO_PROBABILITIES = np.zeros(0, np.float32)
 
 
@@ -129,7 +128,8 @@ class Simulation:
             self.fates.append(Fate(request, self.now, None))
             return
         self.admission.decoded(slots)
-        job = Job(demand, NOTHING, ignore, deadline=slots.deadline, due=slots.due)
+        nothing = Given([], 0, demand.length)
+        job = Job(demand, nothing, ignore, deadline=slots.deadline, due=slots.due)
         self._requests[job] = request
         self.scheduler.wait(job, self.now)
         self._plan_turn()

@@ -126,4 +126,5 @@ def is_depth_limited(model: ServedModel, budget: Budget, outcome: Outcome, total
     if outcome.stop_reason is not StopReason.DEADLINE:
         return False
     left_s = inf if budget.latency_s is None else budget.latency_s - total_s
-    return model.costs.next_answer(outcome.answer.exit, 1).latency_s <= left_s + outcome.queue_s
+    next_answer = model.step(1, length=outcome.length).costs.next_answer(outcome.answer.exit, 1)
+    return next_answer.latency_s <= left_s + outcome.queue_s

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.contest import ROUTE, mosec, naive_exits, plain
-from benchmarks.loading import Traffic
+from benchmarks.loading import Traffic, encode
 from benchmarks.outcomes import outcomes
 from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.start import running
@@ -98,9 +98,11 @@ def test_mosec_answers_in_batches(
 
 
 def test_a_batch_is_answered_like_its_images(asked: Traffic, bundle_path: Path) -> None:
-    network, images = Exits(load_bundle(bundle_path)), asked.images.images.numpy()
-    for together, image in zip(network.answers(images), images, strict=True):
-        alone = network.answer(image)
+    network = Exits(load_bundle(bundle_path))
+    rows = [network.read(file.read_bytes()) for file in asked.files]
+    batch = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    for together, row in zip(network.answers(batch), rows, strict=True):
+        alone = network.answer(row)
         assert (together["index"], together["exit"]) == (alone["index"], alone["exit"])
         assert together["confidence"] == pytest.approx(alone["confidence"], abs=1e-4)
 
@@ -124,7 +126,8 @@ def test_an_original_gets_its_own_normalisation(
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
     )
-    answer = Original(digits_bundle, path, (0.5, 0, 0), (0.25, 1, 1)).answer(image)
+    network = Original(digits_bundle, path, (0.5, 0, 0), (0.25, 1, 1))
+    answer = network.answer(network.read(encode(image)))
     scores = ((image[..., 0].reshape(1, -1) / 255 - 0.5) / 0.25) @ weights
     assert answer["index"] == scores.argmax()
     assert answer["score"] == pytest.approx(float(scores.max()), rel=1e-4)

@@ -1,9 +1,13 @@
 """A real model with a made cost profile, so that what the scheduler expects is known."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from models.bundle.bundle import Bundle
-from models.bundle.cost_profile import CostProfile, GraphCost
+from benchmarks.small_bundles import LENGTHS, write_text_bundle
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.cost_profile import CostProfile, GraphCost, LengthCosts
 from models.bundle.costs import Costs
 from models.bundle.runner import SegmentRunner
 from server.engine.model import ServedModel
@@ -49,3 +53,17 @@ def model(digits_bundle: Bundle) -> ServedModel:
 def short_model(digits_bundle: Bundle) -> ServedModel:
     """A graph takes 0.25 ms and 0.25 ms more for each row: batches run on the event loop."""
     return served(digits_bundle, made_profile(per_row_s=0.00025, fixed_s=0.00025))
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> ServedModel:
+    """A model of texts: a graph takes 1, 2 or 6 ms for a batch of rows of the three lengths."""
+    bundle = load_bundle(write_text_bundle(tmp_path))
+    *shorter, largest = (made_profile(0.0, fixed_s) for fixed_s in (0.001, 0.002, 0.006))
+    costs = [
+        LengthCosts(length=length, **made.model_dump(include=LengthCosts.model_fields.keys()))
+        for length, made in zip(LENGTHS, shorter, strict=False)
+    ]
+    profile = largest.model_copy(update={"shorter": tuple(costs)})
+    of_lengths = {part.length: Costs(profile.of_length(part.length)) for part in costs}
+    return replace(served(bundle, profile), shorter=of_lengths)

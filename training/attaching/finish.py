@@ -68,6 +68,7 @@ def write(
         mean_cost(segments, shares),
         mean_cost(heads, shares),
         order.max_disagreement,
+        lengths=parts.calibration.order if shares else None,
     )
     cost = profile_with_progress(runner, target.length_buckets)
     bundle = write_bundle(

@@ -52,15 +52,18 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
     return Found(train, test, notes)
 
 
-def find_test(source: str, wanted: Wanted, names: Names) -> Records | None:
-    """The test split alone; None where the source holds images."""
+def find_test(source: str, wanted: Wanted, names: Names | None) -> Records | None:
+    """The test split alone; None where the source holds images.
+
+    Labels are numbered as in `names`; without them as the test split's are.
+    """
     tables = None if source == "digits" else tables_of(source)
     if tables is None or is_of_images(tables.splits[tables.test]().features):
         return None
     return test_records(tables, wanted, names)
 
 
-def test_records(tables: Tables, wanted: Wanted, names: Names) -> Records:
+def test_records(tables: Tables, wanted: Wanted, names: Names | None) -> Records:
     title = tables.title(tables.test)
     table = tables.splits[tables.test]()
     rows = records(table, chosen_columns(table, wanted, title), title, names)

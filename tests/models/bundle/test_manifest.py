@@ -44,3 +44,8 @@ def test_calibration_rows_survive_their_encoding() -> None:
     found, right = again.arrays(3)
     np.testing.assert_allclose(found, confidences, atol=1 / 65535)
     assert right.tolist() == is_right.tolist()
+    assert again.buckets is None
+    of_texts = CalibrationRows.of(confidences, is_right, np.array([8, 512]))
+    again = CalibrationRows.model_validate_json(of_texts.model_dump_json())
+    assert again.buckets is not None
+    assert again.buckets.tolist() == [8, 512]

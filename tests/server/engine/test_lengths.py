@@ -2,27 +2,12 @@
 
 import pytest
 
-from benchmarks.small_bundles import LENGTHS, NUM_EXITS, write_text_bundle
-from models.bundle.bundle import load_bundle
-from models.bundle.costs import Costs
+from benchmarks.small_bundles import LENGTHS, NUM_EXITS
 from models.bundle.policy import policy_of_threshold
-from models.bundle.runner import SegmentRunner
 from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.errors import Infeasible
-from tests.server.conftest import made_profile
 from tests.server.engine.desk import Desk, ignore
-
-
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
-    """A graph takes 1, 2 or 6 ms for a batch of rows of the three buckets."""
-    bundle = load_bundle(write_text_bundle(tmp_path_factory.mktemp("zoo")))
-    manifest = bundle.manifest
-    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    costs = [Costs(made_profile(0.0, fixed_s)) for fixed_s in (0.001, 0.002, 0.006)]
-    shorter = dict(zip(LENGTHS, costs[:-1], strict=False))
-    return ServedModel(bundle, runner, made_profile(0.0, 0.006), costs[-1], shorter)
 
 
 def job(model: ServedModel, length: int) -> Job:

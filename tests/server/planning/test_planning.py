@@ -10,6 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
+from models.bundle.calibration import CalibrationRows
 from models.bundle.errors import UserError
 from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget
@@ -108,6 +109,19 @@ def test_a_simulation_leaves_the_model_as_it_was(model: ServedModel) -> None:
     before = model.costs.segment_s(1, 1), model.costs.overhead_s
     simulate(model, replace(PLAN, python=Python(batch_s=0.01)), evenly(20, 50), seed=0)
     assert (model.costs.segment_s(1, 1), model.costs.overhead_s) == before
+
+
+def test_a_text_costs_what_its_length_does(words: ServedModel) -> None:
+    """A graph takes 1 ms for texts of 4 tokens, and 6 ms for those of 16."""
+    sure, right = np.zeros((4, 3)), np.ones((4, 3), np.bool_)
+    p50_s = {}
+    for length in (4, 16, None):
+        lengths = None if length is None else np.full(4, length)
+        rows = CalibrationRows.of(sure, right, lengths)
+        calibration = words.bundle.calibration.model_copy(update={"rows": rows})
+        model = replace(words, bundle=replace(words.bundle, calibration=calibration))
+        p50_s[length] = simulate(model, PLAN, evenly(10, 50), seed=0).p50_s
+    assert p50_s == pytest.approx({4: 6 * 0.001, 16: 6 * 0.006, None: 6 * 0.006})
 
 
 def test_a_bundle_without_calibration_rows_is_refused(digits_bundle: Bundle) -> None:

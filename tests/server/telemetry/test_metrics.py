@@ -14,9 +14,10 @@ from server.telemetry.metrics import Metrics
 from tests.models.bundle.test_energy import add_zone
 
 
-def outcome(exit: int, reason: StopReason, queue_s: float) -> Outcome:
+def outcome(exit: int, reason: StopReason, queue_s: float, length: int = 0) -> Outcome:
     answer = Answer(exit, np.full(10, 0.1, np.float32), 0.1, at_s=0.0)
-    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, (Run(0.005, 0.9),), (answer,), 1.0)
+    runs = (Run(0.005, 0.9),)
+    return Outcome(answer, reason, queue_s, 0.01, 0.1, 1000, runs, (answer,), 1.0, length)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,15 @@ def test_depth_is_lost_to_load_where_waiting_took_what_the_next_exit_needed(
     """The next segment and its head take 10 ms; 2 ms were left at the answer."""
     said = outcome(1, reason, queue_s)
     assert is_depth_limited(model, Budget(0.020), said, total_s=0.018) is expected
+
+
+@pytest.mark.parametrize(("length", "expected"), [(4, True), (16, False)])
+def test_what_the_next_exit_needs_is_what_the_text_costs(
+    words: ServedModel, length: int, expected: bool
+) -> None:
+    """The next exit takes 2 ms for the shortest texts and 12 ms for the longest."""
+    said = outcome(1, StopReason.DEADLINE, queue_s=0.004, length=length)
+    assert is_depth_limited(words, Budget(0.020), said, total_s=0.020) is expected
 
 
 def test_a_request_without_a_budget_is_cut_short_by_load_alone(model: ServedModel) -> None:
