@@ -21,11 +21,12 @@ def bare_rate(bundle: Path, images: Pixels, seconds: float) -> float:
 
 def bare_loop(bundle: Path, images: Pixels, seconds: float) -> float:
     """Images per second of this thread."""
-    network = Exits(load_bundle(bundle))
-    network.answer(images[0])
+    loaded = load_bundle(bundle)
+    network, given = Exits(loaded), loaded.manifest.segments[0].inputs[0].name
+    network.answer({given: images[:1]})
     start = time.perf_counter()
     for num_done, image in enumerate(cycle(images), 1):
-        network.answer(image)
+        network.answer({given: image[None]})
         if (elapsed := time.perf_counter() - start) > seconds:
             return num_done / elapsed
     raise ValueError("there are no images")

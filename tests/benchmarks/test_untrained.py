@@ -16,6 +16,7 @@ def test_every_image_goes_to_the_last_exit(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(net, 16, 5, tmp_path / "made" / "1"))
     images = random_images(16, 4)
     assert images.shape == (4, 16, 16, 3)
-    answers = Exits(bundle).answers(images)
+    given = bundle.manifest.segments[0].inputs[0].name
+    answers = Exits(bundle).answers({given: images})
     assert {answer["exit"] for answer in answers} == {bundle.manifest.num_exits}
     assert bare_loop(bundle.path, images, 0.1) > 0

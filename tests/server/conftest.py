@@ -61,7 +61,7 @@ def words(tmp_path: Path) -> ServedModel:
     bundle = load_bundle(write_text_bundle(tmp_path))
     *shorter, largest = (made_profile(0.0, fixed_s) for fixed_s in (0.001, 0.002, 0.006))
     costs = [
-        LengthCosts(length=length, **made.model_dump(include=LengthCosts.model_fields.keys()))
+        LengthCosts(length=length, **made.model_dump(include=set(LengthCosts.model_fields)))
         for length, made in zip(LENGTHS, shorter, strict=False)
     ]
     profile = largest.model_copy(update={"shorter": tuple(costs)})
