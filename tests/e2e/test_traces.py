@@ -95,5 +95,5 @@ def test_nothing_is_sent_unless_traces_are_asked_for(
 
 def test_traces_without_a_place_for_them_stop_the_start() -> None:
     said = refusal(OFFRAMP_TRACES="true")
-    assert "traces: " in said
+    assert "OFFRAMP_TRACES: " in said
     assert "OTEL_EXPORTER_OTLP_ENDPOINT must say where traces are taken" in said

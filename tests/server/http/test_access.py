@@ -156,7 +156,7 @@ def test_keys_and_origins_are_read_from_variables(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("bad", [KEY, "abcd", hashes(KEY) + "0"])
 def test_what_is_no_hash_stops_the_start(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("OFFRAMP_API_KEY_HASHES", bad)
-    with pytest.raises(SettingsError, match="api_key_hashes") as refused:
+    with pytest.raises(SettingsError, match="OFFRAMP_API_KEY_HASHES") as refused:
         load_settings()
     assert bad not in str(refused.value), "it may be a key, given by mistake"
 
