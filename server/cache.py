@@ -82,7 +82,7 @@ class Cache:
 
 
 def digests_of(sources: Iterable[bytes]) -> list[bytes]:
-    """No two sources are known to have the same digest, nor can they be made."""
+    """The SHA-256 of each row's source."""
     return [sha256(source).digest() for source in sources]
 
 

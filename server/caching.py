@@ -10,7 +10,7 @@ from server.engine.job import Demand, Given, Job
 from server.service import Encoded, Progress, Results, Running, Served, Service
 
 SMALL_BYTES = 65_536
-"""So many are digested in less time than a thread takes to wake."""
+"""Sources of up to so many bytes are digested faster than a thread wakes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
-from server.engine.admission import Slots
+from server.engine.admission import Slots, first_step
 from server.engine.job import Answer, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.engine.pace import Pace
@@ -147,8 +147,7 @@ class Service:
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
-        first = demand.model.step(1, length=demand.length)
-        exit_s = first.costs.next_answer(0, num_rows).latency_s
+        exit_s = first_step(demand).costs.next_answer(0, num_rows).latency_s
         return demand.deadline - exit_s - self.engine.pace.delivery_s
 
     async def classify(self, demand: Demand, encoded: Encoded, *, strict: bool = False) -> Served:

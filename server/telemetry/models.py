@@ -1,4 +1,4 @@
-"""What is known of the models that are served, and of those that could not be."""
+"""Metrics of models: served ones, and bundles that were refused."""
 
 import time
 from collections.abc import Sequence

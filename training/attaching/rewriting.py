@@ -48,7 +48,7 @@ def end_in_logits(model: ModelProto, path: Path) -> tuple[str, bool]:
 
 
 def behind_copies(makers: dict[str, NodeProto], name: str) -> NodeProto | None:
-    """The node that computes a tensor, behind those that only pass it on."""
+    """The node that computes a tensor, looked up through copies and casts."""
     node = makers.get(name)
     while node is not None and node.op_type in ("Identity", "Cast"):
         node = makers.get(node.input[0])
