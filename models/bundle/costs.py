@@ -21,11 +21,9 @@ class Expectation:
         self.fall = fall
 
     def observe(self, seen: float) -> None:
-        value = self.value
-        gap = (seen if seen < LARGEST_STEP * value else LARGEST_STEP * value) - value
-        value += (RISE if gap > 0 else self.fall) * gap
-        least, most = SMALLEST * self.initial, LARGEST * self.initial
-        self.value = least if value < least else most if value > most else value
+        gap = min(seen, LARGEST_STEP * self.value) - self.value
+        value = self.value + (RISE if gap > 0 else self.fall) * gap
+        self.value = min(max(value, SMALLEST * self.initial), LARGEST * self.initial)
 
 
 class Costs:
