@@ -165,8 +165,9 @@ class Service:
         )
         if outcomes and outcomes[0].runs:  # kept ones have none
             trace_segments(outcomes)
-            ended_at = max(outcome.ended_at for outcome in outcomes)
-            self.engine.pace.delivered(demand.arrival + total_s - ended_at)
+            if not demand.is_background:
+                ended_at = max(outcome.ended_at for outcome in outcomes)
+                self.engine.pace.delivered(demand.arrival + total_s - ended_at)
         if failures:
             raise failures[0]
         return outcomes
