@@ -72,6 +72,18 @@ export function expectedCosts(version) {
   return { segments, heads, next: [...next, { latency: 0, energy: 0, macs: 0 }] };
 }
 
+/** The MACs of a run to an exit that asked these heads on the way, and its own. */
+export function macsTo(exit, heads, costs) {
+  const asked = costs.heads.filter((_, k) => k + 1 === exit || (k + 1 < exit && heads.includes(k + 1)));
+  return [...costs.segments.slice(0, exit), ...asked].reduce(sum).macs;
+}
+
+/** A row's mean MACs at an operating point. Of texts, `mean_macs` is that of their own lengths and
+ * every other number that of the longest text; this one is, too. */
+export function meanMacs(point, costs) {
+  return point.exit_shares.reduce((mean, share, k) => mean + share * macsTo(k + 1, point.consulted, costs), 0);
+}
+
 /** The same as this run took it: the times at which its exits answered, and its energy. */
 export function measuredCosts(version, said, final) {
   const expected = expectedCosts(version);
@@ -252,6 +264,8 @@ const state = {
 
 const numExits = () => state.version.exits.length;
 const wholeMacs = () => state.version.exits.at(-1).macs;
+const pointMacs = (point) => meanMacs(point, expectedCosts(state.version));
+const areOfLongest = () => (kind() === "text" ? " Every text counts as the longest." : "");
 const areRight = () => (state.version.judged_by === "labels" ? "are right" : "agree with the last exit");
 
 function thresholds() {
@@ -282,10 +296,10 @@ function verdict() {
   const confidences = state.said.map((said) => said?.confidence);
   const stop = walk(thresholds(), confidences, costs, budget());
   if (stop !== null || state.final === null) return stop;
-  const { exit, stop_reason: reason, cost } = state.final;
+  const { exit, stop_reason: reason, cost } = state.final, heads = state.said.flatMap((said) => said?.exit ?? []);
   return {
-    exit, reason, heads: state.said.flatMap((said) => said?.exit ?? []), isCutShort: true,
-    spent: { latency: cost.total_ms, energy: cost.energy_mj, macs: cost.macs },
+    exit, reason, heads, isCutShort: true,
+    spent: { latency: cost.total_ms, energy: cost.energy_mj, macs: macsTo(exit, heads, costs) },
   };
 }
 
@@ -399,7 +413,7 @@ function drawExitsNote() {
   const isCut = state.final !== null && state.said[numExits() - 1] === undefined;
   if (isCut) $("#exits-note").textContent = `The server cut this run short: ${worded(state.final.stop_reason)}. Choose the input again to repeat it.`;
   else if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}${cut}`;
-  else $("#exits-note").textContent = state.isRunning ? "" : "Times and MACs are what this server expects.";
+  else $("#exits-note").textContent = state.isRunning ? "" : `Times and MACs are what this server expects.${areOfLongest()}`;
 }
 
 // ---------------------------------------------------------------- drawing: settings
@@ -424,7 +438,7 @@ function drawSettings() {
   say($("#latency"), budgetOf("latency") === Infinity ? "no limit" : ms(budgetOf("latency")));
   say($("#energy"), budgetOf("energy") === Infinity ? "no limit" : mj(budgetOf("energy")));
   $("#point-note").textContent = point
-    ? `${percent(point.accuracy, 1)} ${areRight()}, at ${percent(point.mean_macs / wholeMacs())} of the MACs; asks exits ${point.consulted.join(", ")}.`
+    ? `${percent(point.accuracy, 1)} ${areRight()}, at ${percent(pointMacs(point) / wholeMacs())} of the MACs; asks exits ${point.consulted.join(", ")}.`
     : "Asks every exit, and stops at the first that is surer than this.";
   $("#reset").hidden = state.point === "balanced" && budgetOf("latency") === Infinity && budgetOf("energy") === Infinity;
 }
@@ -441,12 +455,14 @@ function drawTrade() {
   const costs = expectedCosts(version);
   const isPlain = state.point !== OWN && budgetOf("latency") === Infinity && budgetOf("energy") === Infinity;
   let now = null;
-  if (isPlain) now = { accuracy: version.operating_points[state.point].accuracy, macs: version.operating_points[state.point].mean_macs };
-  else if (calibration !== null) now = replayed(calibration, thresholds(), costs, budget());
+  if (isPlain) {
+    const point = version.operating_points[state.point];
+    now = { accuracy: point.accuracy, macs: meanMacs(point, costs) };
+  } else if (calibration !== null) now = replayed(calibration, thresholds(), costs, budget());
   const rows = calibration === null ? "" : ` on ${calibration.length.toLocaleString("en")} calibration rows`;
   $("#trade-note").textContent = now === null
     ? "This bundle has no calibration rows to try the setting on."
-    : `At this setting ${percent(now.accuracy, 1)} ${areRight()}, at ${percent(now.macs / wholeMacs())} of the whole network's MACs${rows}.`;
+    : `At this setting ${percent(now.accuracy, 1)} ${areRight()}, at ${percent(now.macs / wholeMacs())} of the whole network's MACs${rows}.${areOfLongest()}`;
   drawChart(points, now);
   drawPointsTable(points);
 }
@@ -455,7 +471,7 @@ function drawChart(points, now) {
   const box = $("#chart"), width = box.clientWidth, height = 270;
   if (width === 0) return;
   const exits = state.version.exits.map((exit) => [exit.macs / wholeMacs(), exit.accuracy]);
-  const named = points.map(([name, point]) => [point.mean_macs / wholeMacs(), point.accuracy, name]);
+  const named = points.map(([name, point]) => [pointMacs(point) / wholeMacs(), point.accuracy, name]);
   const here = now && [now.macs / wholeMacs(), now.accuracy], furthest = Math.max(1.05, here?.[0] ?? 0);
   const line = state.thresholdLine
     .map((point) => [point.macs / wholeMacs(), point.accuracy])
@@ -510,7 +526,7 @@ function drawPointsTable(points) {
   const row = (cells, kind) => el("tr", {}, ...cells.map((cell, k) => el(k ? kind : "th", k ? {} : { scope: "row" }, cell)));
   const body = points.map(([name, point]) => {
     const drop = point.certificate ? `${(100 * point.certificate.max_accuracy_drop).toFixed(1)} points` : "–";
-    const made = row([speak(name), percent(point.accuracy, 1), percent(point.mean_macs / wholeMacs()), drop], "td");
+    const made = row([speak(name), percent(point.accuracy, 1), percent(pointMacs(point) / wholeMacs()), drop], "td");
     made.classList.toggle("chosen", name === state.point);
     return made;
   });

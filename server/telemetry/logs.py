@@ -1,4 +1,4 @@
-"""Log lines as JSON objects, one per line, each with the request it belongs to."""
+"""Log lines, each with the request it belongs to: JSON objects, or text for a terminal."""
 
 import logging
 import re
@@ -42,10 +42,34 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line).decode()
 
 
+class ReadableLines(logging.Formatter):
+    """Every record for a person: local time, level, message, then fields as `name=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        line = f"{time} {record.levelname.lower():7} {clean(record.getMessage())}"
+        fields = {"request_id": request_id.get()} | getattr(record, "fields", {})
+        shown = (
+            f"{name}={clean(value)}"
+            for name, value in fields.items()
+            if name != "time" and value is not None
+        )
+        line = " ".join([line, *shown])
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def clean(value: object) -> str:
+    """A value as one line, in which no control character reaches a terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(value))
+
+
 def configure_logs(*, access: bool) -> None:
-    """Sends every logger's lines to standard error, those of single requests only with `access`."""
+    """Sends every logger's lines to standard error, those of single requests only with `access`.
+
+    A terminal gets readable lines, anything else JSON.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(ReadableLines() if sys.stderr.isatty() else JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger(ACCESS_LOGGER).disabled = not access
 

@@ -170,7 +170,10 @@ class ExitEvent(BaseModel):
 
 
 class GraphInfo(BaseModel):
-    """What a segment or an exit head is expected to cost on this host, for one row."""
+    """What a segment or an exit head is expected to cost on this host, for one row.
+
+    Of texts, for the longest one.
+    """
 
     macs: int
     latency_ms: float
@@ -180,7 +183,8 @@ class GraphInfo(BaseModel):
 class ExitInfo(BaseModel):
     """An exit's accuracy on the calibration split and its expected cost on this host.
 
-    `macs` and `latency_ms` are those of all segments up to it and of its head alone.
+    `macs` and `latency_ms` are those of all segments up to it and of its head alone; of texts,
+    those of the longest one.
     """
 
     exit: int
@@ -206,7 +210,10 @@ class OperatingPointInfo(BaseModel):
     thresholds: tuple[float | None, ...]
     consulted: tuple[int, ...]
     accuracy: float
-    mean_macs: float
+    mean_macs: float = Field(
+        description="Multiply-accumulates of the segments and exit heads that ran, mean over the"
+        " calibration rows. Texts count with their own lengths."
+    )
     exit_shares: tuple[float, ...]
     certificate: CertificateInfo | None
 

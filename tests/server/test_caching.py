@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,11 +13,12 @@ import numpy as np
 import pytest
 
 from benchmarks.process import free_port
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import Bundle, load_bundle
 from server import caching
 from server.engine.model import ServedModel
 from server.grpc import open_inference_pb2 as pb
 from server.grpc.methods import STREAM, route_of
+from tests.bundles import answer_always, copied
 from tests.e2e.v2 import binary, request, tensor
 from tests.images import encoded
 from tests.server.conftest import made_profile, served
@@ -207,6 +210,42 @@ def test_a_model_that_is_unloaded_leaves_nothing(digits_bundle: Bundle) -> None:
         assert client.post("/v2/repository/models/digits/load").is_success
         assert asked(url, threshold=1)["cached"] is False
         assert asked(url, threshold=1)["cached"] is True
+
+
+def test_a_version_that_is_replaced_in_place_leaves_nothing(
+    digits_bundle: Bundle, tmp_path: Path
+) -> None:
+    def replace(index: int) -> None:
+        copied(digits_bundle.path, zoo, "digits", 1, partial(answer_always, index=index))
+        assert client.post("/v2/repository/models/digits/load").is_success
+
+    zoo = tmp_path / "zoo"
+    copied(digits_bundle.path, zoo, "digits", 1)
+    bundle = load_bundle(zoo / "digits" / "1")
+    model, runner = gated(bundle, 2)
+    with live(model, zoo=zoo, profile_s=0.2, **KEPT) as url, httpx.Client(base_url=url) as client:
+        client.timeout = 60
+        runner.gate.set()
+        old = asked(url, threshold=1)
+        first, second = [index for index in range(10) if index != old["index"]][:2]
+        runner.gate.clear()
+        with waiting(url, FILES[1]):
+            until(lambda: runner.num_waiting == 2)
+            replace(first)
+            assert samples(url)["offramp_cache_bytes"] == 0
+            runner.gate.set()
+        assert samples(url)["offramp_cache_bytes"] == 0, "the old model answered"
+        for content in FILES[:2]:
+            said = [asked(url, content, threshold=1) for _ in range(2)]
+            assert [(each["index"], each["cached"]) for each in said] == [
+                (first, False), (first, True),
+            ]  # fmt: skip
+        assert asked(url, threshold=1)["version"] == old["version"] == 1
+        replace(second)
+        said = [asked(url, threshold=1) for _ in range(2)]
+        assert [(each["index"], each["cached"]) for each in said] == [
+            (second, False), (second, True),
+        ]  # fmt: skip
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from server.page.routes import DIRECTORY
 from tests.conftest import Serve
 from tests.server.page.browser import PATIENCE_MS, chromium, find_chromium, opened
 
-NAME, KEY = "cifar100-msdnet", "a-long-random-key"
+NAME, TEXTS, KEY = "cifar100-msdnet", "clinc150-text", "a-long-random-key"
 EXAMPLES = sorted((DIRECTORY / "examples").glob("*.png"))
 PNG = {"content-type": "image/png"}
 BUDGETS = ((1e9, 1e9), (0.01, 1e9), (1e9, 0.01), (3.0, 1e9), (6.0, 40.0), (1e9, 30.0))
@@ -226,7 +226,9 @@ def test_settings_are_replayed_on_the_calibration_rows(
         const rows = rule.decodedCalibration(info), costs = rule.expectedCosts(version);
         const none = { latency: Infinity, energy: Infinity };
         const policy = rule.policyAt(version.operating_points.balanced);
-        return { costs, ...rule.replayed(rows, policy, costs, none) };
+        const points = Object.values(version.operating_points);
+        const means = points.map((point) => rule.meanMacs(point, costs));
+        return { costs, means, ...rule.replayed(rows, policy, costs, none) };
     }"""
     replay = tab.evaluate(script, [version, info])
     assert rows is not None
@@ -241,6 +243,8 @@ def test_settings_are_replayed_on_the_calibration_rows(
     assert replay["shares"] == pytest.approx(shares)
     assert replay["shares"] == pytest.approx(point.exit_shares, abs=0.002)
     assert replay["macs"] == pytest.approx(point.mean_macs, rel=0.002)
+    known = [point.mean_macs for point in bundle.calibration.operating_points.values()]
+    assert replay["means"] == pytest.approx(known)
 
 
 def test_exits_appear_one_after_the_other(browser: Browser, shipped: str) -> None:
@@ -314,6 +318,37 @@ def test_another_version_and_the_live_numbers(tab: Page) -> None:
     shares = [int(share.split()[0]) for share in tab.locator("#shares .share").all_inner_texts()]
     assert len(shares) == 7
     assert abs(sum(shares) - 100) <= 4
+
+
+def test_texts_have_one_scale_of_macs(tab: Page, shipped: str) -> None:
+    version = httpx.get(f"{shipped}/v1/models/{TEXTS}").json()["versions"][0]
+    tab.get_by_label("Model").select_option(label=f"{TEXTS} · version {version['version']}")
+    for note in ("#exits-note", "#trade-note"):
+        expect(tab.locator(note)).to_contain_text("Every text counts as the longest.")
+    exits, points = version["exits"], version["operating_points"]
+
+    def share(exit: int, consulted: list[int]) -> float:
+        """Of the whole network's MACs, what a run to an exit takes."""
+        segments = [e["segment"]["macs"] for e in exits[:exit]]
+        heads = [e["head"]["macs"] for e in exits[:exit] if e["exit"] in {*consulted, exit}]
+        return float((sum(segments) + sum(heads)) / exits[-1]["macs"])
+
+    def said(share: float) -> str:
+        return f"{100 * share:.0f} %"
+
+    column = tab.locator("#exits .macs").all_inner_texts()
+    assert column == [said(share(e["exit"], [])) for e in exits]
+    rows = tab.locator("#points-table tbody tr").all()
+    for row, point in zip(rows, points.values(), strict=True):
+        shares = enumerate(point["exit_shares"], start=1)
+        mean = sum(part * share(exit, point["consulted"]) for exit, part in shares)
+        expect(row.locator("td").nth(1)).to_have_text(said(mean))
+    tab.locator("#text").fill("what is my balance")
+    tab.locator("#text").press("Control+Enter")
+    expect_run(tab)
+    exit = int(tab.inner_text("#verdict .sign").split()[1])
+    spent = share(exit, points["balanced"]["consulted"])
+    expect(tab.locator("#facts dd").nth(2)).to_have_text(said(spent))
 
 
 @pytest.mark.parametrize(("width", "is_phone"), [(390, True), (320, True), (1440, False)])
