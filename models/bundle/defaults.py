@@ -13,6 +13,6 @@ SHORT_STEP_S = 0.009
 """A step, one segment and its head, that takes less for one row runs on the server's event loop."""
 
 
-def cache_directory() -> Path:
-    """Where caches live unless a setting says otherwise: on Linux `~/.cache/offramp`."""
+def default_cache() -> Path:
+    """The directory of caches unless `OFFRAMP_CACHE` names one: on Linux `~/.cache/offramp`."""
     return user_cache_path("offramp", appauthor=False)

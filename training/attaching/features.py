@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from models.bundle import defaults
 from models.bundle.confidence import Floats
+from models.bundle.defaults import default_cache
 from models.bundle.runner import Arrays, SegmentRunner
 from training.attaching.passes import View, as_it_is, passes
 from training.attaching.photos import Photos
@@ -62,7 +62,7 @@ class Features:
 
 def cache_directory() -> Path:
     given = os.environ.get(CACHE)
-    return Path(given) if given else defaults.cache_directory()
+    return Path(given) if given else default_cache()
 
 
 def cached_features(
