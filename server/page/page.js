@@ -265,7 +265,7 @@ const state = {
 const numExits = () => state.version.exits.length;
 const wholeMacs = () => state.version.exits.at(-1).macs;
 const pointMacs = (point) => meanMacs(point, expectedCosts(state.version));
-const areOfLongest = () => (kind() === "text" ? " Every text counts as the longest." : "");
+const lengthNote = () => (kind() === "text" ? " Every text counts as the longest." : "");
 const areRight = () => (state.version.judged_by === "labels" ? "are right" : "agree with the last exit");
 
 function thresholds() {
@@ -413,7 +413,7 @@ function drawExitsNote() {
   const isCut = state.final !== null && state.said[numExits() - 1] === undefined;
   if (isCut) $("#exits-note").textContent = `The server cut this run short: ${worded(state.final.stop_reason)}. Choose the input again to repeat it.`;
   else if (state.final !== null) $("#exits-note").textContent = `One run through every exit; the mark on each bar is its threshold.${slowed}${cut}`;
-  else $("#exits-note").textContent = state.isRunning ? "" : `Times and MACs are what this server expects.${areOfLongest()}`;
+  else $("#exits-note").textContent = state.isRunning ? "" : `Times and MACs are what this server expects.${lengthNote()}`;
 }
 
 // ---------------------------------------------------------------- drawing: settings
@@ -462,7 +462,7 @@ function drawTrade() {
   const rows = calibration === null ? "" : ` on ${calibration.length.toLocaleString("en")} calibration rows`;
   $("#trade-note").textContent = now === null
     ? "This bundle has no calibration rows to try the setting on."
-    : `At this setting ${percent(now.accuracy, 1)} ${areRight()}, at ${percent(now.macs / wholeMacs())} of the whole network's MACs${rows}.${areOfLongest()}`;
+    : `At this setting ${percent(now.accuracy, 1)} ${areRight()}, at ${percent(now.macs / wholeMacs())} of the whole network's MACs${rows}.${lengthNote()}`;
   drawChart(points, now);
   drawPointsTable(points);
 }
