@@ -80,7 +80,10 @@ class Engine:
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
-        """Slots for a request's rows, before they are decoded; raises what admission raises."""
+        """Slots for a request's rows, before they are decoded; raises what admission raises.
+
+        A background request may wait: nothing is learned from how long it does.
+        """
         if not demand.is_background:
             self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)

@@ -347,7 +347,7 @@ def test_an_answer_that_is_overdue_is_never_of_before_it_was_known(
 
 
 @pytest.mark.parametrize("is_background", [False, True])
-def test_only_those_in_a_hurry_say_how_long_requests_wait(
+def test_waits_are_learned_except_from_background_requests(
     model: ServedModel, *, is_background: bool
 ) -> None:
     async def run() -> float:

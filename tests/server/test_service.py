@@ -1,4 +1,4 @@
-"""Background requests through the real application: nobody else's time is judged by theirs."""
+"""The service in the real application."""
 
 import httpx
 import pytest
@@ -12,10 +12,10 @@ TYPE = {"content-type": "image/png"}
 
 
 @pytest.mark.parametrize(("priority", "is_learned"), [("normal", True), ("background", False)])
-def test_only_those_in_a_hurry_say_what_a_response_takes(
+def test_response_times_are_learned_except_from_background_requests(
     digits_bundle: Bundle, priority: str, is_learned: bool
 ) -> None:
-    """Background requests wait for idle time: theirs would make the server refuse others."""
+    """They wait for idle time. If it counted, other requests would be refused for want of time."""
     with listening(served(digits_bundle, made_profile(0.0005))) as (server, url):
         service: Service = server.config.loaded_app.state.service
         pace = service.engine.pace
