@@ -115,7 +115,8 @@ Int8 = Annotated[
 Cache = Annotated[
     Path | None,
     typer.Option(
-        help="Directory that keeps features for the next run. Default: ~/.cache/offramp/attach.",
+        help="Directory that keeps features for the next run. Default: offramp/attach in the"
+        " user's caches.",
         rich_help_panel=OUTCOME,
     ),
 ]

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, Unpack
 
 import httpx
+from httpx_sse import EventSource
 
 from offramp_client.answers import Classification, Options, answers_of
 from offramp_client.errors import check
-from offramp_client.events import Event, EventParser
+from offramp_client.events import Event, event_of
 
 TIMEOUT_S = 30.0
 STREAM = {"accept": "text/event-stream"}
@@ -91,7 +92,7 @@ class Client:
             if not response.is_success:
                 response.read()
             check(response)
-            yield filter(None, map(EventParser().feed, response.iter_lines()))
+            yield filter(None, map(event_of, EventSource(response).iter_sse()))
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: versions, input, labels, exits, operating points."""
@@ -155,8 +156,7 @@ class AsyncClient:
             if not response.is_success:
                 await response.aread()
             check(response)
-            parser = EventParser()
-            events = (parser.feed(line) async for line in response.aiter_lines())
+            events = (event_of(sent) async for sent in EventSource(response).aiter_sse())
             yield (event async for event in events if event is not None)
 
     async def models(self) -> list[dict[str, Any]]:

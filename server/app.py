@@ -25,8 +25,9 @@ from server.engine.engine import Engine
 from server.gate import Gate
 from server.http import probes, problems
 from server.http.decode import bound_decoders
-from server.http.edge import Edge, HotRoute
+from server.http.edge import Edge
 from server.http.exchange import UNMATCHED
+from server.http.hot import HotRoute
 from server.page.routes import page_router
 from server.service import Answering, Service
 from server.settings import Settings

@@ -7,7 +7,8 @@ from functools import partial
 
 from server.cache import Cache, digests_of
 from server.engine.job import Demand, Given, Job
-from server.service import Encoded, Progress, Results, Running, Served, Service
+from server.running import Encoded, Progress, Results, Running, Served
+from server.service import Service
 
 SMALL_BYTES = 65_536
 """Sources of up to so many bytes are digested faster than a thread wakes."""

@@ -11,21 +11,19 @@ from typing import Protocol, TypeVar
 from starlette.requests import HTTPConnection
 
 from server.engine.admission import Slots, first_step
-from server.engine.job import Answer, Demand, Given, Job, Outcome
+from server.engine.job import Demand, Job, Outcome
 from server.engine.model import ServedModel
 from server.engine.pace import Pace
 from server.errors import Infeasible, Overloaded, Unavailable
 from server.gate import Gate
 from server.parameters import InferenceParameters, budget_of, policy_of
+from server.running import Encoded, Progress, Result, Results, Rows, Running, Served
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.telemetry.requests import shed_reason
 from server.telemetry.tracing import trace_segments
 from server.zoo.repository import Repository
 
-Result = Outcome | Exception
-Rows = Sequence[Given]
-Progress = Callable[[int, Answer], None]
 T = TypeVar("T")
 
 
@@ -44,77 +42,6 @@ class Answering(Protocol):
     def is_working(self) -> bool: ...
     def hurry(self) -> None: ...
     def stop(self) -> None: ...
-
-
-class Encoded(Protocol):
-    """The rows of a request before they are decoded."""
-
-    @property
-    def num_rows(self) -> int: ...
-    @property
-    def length(self) -> int:
-        """The length bucket that they are expected to have, 0 where all rows have one size."""
-
-    def decode_here(self) -> Rows | None:
-        """The rows, or None where decoding takes longer than handing it to a thread."""
-
-    def decode(self) -> Rows: ...
-
-    def sources(self) -> Sequence[bytes]:
-        """For every row, bytes that no other row for the model has."""
-
-
-class Results:
-    """The results of a request's rows; `all` is done when every row has one, in order."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.all: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self._num_rows = num_rows
-        self._results: dict[int, Result] = {}
-
-    def settle(self, row: int, result: Result) -> None:
-        """Notes the result of a row, unless the request is not waited for any more."""
-        self._results[row] = result
-        if len(self._results) == self._num_rows and not self.all.done():
-            self.all.set_result([self._results[number] for number in range(self._num_rows)])
-
-
-@dataclass(slots=True)
-class Running:
-    """An admitted request: its jobs, their results, and the seconds that decoding took.
-
-    `digests` are those of its rows where their answers are to be kept.
-    """
-
-    demand: Demand
-    jobs: list[Job]
-    results: Results
-    decode_s: float
-    digests: Sequence[bytes] = ()
-
-    @property
-    def stage(self) -> str:
-        """How far the jobs have come, for the count of clients that went away."""
-        return "segment" if any(job.exit for job in self.jobs) else "queue"
-
-
-@dataclass(slots=True)
-class Served:
-    """The outcomes of a request's rows, `total_s` after its arrival, and which texts were cut.
-
-    `is_cached` says that they were kept ones; it is None where no answers are kept.
-    """
-
-    demand: Demand
-    outcomes: list[Outcome]
-    decode_s: float
-    total_s: float
-    are_cut: Sequence[bool]
-    is_cached: bool | None = None
-
-    @property
-    def exits(self) -> list[int]:
-        return [outcome.answer.exit for outcome in self.outcomes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +165,9 @@ class Service:
         )
         if outcomes and outcomes[0].runs:  # kept ones have none
             trace_segments(outcomes)
-            ended_at = max(outcome.ended_at for outcome in outcomes)
-            self.engine.pace.delivered(demand.arrival + total_s - ended_at)
+            if not demand.is_background:
+                ended_at = max(outcome.ended_at for outcome in outcomes)
+                self.engine.pace.delivered(demand.arrival + total_s - ended_at)
         if failures:
             raise failures[0]
         return outcomes

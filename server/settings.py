@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from models.bundle.cores import num_cores
-from models.bundle.defaults import CPU, MAX_S, WATTS_PER_CORE
+from models.bundle.defaults import CPU, MAX_S, WATTS_PER_CORE, cache_directory
 from models.bundle.errors import UserError
 
 PREFIX = "OFFRAMP_"
@@ -108,7 +108,9 @@ class Models(Record):
         description="Seconds between looks at the zoo for changed bundles. Default: never look.",
     )
     cache: Path = Field(
-        Path("~/.cache/offramp"), description="Directory that keeps measured costs, if writable."
+        default_factory=cache_directory,
+        description="Directory that keeps measured costs, if writable. Default: offramp in the"
+        " user's caches, ~/.cache or $XDG_CACHE_HOME.",
     )
     profile_s: PositiveFloat = Field(
         MAX_S, description="Seconds to measure the costs of a bundle at start, about."

@@ -52,6 +52,7 @@ def aligned(
         [weight for weight in (*graph.initializer, *aligner.weights) if weight.name in used],
     )
     renewed = helper.make_model(made, opset_imports=model.opset_import, ir_version=model.ir_version)
+    renewed.metadata_props.extend(model.metadata_props)  # says that the graph is prepared
     outputs = {
         v.name: aligner.views[v.name].layout for v in graph.output if v.name in aligner.views
     }

@@ -6,7 +6,7 @@ ONNX's QDQ format: https://onnxruntime.ai/docs/performance/model-optimizations/q
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from training.measures import Labels
 
 QUANTIZED = (
     *("Conv", "Concat", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Relu"),
-    *("MaxPool", "Slice", "Gather"),
+    *("MaxPool", "Slice", "Gather", "Clip"),
 )
 """Whole chains of these run on 8-bit numbers; between others they would be converted back."""
-BATCH_ROWS = 32
+BATCH_ROWS = 8
+"""More take more memory, and no less time."""
 MAX_ACCURACY_DROP = 0.02
 """What 8 bits may cost any exit on the calibration split."""
 
@@ -61,11 +62,13 @@ def quantized(
     heads: Sequence[Graph],
     content: Mapping[str, bytes],
     images: NDArray[np.uint8],
+    in_float: Collection[str] = (),
 ) -> Graphs:
     """The same graphs in int8, with the features between them in uint8 where both sides allow it.
 
     `images`, (rows, height, width, channels), are what the ranges are taken from, as the float
-    graphs see them. MACs and parameters are still counted without the channels that align.
+    graphs see them. Graphs whose files are named in `in_float` stay in float32. MACs and parameters
+    are still counted without the channels that align.
     """
     models: dict[str, ModelProto] = {}
     layouts: dict[str, Layout] = {}
@@ -78,11 +81,13 @@ def quantized(
         [batch] for batch in np.array_split(images, -(-len(images) // BATCH_ROWS))
     ]
     for segment, head in zip(segments, heads, strict=True):
-        models[segment.file] = _quantize(models[segment.file], Batches(segment, features))
+        if segment.file not in in_float:
+            models[segment.file] = _quantize(models[segment.file], Batches(segment, features))
         features = [runner.run_segment(segment.exit, arrays) for arrays in features]
         used = [segment.outputs.index(tensor) for tensor in head.inputs]
         inputs = [[arrays[i] for i in used] for arrays in features]
-        models[head.file] = _quantize(models[head.file], Batches(head, inputs))
+        if head.file not in in_float:
+            models[head.file] = _quantize(models[head.file], Batches(head, inputs))
     for index, segment in enumerate(segments):
         readers = [models[graph.file] for graph in (heads[index], *segments[index + 1 :][:1])]
         for tensor in segment.outputs:
@@ -128,7 +133,9 @@ def _quantize(graph: ModelProto, batches: Batches) -> ModelProto:
 
 def _hand_over(name: str, maker: ModelProto, readers: Sequence[ModelProto]) -> None:
     """Lets a tensor go from graph to graph in 8 bits, if they all have it in 8 bits inside."""
-    readers = [model for model in readers if name in {value.name for value in model.graph.input}]
+    readers = [model for model in readers if name in _names(model.graph.input)]
+    if name in _names(maker.graph.input) or any(name in _names(r.graph.output) for r in readers):
+        return  # one of them passes it on as it came
     reading = [_readers_of(name, model) for model in readers]
     (last,) = (node for node in maker.graph.node if name in node.output)
     first = next((node for node in maker.graph.node if last.input[0] in node.output), None)
@@ -153,6 +160,10 @@ def _hand_over(name: str, maker: ModelProto, readers: Sequence[ModelProto]) -> N
             _replace(model, node.output[0], name)
             model.graph.node.remove(node)
         _make_8_bits(model.graph.input, name)
+
+
+def _names(values: Sequence[ValueInfoProto]) -> set[str]:
+    return {value.name for value in values}
 
 
 def _readers_of(name: str, model: ModelProto) -> list[NodeProto]:

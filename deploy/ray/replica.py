@@ -9,7 +9,7 @@ from deploy.ray.work import Work, shifted
 from server.app import load_catalog, local_engine
 from server.engine.job import Demand, Job, Outcome
 from server.errors import Unavailable
-from server.service import Result, Results
+from server.running import Result, Results
 from server.settings import load_settings
 from server.telemetry.metrics import Metrics
 

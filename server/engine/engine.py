@@ -81,7 +81,8 @@ class Engine:
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots:
         """Slots for a request's rows, before they are decoded; raises what admission raises."""
-        self.pace.waited(demand.lag_s)
+        if not demand.is_background:
+            self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
     def submit(self, slots: Slots, jobs: list[Job]) -> None:

@@ -22,7 +22,8 @@ from server.grpc.translation import (
 )
 from server.http.wording import server_timing
 from server.parameters import InferenceParameters
-from server.service import Served, Service
+from server.running import Served
+from server.service import Service
 from server.v2.infer import SMALL_BYTES, encoded_rows
 from server.v2.requests import Inference
 

@@ -18,7 +18,7 @@ from server.grpc.open_inference_pb2 import (
 )
 from server.http.numbers import Array
 from server.http.wording import milli
-from server.service import Served
+from server.running import Served
 from server.v2.infer import sums
 from server.v2.inputs import LENGTH_BYTES, num_values
 from server.v2.outputs import array_of, array_of_answers

@@ -14,7 +14,7 @@ from server.errors import BadParameter, UnsupportedMedia
 from server.http.decode import MEDIA_TYPES, Images
 from server.http.rows import Rows
 from server.http.texts import Texts
-from server.service import Encoded
+from server.running import Encoded
 from server.settings import Settings
 
 Kind = Literal["image", "text", "tensor"]

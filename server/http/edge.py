@@ -6,33 +6,22 @@ FastAPI documents them, and serves everything else.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ClientGone
 from server.http.access import check_work
 from server.http.exchange import CLIENT_GONE, Exchange, Held, own_path
+from server.http.hot import HotRoute
 from server.http.problems import reply_of
 from server.service import Service
 from server.telemetry.logs import is_logged, log_request, request_id
 from server.telemetry.tracing import trace_route
 
-Handler = Callable[[Exchange], Awaitable[ASGIApp]]
-"""From a request to its response; what it raises becomes a problem document."""
 EXCHANGE = "exchange"
 """The key of the scope that holds a request's Exchange."""
-
-
-@dataclass(frozen=True, slots=True)
-class HotRoute:
-    """A route that the edge answers itself; `path` is its template, for metrics and logs."""
-
-    path: str
-    handle: Handler
 
 
 Find = Callable[[str, str], HotRoute | None]
@@ -106,17 +95,3 @@ class Edge:
             response = reply_of(error, path)
         await response(scope, receive, send)
         return None
-
-
-def answered_by_the_edge(handler: Handler) -> Callable[[], None]:
-    """FastAPI's endpoint of a hot route: it gives the document its text.
-
-    The only requests it gets are for paths that merely look like the route's, to a pattern that
-    takes one line break more.
-    """
-
-    def endpoint() -> None:
-        raise HTTPException(HTTPStatus.NOT_FOUND)
-
-    endpoint.__name__, endpoint.__doc__ = handler.__name__, handler.__doc__
-    return endpoint

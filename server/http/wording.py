@@ -6,7 +6,7 @@ import numpy as np
 
 from models.bundle.confidence import Floats
 from server.engine.job import Outcome
-from server.service import Served
+from server.running import Served
 
 
 def best_labels(probabilities: Floats, k: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 from models.bundle.confidence import Floats
 from server.engine.job import Answer, Demand, Outcome
 from server.http.wording import best_labels, is_met, milli
-from server.service import Served
+from server.running import Served
 from server.v1.schemas import Parameters
 
 Json = dict[str, Any]

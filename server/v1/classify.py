@@ -11,8 +11,8 @@ from server.engine.job import Answer
 from server.errors import BadParameter
 from server.http.access import known
 from server.http.contents import ROW_NAMES, encoded
-from server.http.edge import HotRoute, answered_by_the_edge
 from server.http.exchange import Exchange, Reply
+from server.http.hot import HotRoute, answered_by_the_edge
 from server.http.problems import RESPONSES
 from server.http.wording import server_timing
 from server.v1.answers import Json, answers, exit_event

@@ -15,7 +15,7 @@ from server.engine.job import Answer
 from server.errors import ClientGone, NoAnswer
 from server.http.exchange import Exchange
 from server.http.problems import problem_of
-from server.service import Running
+from server.running import Running
 from server.telemetry.metrics import Metrics
 from server.v1.answers import Json
 

@@ -13,11 +13,12 @@ from server.engine.model import ServedModel
 from server.errors import UnknownModel
 from server.http.compression import accepted_encoding, deflate, inflate
 from server.http.contents import encoded
-from server.http.edge import HotRoute
 from server.http.exchange import Exchange, Reply, own_path
+from server.http.hot import HotRoute
 from server.http.rows import Arrays
 from server.http.wording import is_met, milli, server_timing
-from server.service import Encoded, Served, Service
+from server.running import Encoded, Served
+from server.service import Service
 from server.settings import Settings
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference

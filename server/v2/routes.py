@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from server.errors import NotReady
 from server.http.access import known
-from server.http.edge import answered_by_the_edge
+from server.http.hot import answered_by_the_edge
 from server.service import service_of
 from server.v2 import manage, models
 from server.v2.infer import infer

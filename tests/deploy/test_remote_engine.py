@@ -14,7 +14,7 @@ from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.errors import Overloaded
-from server.service import Results
+from server.running import Results
 from tests.server.conftest import made_profile, served
 from tests.server.engines import results_of, running
 

@@ -17,7 +17,7 @@ from models.bundle.runner import Arrays, SegmentRunner
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
-from server.service import Result, Results
+from server.running import Result, Results
 from server.telemetry.metrics import Metrics
 from tests.server.conftest import made_profile, served
 from training.data import load_images

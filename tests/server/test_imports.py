@@ -13,7 +13,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "settings"),
     ("gate", "options"),
     ("engine",),
-    ("parameters", "cache"),
+    ("parameters", "cache", "running"),
     ("telemetry", "planning"),
     ("zoo",),
     ("service",),

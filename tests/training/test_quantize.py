@@ -108,6 +108,35 @@ def test_features_that_one_side_needs_as_floats_stay_floats(digits_bundle: Bundl
     )
 
 
+def test_clips_end_in_the_range_and_named_graphs_stay_float(digits_bundle: Bundle) -> None:
+    """Networks for phones end convolutions in Clip(0, 6)."""
+    manifest, content = digits_bundle.manifest, dict(digits_bundle.graphs)
+    for segment in manifest.segments:
+        model = onnx.load_model_from_string(content[segment.file])
+        model.graph.initializer.extend(
+            numpy_helper.from_array(np.array(value, np.float32), name)
+            for name, value in (("least", 0), ("most", 6))
+        )
+        for node in model.graph.node:
+            if node.op_type == "Relu":
+                node.op_type = "Clip"
+                node.input.extend(("least", "most"))
+        content[segment.file] = model.SerializeToString()
+    images = load_images("digits", "test").images.numpy()[:64]
+    first, second = (segment.file for segment in manifest.segments[:2])
+    _, _, made = quantized(
+        manifest.segments, manifest.exit_heads, content, images, in_float=(second,)
+    )
+    ops = {
+        file: {node.op_type for node in onnx.load_model_from_string(made[file]).graph.node}
+        for file in (first, second)
+    }
+    assert "QuantizeLinear" in ops[first]
+    assert "Clip" not in ops[first]
+    assert "Clip" in ops[second]
+    assert "QuantizeLinear" not in ops[second]
+
+
 def test_logits_stay_close_and_labels_nearly_all_the_same(
     int8_bundle: Bundle, digits_bundle: Bundle
 ) -> None:

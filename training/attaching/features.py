@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from models.bundle import defaults
 from models.bundle.confidence import Floats
 from models.bundle.runner import Arrays, SegmentRunner
 from training.attaching.passes import View, as_it_is, passes
@@ -61,7 +62,7 @@ class Features:
 
 def cache_directory() -> Path:
     given = os.environ.get(CACHE)
-    return Path(given) if given else Path.home() / ".cache" / "offramp"
+    return Path(given) if given else defaults.cache_directory()
 
 
 def cached_features(

@@ -346,6 +346,20 @@ def test_an_answer_that_is_overdue_is_never_of_before_it_was_known(
     assert outcome.ended_at >= outcome.answer.at_s
 
 
+@pytest.mark.parametrize("is_background", [False, True])
+def test_only_those_in_a_hurry_say_how_long_requests_wait(
+    model: ServedModel, *, is_background: bool
+) -> None:
+    async def run() -> float:
+        async with running() as engine:
+            arrival, lag_s = time.monotonic() - 0.01, 0.01
+            asked = Demand(model, NEVER, Budget(), arrival, lag_s, is_background=is_background)
+            engine.admit(asked, 1)
+            return engine.pace.unseen_s
+
+    assert (asyncio.run(run()) > 0) is not is_background
+
+
 def test_finished_answers_can_be_traced_while_their_segments_end(digits_bundle: Bundle) -> None:
     """However many segments a job began: its outcome has those that had ended."""
 

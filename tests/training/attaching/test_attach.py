@@ -1,5 +1,6 @@
 """Networks of every family get exits, and their last exit stays what they were."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
 from offramp import app
-from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, residual
+from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, depthwise, residual
 from training import report
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
@@ -137,6 +138,21 @@ def test_a_second_run_computes_no_features_and_gives_the_same_exits(
     again = load_bundle(attach(order(attached.model, attached.place, version=2)))
     assert again.manifest.segments[-1] == first.manifest.segments[-1]
     assert set(again.graphs.values()) & set(first.graphs.values())
+
+
+def test_eight_bits_are_kept_only_where_the_report_says_so(tmp_path: Path) -> None:
+    path = attach(order(depthwise(tmp_path / "net.onnx"), tmp_path, int8=True))
+    bundle = load_bundle(path)
+    report = (path / "report.md").read_text()
+    found = re.search(
+        r"8 bits take [\d.]+ ms to the last exit where float32 takes [\d.]+ ms, and cost the exits "
+        r"up to -?[\d.]+ points of agreement .*: (8 bits are|float32 is) kept",
+        report,
+    )
+    assert found
+    precision = bundle.manifest.provenance.precision
+    assert precision == {"8 bits are": "int8", "float32 is": "float32"}[found[1]]
+    assert any(b"QuantizeLinear" in g for g in bundle.graphs.values()) == (precision == "int8")
 
 
 def test_what_ctrl_c_stops_goes_on_where_it_was(
