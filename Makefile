@@ -29,7 +29,7 @@ test: $(DEV_ENV)/ready
 	$(INSTALL_PROMETHEUS)
 	$(INSTALL_CHROMIUM)
 	OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(RUN)/pytest -m alone
+	$(RUN)/pytest -m alone $$(grep -rl 'mark\.alone' tests --include='test_*.py')
 
 # the tests that cover most in under two minutes
 quick: $(DEV_ENV)/ready

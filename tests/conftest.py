@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,6 @@ from hypothesis import settings
 from benchmarks.process import ROOT, ServerProcess, serving
 from models.bundle.bundle import Bundle, load_bundle
 from tests.keeping import kept
-from training import loop
-from training.config import RECIPES, TrainConfig
-from training.export import export
 
 os.environ["OFFRAMP_CACHE"] = os.devnull  # nothing is left in the user's home
 # every client would read all certificates: 50 ms each, and no test asks another machine
@@ -26,6 +24,12 @@ settings.register_profile("patient", deadline=None, derandomize=True)
 settings.load_profile("patient")
 
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
+digits = partial(import_module, "tests.digits")  # with torch: seconds, for a process without need
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The server's files are short and go last: no worker is alone with a long one at the end."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/server/"))
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +44,7 @@ def cifar100() -> Path:
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training run on scikit-learn's digits."""
     run = tmp_path_factory.mktemp("runs") / "digits"
-    config = TrainConfig.model_validate(
-        {"data": "digits", "net": "msdnet-tiny"} | RECIPES["digits"]
-    )
-    kept("run", lambda made: loop.train(config, made), run)
+    kept("run", lambda made: digits().train(made), run)
     return run
 
 
@@ -51,7 +52,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits_zoo(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A zoo with one bundle, digits version 1."""
     zoo = tmp_path_factory.mktemp("zoos") / "zoo"
-    kept("zoo", lambda made: export(digits_run, "digits", 1, made), zoo)
+    kept("zoo", lambda made: digits().export_first(digits_run, made), zoo)
     return zoo
 
 

@@ -20,7 +20,7 @@ CONFIGURATION = ROOT / "deploy/ray/prometheus.yml"
 @pytest.mark.alone
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs requirements/ray.txt")
 def test_every_request_is_answered_though_a_node_is_killed() -> None:
-    command = ["-m", "benchmarks.ray_cluster", "examples/otter.png", "--requests", "640", "--kill"]
+    command = ["-m", "benchmarks.ray_cluster", "examples/otter.png", "--requests", "320", "--kill"]
     said = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -33,7 +33,7 @@ def test_every_request_is_answered_though_a_node_is_killed() -> None:
     assert said.returncode == 0, said.stderr
     result = json.loads(said.stdout.splitlines()[-1])
     assert result["clients_at_kill"] > 0
-    assert result["codes"] == {"200": 640}
+    assert result["codes"] == {"200": 320}
     before, after = result["images_at_kill"], result["images_at_end"]
     assert result["queue_depth_at_kill"].keys() == before.keys()
     assert len(before) == 2

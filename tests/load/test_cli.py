@@ -17,7 +17,6 @@ from benchmarks.process import ROOT, free_port
 from tests.conftest import Serve
 from training.data import load_images
 
-pytestmark = pytest.mark.alone
 Row = dict[str, str]
 
 
