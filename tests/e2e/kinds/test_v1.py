@@ -1,63 +1,20 @@
-"""Texts and rows of numbers on a real server: right answers, and clear refusals of all else."""
+"""Texts and rows of numbers over /v1: right answers, and clear refusals of all else."""
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-import tritonclient.http as triton
 from PIL import Image
 
 from benchmarks.process import ServerProcess
-from benchmarks.small_bundles import write_row_bundle, write_tensor_bundle, write_text_bundle
-from models.bundle.bundle import Bundle
+from benchmarks.small_bundles import write_text_bundle
 from offramp_client import AsyncClient, Client, Exit, Final
-from tests.bundles import copied
 from tests.conftest import Serve
+from tests.e2e.kinds.conftest import LABELS, LONG, MAX_CHARACTERS, PLAIN, TEXTS, ask
 from tests.images import encoded
-from tests.server.live import check_counts
-
-PLAIN = {"content-type": "text/plain"}
-MAX_CHARACTERS = 1000
-LONG = "rain " * 40
-TEXTS = ("what is my balance", "Play the song", "rain rain sun", LONG, "louder")
-LABELS = ("money", "music", "weather", "weather", "music")
-
-
-@pytest.fixture(scope="module")
-def server(
-    serve: Serve, digits_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    zoo = tmp_path_factory.mktemp("zoo")
-    for write in (write_text_bundle, write_tensor_bundle, write_row_bundle):
-        write(zoo)
-    (zoo / "digits").mkdir()
-    copied(digits_bundle.path, zoo, "digits", 1)
-    settings = {"max_text_characters": MAX_CHARACTERS, "profile_s": 0.5, "max_images": 8}
-    with serve(zoo, **settings) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def client(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url) as session:
-        yield session
-
-
-@pytest.fixture(autouse=True)
-def still_serves(client: httpx.Client) -> Iterator[None]:
-    yield
-    assert ask(client, "my card")["label"] == "money"
-    check_counts(client)
-
-
-def ask(client: httpx.Client, text: str | bytes, query: str = "") -> Any:  # noqa: ANN401
-    path = f"/v1/classify?model=words{query}"
-    return client.post(path, content=text, headers=PLAIN).json()
 
 
 def test_texts_are_answered_alone_and_together(client: httpx.Client) -> None:
@@ -263,141 +220,6 @@ def test_the_clients_take_texts_and_rows(server: ServerProcess) -> None:
             return (await session.classify(text="rain", model="words"))["label"]
 
     assert asyncio.run(run()) == "weather"
-
-
-@pytest.fixture(scope="module")
-def triton_client(server: ServerProcess) -> Iterator[triton.InferenceServerClient]:
-    with triton.InferenceServerClient(server.url.removeprefix("http://")) as session:
-        yield session
-
-
-def tensor(name: str, values: Any, kind: str, *, binary: bool = True) -> triton.InferInput:  # noqa: ANN401
-    made = triton.InferInput(name, list(values.shape), kind)
-    made.set_data_from_numpy(values, binary_data=binary)
-    return made
-
-
-def labels_of(said: Any) -> list[str]:  # noqa: ANN401
-    return [label.decode() for label in said.as_numpy("label")]
-
-
-@pytest.mark.parametrize("binary", [True, False])
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_tritons_client_sends_texts(
-    triton_client: triton.InferenceServerClient, binary: bool, shape: tuple[int, ...]
-) -> None:
-    texts = np.array([text.encode() for text in TEXTS], object).reshape(shape)
-    said = triton_client.infer("words", [tensor("text", texts, "BYTES", binary=binary)])
-    assert labels_of(said) == list(LABELS)
-    assert said.get_response()["parameters"]["num_truncated"] == 1
-
-
-def test_tritons_client_sends_encoded_images(triton_client: triton.InferenceServerClient) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
-    files = np.array([encoded(Image.fromarray(image)) for image in pixels], object)
-    asked = [wanted("label"), wanted("probabilities")]
-    by_file = triton_client.infer("digits", [tensor("images", files, "BYTES")], outputs=asked)
-    plain = tensor("images", pixels[..., None], "UINT8")
-    by_pixel = triton_client.infer("digits", [plain], outputs=asked)
-    assert labels_of(by_file) == labels_of(by_pixel)
-
-
-def wanted(name: str) -> triton.InferRequestedOutput:
-    return triton.InferRequestedOutput(name, binary_data=True)
-
-
-@pytest.mark.parametrize("binary", [True, False])
-def test_tritons_client_sends_rows(
-    triton_client: triton.InferenceServerClient, binary: bool
-) -> None:
-    numbers = np.array([[0, 0, 0], [9, 0, 0]], np.float32)
-    colours = np.array([[2], [1]], np.int64)
-    inputs = [
-        tensor("colour", colours, "INT64", binary=binary),
-        tensor("numbers", numbers, "FP32", binary=binary),
-    ]
-    assert labels_of(triton_client.infer("numbers", inputs)) == ["weather", "money"]
-    alone = triton_client.infer("row", [tensor("x", numbers[1:], "FP32", binary=binary)])
-    assert labels_of(alone) == ["money"]
-
-
-def test_triton_is_told_what_models_take(triton_client: triton.InferenceServerClient) -> None:
-    words = triton_client.get_model_metadata("words")["inputs"]
-    assert words == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
-    numbers = triton_client.get_model_metadata("numbers")["inputs"]
-    assert [(each["name"], each["datatype"]) for each in numbers] == [
-        ("numbers", "FP32"),
-        ("colour", "INT64"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("model", "inputs", "tail", "says"),
-    [
-        ("words", [("text", "BYTES", [1], ["a\ud800"])], b"", "text|JSON|surrogate"),
-        ("words", [("text", "BYTES", [1], ["a\0b"])], b"", "inputs.0.data.0: has a NUL"),
-        ("words", [("text", "BYTES", [1], [3])], b"", "inputs.0.data: must have 1 strings"),
-        ("words", [("text", "BYTES", [2], ["a"])], b"", "inputs.0.data: must have 2 strings"),
-        ("words", [("text", "BYTES", [1], 5)], b"\1\0\0\0\xff", "inputs.0.data.0: is not UTF-8"),
-        ("words", [("text", "BYTES", [1], 5)], b"\2\0\0\0a", "each after its length"),
-        ("words", [("text", "BYTES", [1], 6)], b"\1\0\0\0ab", "each after its length"),
-        ("words", [("text", "FP32", [1], [1.0])], b"", "text is BYTES"),
-        ("words", [("text", "BYTES", [1, 2], ["a", "b"])], b"", "text is [1 to 8]"),
-        ("digits", [("images", "BYTES", [1], ["x"])], b"", "images in JSON are base64"),
-        ("digits", [("images", "BYTES", [1], 5)], b"\1\0\0\0a", "not a PNG"),
-        ("row", [("x", "FP32", [1, 3], [1.0, 2.0])], b"", "2 elements; shape [1, 3] has 3"),
-        ("row", [("x", "FP32", [1, 3], [1, 2, 10**400])], b"", "inputs.0.data"),
-        (
-            "row",
-            [("x", "FP32", [1, 3], 12)],
-            np.array([1, np.nan, 3], "<f4").tobytes(),
-            "inputs.0: has",
-        ),
-        (
-            "row",
-            [("x", "FP32", [1, 3], 12)],
-            np.array([1, np.inf, 3], "<f4").tobytes(),
-            "not finite",
-        ),
-        ("row", [("x", "FP32", [1, 3], 8)], bytes(8), "8 bytes of data"),
-        ("numbers", [("numbers", "FP32", [1, 3], [1, 2, 3])], b"", "there must be these 2"),
-        (
-            "numbers",
-            [("numbers", "FP32", [1, 3], [1, 2, 3]), ("colour", "INT64", [2, 1], [1, 1])],
-            b"",
-            "inputs.1.shape: has not 1 rows",
-        ),
-        (
-            "numbers",
-            [("numbers", "FP32", [1, 3], [1, 2, 3]), ("colour", "INT64", [1, 1], [2**63])],
-            b"",
-            "inputs.1.data: INT64 elements are integers",
-        ),
-    ],
-)
-def test_tensors_that_are_not_what_the_model_takes(
-    client: httpx.Client, model: str, inputs: list[Any], tail: bytes, says: str
-) -> None:
-    asked = []
-    for name, kind, shape, data in inputs:
-        given = {"name": name, "datatype": kind, "shape": shape}
-        binary = {"parameters": {"binary_data_size": data}}
-        asked.append(given | (binary if isinstance(data, int) else {"data": data}))
-    head = json.dumps({"inputs": asked}).encode()
-    said = client.post(
-        f"/v2/models/{model}/infer",
-        content=head + tail,
-        headers={"inference-header-content-length": str(len(head))},
-    )
-    assert said.status_code == 400
-    assert any(each in said.json()["error"] for each in says.split("|")), said.text
-
-
-def test_the_bytes_alone_are_a_text(client: httpx.Client) -> None:
-    headers = {"inference-header-content-length": "0"}
-    said = client.post("/v2/models/words/infer", content=b"rain rain", headers=headers)
-    assert said.status_code == 200
-    assert b"weather" in said.content
 
 
 def test_several_processes_and_the_zoo_hold_texts(serve: Serve, tmp_path: Path) -> None:
