@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from server.cache import Cache, digests_of
 from server.engine.job import Demand, Given, Job
@@ -19,6 +20,7 @@ class CachingService(Service):
     """Answers from the cache where it can answer for every row of a request, and fills it."""
 
     cache: Cache
+    refuses_unread: ClassVar[bool] = False  # its answer may be kept
 
     async def start(
         self,

@@ -72,7 +72,19 @@ class Draining(Exception):
 
 
 class Overloaded(Exception):
-    """There is no slot for another job."""
+    """There is no slot for another job, or no time.
+
+    The request lacked `lacked_s` of work. One that asks for the same and arrives less than `late_s`
+    after it would be refused as well.
+    """
+
+    def __init__(self, detail: str = "", lacked_s: float = 0.0, late_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.lacked_s, self.late_s = lacked_s, late_s
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """Elsewhere it says nothing of the requests that come there."""
+        return type(self), (str(self),)
 
 
 class Unavailable(Exception):

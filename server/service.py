@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -33,6 +33,7 @@ class Answering(Protocol):
     pace: Pace
 
     def admit(self, demand: Demand, num_rows: int, *, strict: bool = False) -> Slots: ...
+    def refused_again(self, error: Overloaded, lag_s: float) -> None: ...
     def submit(self, slots: Slots, jobs: list[Job]) -> None: ...
     def release(self, slots: Slots) -> None: ...
     def cancel(self, jobs: Sequence[Job]) -> None: ...
@@ -54,6 +55,8 @@ class Service:
     engine: Answering
     decoders: Executor
     gate: Gate
+    refuses_unread: ClassVar[bool] = True
+    """Whether a request may be refused before its body is looked at."""
 
     def find(self, name: str | None, version: int | None) -> ServedModel:
         """The model that is asked for; raises UnknownModel or NotReady."""
@@ -71,6 +74,11 @@ class Service:
         policy, budget = policy_of(parameters, model), budget_of(parameters)
         is_background = parameters.is_background
         return Demand(model, policy, budget, arrival, lag_s, request_id, is_background)
+
+    def refused_again(self, error: Overloaded, lag_s: float) -> None:
+        """Counts a request that was refused unread, since another like it just was."""
+        self.engine.refused_again(error, lag_s)
+        self.metrics.shed(shed_reason(error), 1)
 
     def decoded_by(self, demand: Demand, num_rows: int) -> float:
         """The monotonic instant by which rows must be decoded for exit 1 to meet the deadline."""
@@ -164,7 +172,8 @@ class Service:
             is_timed=not demand.is_background,
         )
         if outcomes and outcomes[0].runs:  # kept ones have none
-            trace_segments(outcomes)
+            if self.settings.telemetry.traces:
+                trace_segments(outcomes)
             if not demand.is_background:
                 ended_at = max(outcome.ended_at for outcome in outcomes)
                 self.engine.pace.delivered(demand.arrival + total_s - ended_at)

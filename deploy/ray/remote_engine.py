@@ -42,6 +42,9 @@ class RemoteEngine:
             self._strict.add(slots)
         return slots
 
+    def refused_again(self, error: Overloaded, lag_s: float) -> None:
+        """Replicas learn from the requests that they get."""
+
     def submit(self, slots: Slots, jobs: list[Job]) -> None:
         """Sends jobs of one request; refusals, too, come through `Job.deliver`."""
         task = asyncio.get_running_loop().create_task(self._send(slots, jobs))

@@ -127,9 +127,10 @@ class Admission:
         decoding_s = sum(rows * self._first_s(other) for other, rows in self._decoding.items())
         start = scheduler.free_at(now) + scheduler.first_s(slots.due) + decoding_s
         own_s = slots.num_rows * self._first_s(step)
-        if start + max(step.costs.batch_s(1, slots.num_rows), own_s) > slots.due:
+        late_s = start + max(step.costs.batch_s(1, slots.num_rows), own_s) - slots.due
+        if late_s > 0:
             scheduler.debt.lack(own_s, now)
-            raise Overloaded("the first answer would come too late")
+            raise Overloaded("the first answer would come too late", own_s, late_s)
         end = start + own_s
         for due, seconds in scheduler.first_after(slots.due, NUM_BEHIND):
             end += seconds

@@ -88,6 +88,11 @@ class Engine:
             self.pace.waited(demand.lag_s)
         return self.admission.admit(demand, num_rows, time.monotonic(), strict=strict)
 
+    def refused_again(self, error: Overloaded, lag_s: float) -> None:
+        """A request was refused unread, since one that asks for the same just was."""
+        self.pace.waited(lag_s)
+        self._scheduler.debt.lack(error.lacked_s, time.monotonic())
+
     def submit(self, slots: Slots, jobs: list[Job]) -> None:
         """Starts on the jobs of an admitted request. Outcomes come through `Job.deliver`."""
         now = time.monotonic()

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import ClientGone
+from server.errors import ClientGone, Overloaded
 from server.http.access import check_work
 from server.http.exchange import CLIENT_GONE, Exchange, Held, own_path
 from server.http.hot import HotRoute
 from server.http.problems import reply_of
+from server.http.refusals import Refusals
 from server.service import Service
 from server.telemetry.logs import is_logged, log_request, request_id
 from server.telemetry.tracing import trace_route
@@ -38,6 +39,7 @@ class Edge:
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app
     """Middleware between the counting and the routes."""
     _held: Held = field(default_factory=Held)
+    _refusals: Refusals = field(default_factory=Refusals)
     _inner: ASGIApp = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,14 +86,18 @@ class Edge:
             return await self.app(scope, receive, send)
         exchange: Exchange = scope[EXCHANGE]
         exchange.route = route.path
-        trace_route(scope["method"], route.path)
-        response: ASGIApp
+        if exchange.service.settings.telemetry.traces:
+            trace_route(scope["method"], route.path)
+        response: ASGIApp | None
         try:
             check_work(exchange.service, exchange.header(b"authorization"))
-            response = await route.handle(exchange)
+            if (response := self._refusals.again(exchange)) is None:
+                response = await route.handle(exchange)
         except ClientGone:
             raise
         except Exception as error:
             response = reply_of(error, path)
+            if isinstance(error, Overloaded) and exchange.is_told_by_head:
+                self._refusals.note(exchange, error, response)
         await response(scope, receive, send)
         return None

@@ -62,8 +62,8 @@ class Exchange:
 
     __slots__ = (
         "_deadline", "_gone", "_is_whole", "_num_bytes", "_receive", "_send", "_task", "arrival",
-        "exits", "headers", "held", "id", "is_background", "lag_s", "route", "scope", "service",
-        "status",
+        "exits", "headers", "held", "id", "is_background", "is_told_by_head", "lag_s", "route",
+        "scope", "service", "status",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,7 @@ class Exchange:
         self.id = id_of(self.header(b"x-request-id") or None)
         self.route, self.status = UNMATCHED, 500
         self.exits: list[int] = []
-        self.is_background = False
+        self.is_background = self.is_told_by_head = False
         # from the arrival, as the connection's timer counts: it wakes the reader at this time
         self._deadline = self.arrival + service.settings.timeouts.receive_timeout_s
         self._num_bytes, self._is_whole = 0, False

@@ -122,6 +122,7 @@ class Simulation:
             self._arrive(request, demand)
 
     def _arrive(self, request: Request, demand: Demand) -> None:
+        self.scheduler.pace.waited(demand.lag_s)
         try:
             slots = self.admission.admit(demand, 1, self.now)
         except Overloaded:
@@ -167,8 +168,8 @@ class Simulation:
             self._end(job, job.overdue(self.now))
         while (batch := self.scheduler.next_batch(self.now)) is not None:
             self._start(batch)
-            if self._inline_s > TURN_S:
-                break
+            if self._inline_s > TURN_S or self._ended:
+                break  # newcomers wait to be read, and outcomes to be sent
         if batch is not None and self.scheduler.num_waiting:
             self._is_turning = True
         else:

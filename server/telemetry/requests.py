@@ -67,6 +67,7 @@ class RequestMetrics(Families):
     def decoded(self, seconds: float) -> None:
         self._decode_duration.observe(seconds)
 
+    @later
     def shed(self, reason: str, images: int) -> None:
         self._shed.labels(reason).inc(images)
 

@@ -37,6 +37,7 @@ async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
     given = exchange.header(b"content-type")
     media_type = given.partition(";")[0].strip().lower()
     if media_type in RAW:
+        exchange.is_told_by_head = True
         return Contents("image", [await exchange.body()], media_type=media_type), query
     if media_type == TEXT:
         check_charset(given)

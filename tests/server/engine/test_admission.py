@@ -57,6 +57,21 @@ def test_a_newcomer_that_would_come_too_late_is_refused(model: ServedModel) -> N
     desk.admit(job(model, 0.0265))
 
 
+def test_a_refusal_says_for_how_long_others_like_it_are_refused_too(model: ServedModel) -> None:
+    """The lane is busy for 16 ms; then the newcomer takes 10, and its response 1: 27 of 26.5 ms."""
+    desk = Desk()
+    desk.admit(*(job(model, 0.5) for _ in range(4)))
+    desk.next_batch()
+    with pytest.raises(Overloaded, match=TOO_LATE) as refused:
+        desk.admit(job(model, 0.0265))
+    late_s = refused.value.late_s
+    assert late_s == pytest.approx(0.0005)
+    later = job_of(demand(model, 0.0265, late_s - 1e-4))
+    with pytest.raises(Overloaded, match=TOO_LATE):
+        desk.admit(later, now=late_s - 1e-4)
+    desk.admit(job_of(demand(model, 0.0265, late_s + 1e-4)), now=late_s + 1e-4)
+
+
 def test_a_newcomer_is_refused_for_the_sake_of_those_before_it(model: ServedModel) -> None:
     desk = Desk()
     for _ in range(8):
