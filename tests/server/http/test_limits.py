@@ -156,9 +156,9 @@ def test_trailers_without_end_are_refused(model: ServedModel) -> None:
                 trickle(client, trailer, times=10_000)
         with connect(url) as client:
             client.sendall(start + body)
-            assert status(client.recv(65_536)) == 415
+            assert status(client.recv(65_536)) == 415  # its body may follow
             trickle(client, trailer, times=100)
-            assert status(said(client)) == 431
+            assert b"HTTP/1.1 431 " in said(client)
         check_answers(url)
 
 
