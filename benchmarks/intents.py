@@ -1,12 +1,12 @@
-"""What distillation gives a small text encoder's exits, with 20 examples a class and with all.
+"""What distillation gives a text encoder's exits, with 20 examples a class and with all.
 
-`python -m benchmarks.intents DATA` trains `text-tiny` by distillation and exit-wise, with the same
+`python -m benchmarks.intents DATA` trains a network by distillation and exit-wise, with the same
 seeds and texts, and prints each exit's test accuracy. Runs are kept under `--out`: the same command
 goes on where it was. Few examples are seen as often as it takes for the same number of steps.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,11 +28,13 @@ FEW_EPOCHS = 5
 Accuracies = NDArray[np.float64]
 
 
-def config_of(data: str, method: str, size: int | None, seed: int, epochs: int) -> TrainConfig:
+def config_of(
+    settings: dict[str, Any], method: str, size: int | None, seed: int, epochs: int
+) -> TrainConfig:
+    """`settings` name data and network, and may change the recipe of texts."""
     changes = {"loss": method, "seed": seed, "images_per_class": size}
     changes["epochs"] = epochs * (1 if size is None else FEW_EPOCHS)
-    values = {"data": data, "net": "text-tiny"} | RECIPES["text"] | changes
-    return TrainConfig.model_validate(values)
+    return TrainConfig.model_validate(RECIPES["text"] | settings | changes)
 
 
 def accuracy_of(run: Path) -> list[float]:
@@ -52,7 +54,7 @@ def accuracy_of(run: Path) -> list[float]:
 
 
 def measured(
-    data: str, size: int | None, seeds: int, epochs: int, out: Path
+    settings: dict[str, Any], size: int | None, seeds: int, epochs: int, out: Path
 ) -> dict[str, Accuracies]:
     """(seeds, exits) for each method."""
     found: dict[str, Accuracies] = {}
@@ -60,7 +62,7 @@ def measured(
         rows = []
         for seed in range(seeds):
             run = out / f"{method}-{size or 'all'}-{epochs}-{seed}"
-            loop.train(config_of(data, method, size, seed, epochs), run)
+            loop.train(config_of(settings, method, size, seed, epochs), run)
             rows.append(accuracy_of(run))
         found[method] = np.array(rows)
     return found
@@ -88,12 +90,18 @@ def main(
     data: Annotated[str, typer.Argument(help="CLINC150, or other texts, as for train.")],
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     epochs: Annotated[int, typer.Option(help="With all examples.", min=2)] = 12,
+    net: Annotated[str, typer.Option(help="Network, as for train.")] = "text-tiny",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As for train.")
+    ] = None,
+    few_only: Annotated[bool, typer.Option("--few-only", help="Without all examples.")] = False,
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs/intents"),
 ) -> None:
     """Trains all runs, few examples first, and prints a table for each number of examples."""
     print(f"{hardware()}, torch {torch.__version__}")
-    for size in SIZES:
-        print(table(size, measured(data, size, seeds, epochs, out)), flush=True)
+    settings = {"data": data, "net": net} | dict(each.split("=", 1) for each in setting or ())
+    for size in SIZES[:1] if few_only else SIZES:
+        print(table(size, measured(settings, size, seeds, epochs, out)), flush=True)
 
 
 if __name__ == "__main__":

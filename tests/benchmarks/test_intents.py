@@ -17,11 +17,13 @@ def test_gains_are_paired_by_seed() -> None:
 
 
 def test_few_examples_get_more_epochs_and_methods_differ_in_the_loss_alone() -> None:
-    few = config_of("data", "distillation", 20, 1, 12)
-    everything = config_of("data", "exit-wise", None, 1, 12)
+    settings = {"data": "data", "net": "text-tiny", "learning_rate": "0.002"}
+    few = config_of(settings, "distillation", 20, 1, 12)
+    everything = config_of(settings, "exit-wise", None, 1, 12)
     assert (few.epochs, few.images_per_class) == (60, 20)
     assert (everything.epochs, everything.images_per_class) == (12, None)
     changes = {"loss": "exit-wise", "epochs": 12, "images_per_class": None}
+    assert few.learning_rate == 0.002
     assert few.model_copy(update=changes) == everything
 
 
