@@ -42,7 +42,7 @@ def hard(tab: Page) -> None:
 
 def tight(tab: Page) -> None:
     choose("cloud")(tab)
-    tab.get_by_label("Latency budget").fill("34")
+    tab.get_by_label("Latency budget").fill("50")
 
 
 def error(tab: Page) -> None:
