@@ -1,6 +1,6 @@
 """Requests that are refused unread, since one that asks for the same has just been refused.
 
-Under overload most are of this kind, and what they cost is taken from those that are answered.
+Under overload most requests are refused, and each refusal takes time from the answers.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +11,15 @@ from server.http.exchange import Exchange, Reply
 Head = tuple[str, bytes, str]
 MAX_KEPT = 256
 """How many heads are kept; clients send the same ones again and again."""
+MAX_KEPT_S = 0.1
+"""How long a refusal is kept at most: jobs may end earlier than expected, or lose their clients."""
 
 
 @dataclass(slots=True)
 class Refusals:
     """The last refusal for want of time, its reply and its end, of every head that tells all.
 
-    Where the body is one row, path, query and content type tell all that is asked for.
+    Where the body is one image, path, query and content type tell all that is asked for.
     """
 
     _kept: dict[Head, tuple[Overloaded, Reply, float]] = field(default_factory=dict)
@@ -27,15 +29,22 @@ class Refusals:
         if error.late_s > 0 and exchange.service.refuses_unread:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[head_of(exchange)] = error, reply, exchange.arrival + error.late_s
+            end = exchange.arrival + min(error.late_s, MAX_KEPT_S)
+            self._kept[head_of(exchange)] = error, reply, end
 
     def again(self, exchange: Exchange) -> Reply | None:
-        """The reply to a request that came too soon after one with the same head."""
-        if not self._kept or (kept := self._kept.get(head_of(exchange))) is None:
+        """The reply to a request that came too soon after one with the same head.
+
+        A server with nothing else to do refuses no request.
+        """
+        if not self._kept or exchange.service.engine.in_flight() == 0:
+            return None
+        head = head_of(exchange)
+        if (kept := self._kept.get(head)) is None:
             return None
         error, reply, end = kept
         if exchange.arrival >= end:
-            del self._kept[head_of(exchange)]
+            del self._kept[head]
             return None
         exchange.service.refused_again(error, exchange.lag_s)
         return reply

@@ -12,6 +12,7 @@ from server.engine.engine import Engine
 from server.engine.job import Demand
 from server.engine.model import ServedModel
 from server.errors import Overloaded
+from server.http import refusals
 from tests.server.http.test_edge import client
 from tests.server.live import PNG
 
@@ -32,9 +33,12 @@ class Refusing:
         raise Overloaded(TOO_LATE, 0.004, self.late_s)
 
 
-def refusing(monkeypatch: pytest.MonkeyPatch, late_s: float) -> Refusing:
+def refusing(monkeypatch: pytest.MonkeyPatch, late_s: float, in_flight: int = 1) -> Refusing:
+    """In an engine that has `in_flight` rows to answer; refusals are kept for all their time."""
     refuse = Refusing(late_s)
     monkeypatch.setattr(Engine, "admit", refuse)
+    monkeypatch.setattr(Engine, "in_flight", lambda _: in_flight)
+    monkeypatch.setattr(refusals, "MAX_KEPT_S", 60.0)
     return refuse
 
 
@@ -78,6 +82,29 @@ def test_it_is_asked_again_once_it_could_be_in_time(
         time.sleep(0.1)
         http.post(PATH, content=PNG, headers=HEADERS)
     assert refuse.num_asked == 2
+
+
+def test_a_refusal_is_not_kept_for_long(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that it was expected to wait for may be over much earlier."""
+    refuse = refusing(monkeypatch, 60.0)
+    monkeypatch.setattr(refusals, "MAX_KEPT_S", 0.05)
+    with client(model) as http:
+        http.post(PATH, content=PNG, headers=HEADERS)
+        time.sleep(0.1)
+        http.post(PATH, content=PNG, headers=HEADERS)
+    assert refuse.num_asked == 2
+
+
+def test_a_server_with_nothing_else_to_do_refuses_nothing_unread(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = refusing(monkeypatch, 60.0, in_flight=0)
+    with client(model) as http:
+        for _ in range(3):
+            http.post(PATH, content=PNG, headers=HEADERS)
+    assert refuse.num_asked == 3
 
 
 @pytest.mark.parametrize("late_s", [0.0, 60.0])
@@ -133,8 +160,8 @@ def test_what_a_client_may_vary_at_will_takes_no_memory(
     with client(model) as http:
         for budget in range(25, 25 + 600):
             http.post(f"/v1/classify?latency_budget_ms={budget}", content=PNG, headers=HEADERS)
-        refusals = http.app.middleware_stack._refusals._kept  # type: ignore[attr-defined]
-        assert 0 < len(refusals) <= 256
+        kept = http.app.middleware_stack._refusals._kept  # type: ignore[attr-defined]
+        assert 0 < len(kept) <= refusals.MAX_KEPT
     assert refuse.num_asked == 600
 
 
