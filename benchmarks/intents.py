@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.bundle.profile import hardware
 from models.nets.presets import build
 from training import checkpoint, loop
+from training.cli import values_of
 from training.config import RECIPES, TrainConfig
 from training.run import BEST
 from training.run_data import open_data
@@ -99,7 +100,7 @@ def main(
 ) -> None:
     """Trains all runs, few examples first, and prints a table for each number of examples."""
     print(f"{hardware()}, torch {torch.__version__}")
-    settings = {"data": data, "net": net} | dict(each.split("=", 1) for each in setting or ())
+    settings = {"data": data, "net": net} | values_of(setting or ())
     for size in SIZES[:1] if few_only else SIZES:
         print(table(size, measured(settings, size, seeds, epochs, out)), flush=True)
 

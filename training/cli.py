@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,9 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}")
     with network_errors():
         find(net)
-    given = dict(setting.partition("=")[::2] for setting in settings)
-    values = {name: json_or_text(value) for name, value in given.items()}
+    values = {"data": data, "net": net, **RECIPES[recipe], **values_of(settings)}
     try:
-        config = TrainConfig.model_validate({"data": data, "net": net, **RECIPES[recipe], **values})
+        config = TrainConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = "".join(f"{part}: " for part in first["loc"])
@@ -90,6 +90,12 @@ def reproduce(
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     comparison.plot(name, recipe, results, stem.with_suffix(".png"))
     print(tables)
+
+
+def values_of(settings: Iterable[str]) -> dict[str, Any]:
+    """Every "name=value" by its name; of two with the same name the later one."""
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    return {name: json_or_text(value) for name, value in given.items()}
 
 
 def json_or_text(value: str) -> object:
