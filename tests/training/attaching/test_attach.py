@@ -28,9 +28,11 @@ from training.attaching.passes import CHUNK, Outputs, passes, run_all
 from training.attaching.read import Options
 from training.data import load_images
 from training.data.rows import Index
+from training.quantize import Graphs
 
 QUICK = Recipe(epochs=1, min_steps=60)
 STOPPED_AFTER = 20 * CHUNK
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
 IMAGES = load_images("digits", "test").images.numpy()[:40]
 
 
@@ -145,14 +147,33 @@ def test_eight_bits_are_kept_only_where_the_report_says_so(tmp_path: Path) -> No
     bundle = load_bundle(path)
     report = (path / "report.md").read_text()
     found = re.search(
-        r"8 bits take [\d.]+ ms to the last exit where float32 takes [\d.]+ ms, and cost the exits "
-        r"up to -?[\d.]+ points of agreement .*: (8 bits are|float32 is) kept",
+        r"(?:8 bits take [\d.]+ ms to the last exit where float32 takes [\d.]+ ms, and cost the "
+        r"exits up to -?[\d.]+ points of agreement .*|no graph is faster here in 8 bits): "
+        r"(8 bits are|float32 is) kept",
         report,
     )
     assert found
     precision = bundle.manifest.provenance.precision
     assert precision == {"8 bits are": "int8", "float32 is": "float32"}[found[1]]
-    assert any(b"QuantizeLinear" in g for g in bundle.graphs.values()) == (precision == "int8")
+    in_8_bits = any("QuantizeLinear" in operators(graph) for graph in bundle.graphs.values())
+    assert in_8_bits == (precision == "int8")
+
+
+def test_float32_is_kept_where_no_graph_is_faster_in_8_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def those_with_weights(graphs: Graphs, *_: object) -> set[str]:
+        return {file for file, graph in graphs[2].items() if WEIGHTED & operators(graph)}
+
+    monkeypatch.setattr("training.attaching.eight_bits.slower_graphs", those_with_weights)
+    path = attach(order(depthwise(tmp_path / "net.onnx"), tmp_path, int8=True))
+    bundle = load_bundle(path)
+    assert bundle.manifest.provenance.precision == "float32"
+    assert "no graph is faster here in 8 bits: float32 is kept" in (path / "report.md").read_text()
+
+
+def operators(graph: bytes) -> set[str]:
+    return {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
 
 
 def test_what_ctrl_c_stops_goes_on_where_it_was(
