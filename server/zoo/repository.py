@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from models.bundle.bundle import BundleError
 from models.bundle.energy import find_meter
@@ -13,7 +14,6 @@ from server.engine.model import ServedModel
 from server.errors import NotReady, UnknownModel
 from server.gate import Gate
 from server.settings import Settings
-from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog, serve_bundle
 from server.zoo.directory import find_bundles
 
@@ -31,6 +31,16 @@ class Entry:
     reason: str
 
 
+class Counting(Protocol):
+    """The repository's counts."""
+
+    def model_loaded(self, model: ServedModel) -> None: ...
+    def model_unloaded(self, model: ServedModel) -> None: ...
+    def model_refused(self, name: str) -> None: ...
+    def statistics_begin(self, model: ServedModel) -> None: ...
+    def default_is(self, model: ServedModel) -> None: ...
+
+
 class Repository:
     """Changes the catalog, one change at a time and only on the event loop.
 
@@ -39,9 +49,9 @@ class Repository:
     are compared with what the zoo holds, and never made into paths.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics, gate: Gate) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, counts: Counting, gate: Gate) -> None:
         self.catalog = catalog
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._counts = settings, counts
         self._gate = gate
         self._meter = find_meter(settings.cores.execution_provider)
         self._lock = asyncio.Lock()
@@ -86,7 +96,7 @@ class Repository:
             for key in matching({*await self._bundles(), *served}, name, version):
                 if key in served:
                     self.catalog.remove(served[key])
-                    self._metrics.model_unloaded(served[key])
+                    self._counts.model_unloaded(served[key])
                     logger.info("unloaded %s version %d", *key)
                 self.catalog.reasons[key] = UNLOADED
             self._tell_default(name)
@@ -111,15 +121,15 @@ class Repository:
         except BundleError as error:
             logger.warning("refused: %s", error)
             self.catalog.reasons[key] = str(error)
-            self._metrics.model_refused(key[0])
+            self._counts.model_refused(key[0])
             return error
         finally:
             self._loading = None
         self.catalog.reasons.pop(key, None)
         if model is not current:
             if current is None or model.runner is not current.runner:
-                self._metrics.statistics_begin(model)
-            self._metrics.model_loaded(model)
+                self._counts.statistics_begin(model)
+            self._counts.model_loaded(model)
             self.catalog.add(model)
             self._tell_default(key[0])
             logger.info("loaded %s version %d", *key)
@@ -148,7 +158,7 @@ class Repository:
 
     def _tell_default(self, name: str) -> None:
         if versions := self.catalog.versions(name):
-            self._metrics.default_is(versions[-1])
+            self._counts.default_is(versions[-1])
 
 
 def matching(keys: Iterable[Key], name: str, version: int | None) -> list[Key]:
