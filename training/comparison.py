@@ -3,11 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.measures import budget_exits
@@ -161,7 +158,8 @@ def with_interval(mean: str, interval: float, num_runs: int) -> str:
 
 def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> None:
     """Top-5 accuracy against MACs with intervals, as in the paper's figures."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
     exits = results[0].exits
     for axes, title, measure, macs in (
         (panels[0], "Budget mode", budget_mode_top5, [e.macs for e in exits]),
@@ -185,4 +183,3 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
         f"{name}: CIFAR100({results[0].images_per_class}), {recipe} recipe ({net}, {epochs} epochs)"
     )
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -3,11 +3,8 @@
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from training.evaluate import ExitResult, Report
 
@@ -131,7 +128,7 @@ def percent(share: float | None) -> str:
 
 def plot(report: Report, path: Path) -> None:
     """Accuracy against MACs, anytime and budgeted; non-monotonicity; reliability per exit."""
-    figure = plt.figure(figsize=(14, 8), layout="constrained")
+    figure = Figure(figsize=(14, 8), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 2))
     top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     anytime, budgeted, falls = top.subplots(1, 3, width_ratios=(3, 3, 2))
@@ -146,7 +143,6 @@ def plot(report: Report, path: Path) -> None:
     for axes, e in zip(panels, report.exits, strict=True):
         plot_reliability(e, axes)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def plot_anytime(report: Report, axes: Axes) -> None:

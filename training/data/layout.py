@@ -10,11 +10,10 @@ from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
-from sklearn.model_selection import train_test_split
 
 from training.data.errors import DataError
 from training.data.folders import SPLIT_NAMES, folder_rows, split_folder
-from training.data.rows import Rows, SplitName, digits
+from training.data.rows import Rows, SplitName, digits, fixed_part
 from training.data.tables import (
     TableRows,
     load_parquet,
@@ -79,15 +78,9 @@ def part_of_file(path: Path, split: SplitName, names: Names | None) -> TableRows
     title = f"the {split} split of {str(path)!r}"
     rows = table_rows(load_parquet([path], title), title, names)
     try:
-        parts = train_test_split(
-            np.arange(len(rows.labels)),
-            test_size=TEST_SHARE,
-            random_state=0,
-            stratify=rows.labels,
-        )
+        index = np.sort(fixed_part(rows.labels, TEST_SHARE, split))
     except ValueError as error:
         raise DataError(f"a fifth of {str(path)!r} cannot be set apart: {error}") from error
-    index = np.sort(parts[split == "test"])
     return replace(rows, labels=rows.labels[index], index=index)
 
 

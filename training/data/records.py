@@ -7,11 +7,10 @@ from math import prod
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from training.data.columns import Columns
 from training.data.errors import DataError, listed
-from training.data.rows import Index, Labels
+from training.data.rows import Index, Labels, SplitName, fixed_part
 from training.data.tables import numbered, renumbered
 
 TEST_SHARE = 0.2
@@ -103,15 +102,9 @@ def values_of(table: Dataset, column: str, title: str) -> NDArray[np.float32]:
     return values
 
 
-def part_of_file(rows: Records, split: str) -> Records:
+def part_of_file(rows: Records, split: SplitName) -> Records:
     """A fixed fifth of every class for testing, the rest for training."""
     try:
-        parts = train_test_split(
-            np.arange(len(rows.labels)),
-            test_size=TEST_SHARE,
-            random_state=0,
-            stratify=rows.labels,
-        )
+        return rows.take(np.sort(fixed_part(rows.labels, TEST_SHARE, split)))
     except ValueError as error:
         raise DataError(f"a fifth of {rows.title} cannot be set apart: {error}") from error
-    return rows.take(np.sort(parts[split == "test"]))
