@@ -139,11 +139,12 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
     """The best of a search over a threshold per exit: cheapest first, each better than the last.
 
     Coordinate ascent on the mean chance of being right less a price of the mean MACs, for many
-    prices: each exit in turn takes its best threshold, or is not consulted. Every step counts.
+    prices: each exit in turn takes its best threshold, or is not consulted. Every step counts;
+    most are taken again at other prices.
     """
     full_macs = split.segment_macs.sum() + split.head_macs[-1]
     options = np.append(COMMON_THRESHOLDS[::2], UNCONSULTED)
-    tried: list[Candidate] = []
+    tried: dict[bytes, Candidate] = {}
     for price in PRICES:
         thresholds = np.full(split.num_exits - 1, 0.6)
         for _ in range(MAX_SWEEPS):
@@ -151,13 +152,15 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
             for exit in range(len(thresholds)):
                 gains = []
                 for thresholds[exit] in options:
-                    tried.append(split.candidate(thresholds))
-                    gains.append(tried[-1].chance - price * tried[-1].mean_macs / full_macs)
+                    step = thresholds.tobytes()
+                    if step not in tried:
+                        tried[step] = split.candidate(thresholds)
+                    gains.append(tried[step].chance - price * tried[step].mean_macs / full_macs)
                 thresholds[exit] = options[int(np.argmax(gains))]
             if (thresholds == before).all():
                 break
     front: list[Candidate] = []
-    for candidate in sorted(tried, key=lambda c: (c.mean_macs, -c.chance)):
+    for candidate in sorted(tried.values(), key=lambda c: (c.mean_macs, -c.chance)):
         if not front or candidate.chance > front[-1].chance:
             front.append(candidate)
     return front

@@ -1,6 +1,7 @@
 """Rows sent through the served stop rule."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from models.bundle.policy import Policy, Spend, StopReason, limit_reason, runs_h
 from models.bundle.records import Record
 
 FREE = Spend(0.0, 0.0)
+
+Limits = list[tuple[int, StopReason | None]]
+"""Exits whose heads run, each with why every job must answer there, if it must."""
 
 
 class PolicyResult(Record):
@@ -56,15 +60,21 @@ def run_policy(
     )
 
 
+@cache
+def limits(policy: Policy) -> Limits:
+    """What the stop rule says of every row alike, without a budget."""
+    reasons = [
+        (exit, limit_reason(policy, exit, Spend(), FREE)) for exit in range(1, policy.num_exits + 1)
+    ]
+    return [(exit, limit) for exit, limit in reasons if runs_head(policy, exit, limit)]
+
+
 def walk(policy: Policy, confidences: list[float]) -> tuple[list[int], StopReason]:
     """The heads that run for one row without a budget, and why it stopped at the last of them."""
     ran = []
-    for exit, value in enumerate(confidences, start=1):
-        limit = limit_reason(policy, exit, Spend(), FREE)
-        if not runs_head(policy, exit, limit):
-            continue
+    for exit, limit in limits(policy):
         ran.append(exit)
-        reason = stop_reason(policy, exit, value, limit)
+        reason = stop_reason(policy, exit, confidences[exit - 1], limit)
         if reason is not None:
             return ran, reason
     raise AssertionError("the last exit always answers")
