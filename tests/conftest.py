@@ -27,9 +27,15 @@ Serve = Callable[..., AbstractContextManager[ServerProcess]]
 digits = partial(import_module, "tests.digits")  # with torch: seconds, for a process without need
 
 
+FIRST, LAST = "tests/training/attaching/test_attach.py", "tests/server/"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The server's files are short and go last: no worker is alone with a long one at the end."""
-    items.sort(key=lambda item: item.nodeid.startswith("tests/server/"))
+    """The longest file goes first: it needs no bundle of digits, while another worker makes it.
+
+    The server's files are short and go last: no worker is alone with a long one at the end.
+    """
+    items.sort(key=lambda item: item.nodeid.startswith(LAST) - item.nodeid.startswith(FIRST))
 
 
 @pytest.fixture(scope="session")
