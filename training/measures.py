@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from models.bundle.confidence import Floats
 
@@ -42,8 +43,6 @@ def failure_auroc(confidences: NDArray[np.floating], is_right: NDArray[np.bool_]
 
     None where all answers are right or all are wrong.
     """
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - slow
-
     if is_right.all() or not is_right.any():
         return None
     return float(roc_auc_score(is_right, confidences))

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 SplitName = Literal["train", "test"]
 Labels = NDArray[np.int64]
@@ -63,8 +65,6 @@ class ArrayRows:
 
 def digits(split: SplitName) -> ArrayRows:
     """scikit-learn's 8x8 grey digits, a fixed quarter of them for testing."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow
-
     data = load_digits()
     pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
     rows = fixed_part(data.target, 0.25, split)
@@ -77,8 +77,6 @@ def fixed_part(labels: Labels, test_share: float, split: SplitName) -> Index:
 
     Raises ValueError where a class has too few rows for it.
     """
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - slow
-
     rows = np.arange(len(labels))
     parts = train_test_split(rows, test_size=test_share, random_state=0, stratify=labels)
     part: Index = parts[split == "test"]

@@ -55,6 +55,12 @@ def attached(tmp_path_factory: pytest.TempPathFactory) -> Attached:
     return Attached(model, place, attach(order(model, place)))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features and heads of networks that several tests attach exits to."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def order(model: Path, place: Path, **changes: object) -> Order:
     given = {
         "model": model,
@@ -96,9 +102,9 @@ def asked(path: Path) -> NDArray[np.floating]:
 
 
 @pytest.mark.parametrize("family", sorted(NETWORKS))
-def test_the_last_exit_is_the_network(family: str, tmp_path: Path) -> None:
+def test_the_last_exit_is_the_network(family: str, tmp_path: Path, cache: Path) -> None:
     model = NETWORKS[family](tmp_path / "net.onnx")
-    logits = last_exit(attach(order(model, tmp_path)))
+    logits = last_exit(attach(order(model, tmp_path, cache=cache)))
     expected = asked(model)
     gives_probabilities = family in ("softmax", "channels_last")
     found = calibrated_probabilities(logits, 1.0) if gives_probabilities else logits
@@ -142,8 +148,9 @@ def test_a_second_run_computes_no_features_and_gives_the_same_exits(
     assert set(again.graphs.values()) & set(first.graphs.values())
 
 
-def test_eight_bits_are_kept_only_where_the_report_says_so(tmp_path: Path) -> None:
-    path = attach(order(depthwise(tmp_path / "net.onnx"), tmp_path, int8=True))
+def test_eight_bits_are_kept_only_where_the_report_says_so(tmp_path: Path, cache: Path) -> None:
+    model = depthwise(tmp_path / "net.onnx")
+    path = attach(order(model, tmp_path, cache=cache, int8=True))
     bundle = load_bundle(path)
     report = (path / "report.md").read_text()
     found = re.search(
@@ -160,13 +167,14 @@ def test_eight_bits_are_kept_only_where_the_report_says_so(tmp_path: Path) -> No
 
 
 def test_float32_is_kept_where_no_graph_is_faster_in_8_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def those_with_weights(graphs: Graphs, *_: object) -> set[str]:
         return {file for file, graph in graphs[2].items() if WEIGHTED & operators(graph)}
 
     monkeypatch.setattr("training.attaching.eight_bits.slower_graphs", those_with_weights)
-    path = attach(order(depthwise(tmp_path / "net.onnx"), tmp_path, int8=True))
+    model = depthwise(tmp_path / "net.onnx")
+    path = attach(order(model, tmp_path, cache=cache, int8=True))
     bundle = load_bundle(path)
     assert bundle.manifest.provenance.precision == "float32"
     assert "no graph is faster here in 8 bits: float32 is kept" in (path / "report.md").read_text()
@@ -211,11 +219,11 @@ def test_named_tensors_are_where_it_is_cut(tmp_path: Path) -> None:
         attach(order(model, tmp_path, version=2, tensors=("nowhere",)))
 
 
-def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path) -> None:
+def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path, cache: Path) -> None:
     """A network of microseconds: a head takes as long as what it saves."""
     model = residual(tmp_path / "net.onnx")
     with pytest.raises(AttachError, match=r"exits would save \d+ % .*: not worth it"):
-        attach(order(model, tmp_path, num_exits=None))
+        attach(order(model, tmp_path, cache=cache, num_exits=None))
     assert not (tmp_path / "zoo").exists()
 
 
@@ -230,10 +238,10 @@ def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(
-    changes: dict[str, object], complaint: str, tmp_path: Path
+    changes: dict[str, object], complaint: str, tmp_path: Path, cache: Path
 ) -> None:
     with pytest.raises(UserError, match=complaint):
-        attach(order(residual(tmp_path / "net.onnx"), tmp_path, **changes))
+        attach(order(residual(tmp_path / "net.onnx"), tmp_path, cache=cache, **changes))
     assert not (tmp_path / "zoo").exists()
 
 
