@@ -1,7 +1,7 @@
 """Rows sent through the served stop rule."""
 
 from collections import Counter
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def run_policy(
     )
 
 
-@cache
+@lru_cache(maxsize=256)
 def limits(policy: Policy) -> Limits:
     """What the stop rule says of every row alike, without a budget."""
     reasons = [

@@ -114,9 +114,14 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         logger.error("unexpected error", exc_info=error)
         status, error = HTTPStatus.INTERNAL_SERVER_ERROR, Exception(UNEXPECTED)
     headers = dict(find(HEADERS, error) or {})
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:  # not all at the same time again
-        headers["Retry-After"] = str(random.randint(1, MAX_RETRY_AFTER_S))
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.update((retry_after(),))
     return problem(status, str(error), complaints(error)), headers
+
+
+def retry_after() -> tuple[str, str]:
+    """Another time for each client: not all are to come at the same time again."""
+    return "Retry-After", str(random.randint(1, MAX_RETRY_AFTER_S))
 
 
 def problem(status: HTTPStatus, detail: str, errors: list[Complaint] | None = None) -> Problem:

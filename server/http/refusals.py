@@ -3,12 +3,15 @@
 Under overload most requests are refused, and each refusal takes time from the answers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.errors import Overloaded
 from server.http.exchange import Exchange, Reply
+from server.http.problems import encoded, retry_after
 
 Head = tuple[str, bytes, str]
+READ_FIRST = frozenset((b"expect", b"content-encoding", b"transfer-encoding"))
+"""Headers of requests that are always read: their client waits, or another refusal comes first."""
 MAX_KEPT = 256
 """How many heads are kept; clients send the same ones again and again."""
 MAX_KEPT_S = 0.1
@@ -19,7 +22,8 @@ MAX_KEPT_S = 0.1
 class Refusals:
     """The last refusal for want of time, its reply and its end, of every head that tells all.
 
-    Where the body is one image, path, query and content type tell all that is asked for.
+    Where the body is one image, path, query and content type tell all that is asked for. A refusal
+    is kept without its traceback, which would hold on to the body.
     """
 
     _kept: dict[Head, tuple[Overloaded, Reply, float]] = field(default_factory=dict)
@@ -30,14 +34,16 @@ class Refusals:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             end = exchange.arrival + min(error.late_s, MAX_KEPT_S)
-            self._kept[head_of(exchange)] = error, reply, end
+            self._kept[head_of(exchange)] = error.with_traceback(None), reply, end
 
     def again(self, exchange: Exchange) -> Reply | None:
         """The reply to a request that came too soon after one with the same head.
 
-        A server with nothing else to do refuses no request.
+        A server with nothing else to do refuses no request. Each reply draws its own Retry-After.
         """
         if not self._kept or exchange.service.engine.in_flight() == 0:
+            return None
+        if not may_stay_unread(exchange):
             return None
         head = head_of(exchange)
         if (kept := self._kept.get(head)) is None:
@@ -47,7 +53,23 @@ class Refusals:
             del self._kept[head]
             return None
         exchange.service.refused_again(error, exchange.lag_s)
-        return reply
+        return replace(reply, headers=encoded((retry_after(),)))
+
+
+def may_stay_unread(exchange: Exchange) -> bool:
+    """Whether the body can be left to the connection, which stays open and reads past it.
+
+    A connection that closes on unread bytes is reset, and its client may lose the reply.
+    """
+    headers = exchange.headers
+    num_bytes = headers.get(b"content-length")
+    return (
+        exchange.scope["http_version"] == "1.1"
+        and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        and headers.keys().isdisjoint(READ_FIRST)
+        and num_bytes is not None
+        and int(num_bytes) <= exchange.service.settings.limits.max_body_bytes
+    )
 
 
 def head_of(exchange: Exchange) -> Head:

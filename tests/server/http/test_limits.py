@@ -3,6 +3,7 @@
 import socket
 import time
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -182,6 +183,18 @@ def test_a_long_body_is_refused_before_it_is_sent(model: ServedModel) -> None:
         assert status(answer) == 413
         assert b"connection: close" in answer.lower()
         check_answers(url)
+
+
+def test_a_body_that_nobody_reads_is_read_past_up_to_its_limit(model: ServedModel) -> None:
+    keys = sha256(b"a-long-random-key").hexdigest()
+    with live(model, max_body_bytes=1_000_000, api_key_hashes=keys) as url, connect(url) as client:
+        for num_bytes in (900_000, 900_000):
+            client.sendall(request(PATH, b"x" * num_bytes))
+            assert status(client.recv(65_536)) == 401
+        client.sendall(request(PATH, num_bytes=2**40))
+        assert status(client.recv(65_536)) == 401
+        with pytest.raises(ConnectionError):
+            trickle(client, b"x" * 65_536, times=1000)
 
 
 def test_bodies_that_are_too_many_together(model: ServedModel) -> None:

@@ -52,10 +52,56 @@ def test_a_request_like_one_just_refused_is_refused_unread(
     assert refuse.num_asked == 1
     assert [each.status_code for each in said] == [503] * 3
     assert {each.json()["detail"] for each in said} == {TOO_LATE}
-    assert all(each.headers["retry-after"] in "123" for each in said)
     assert len({each.headers["x-request-id"] for each in said}) == 3
     assert 'offramp_shed_total{reason="overload"} 3' in metrics
     assert 'offramp_requests_total{code="503",route="/v1/classify"} 3' in metrics
+
+
+def test_clients_refused_unread_come_back_at_different_times(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = refusing(monkeypatch, 60.0)
+    with client(model) as http:
+        replies = [http.post(PATH, content=PNG, headers=HEADERS) for _ in range(40)]
+    assert refuse.num_asked == 1
+    assert {reply.headers["retry-after"] for reply in replies} == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"connection": "close"}, 503),  # closed on unread bytes, it would be reset
+        ({"expect": "100-continue"}, 503),  # the client may never send the body
+        ({"content-encoding": "gzip"}, 415),  # it need not come again
+    ],
+)
+def test_some_requests_are_always_read(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+) -> None:
+    refuse = refusing(monkeypatch, 60.0)
+    with client(model) as http:
+        http.post(PATH, content=PNG, headers=HEADERS)
+        assert http.post(PATH, content=PNG, headers=HEADERS | headers).status_code == status
+    assert refuse.num_asked == (2 if status == 503 else 1)
+
+
+def test_a_body_that_is_too_long_is_refused_for_that(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, 60.0)
+    with client(model, max_body_bytes=len(PNG)) as http:
+        http.post(PATH, content=PNG, headers=HEADERS)
+        assert http.post(PATH, content=PNG + b"x", headers=HEADERS).status_code == 413
+
+
+def test_a_body_without_a_length_is_read(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = refusing(monkeypatch, 60.0)
+    with client(model) as http:
+        http.post(PATH, content=PNG, headers=HEADERS)
+        http.post(PATH, content=iter([PNG]), headers=HEADERS)
+    assert refuse.num_asked == 2
 
 
 def test_newcomers_lack_the_time_of_those_refused_unread(
@@ -162,6 +208,7 @@ def test_what_a_client_may_vary_at_will_takes_no_memory(
             http.post(f"/v1/classify?latency_budget_ms={budget}", content=PNG, headers=HEADERS)
         kept = http.app.middleware_stack._refusals._kept  # type: ignore[attr-defined]
         assert 0 < len(kept) <= refusals.MAX_KEPT
+        assert all(error.__traceback__ is None for error, *_ in kept.values())  # it holds bodies
     assert refuse.num_asked == 600
 
 
