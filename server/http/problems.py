@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ logger = logging.getLogger("offramp")
 V = TypeVar("V")
 MEDIA_TYPE = "application/problem+json"
 UNEXPECTED = "the server failed; its log says why"
-MAX_RETRY_AFTER_S = 3
+RETRY_AFTER_S = (1, 2, 3)
 
 STATUS: dict[type[Exception], HTTPStatus] = {
     BadBody: HTTPStatus.BAD_REQUEST,
@@ -115,13 +116,8 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         status, error = HTTPStatus.INTERNAL_SERVER_ERROR, Exception(UNEXPECTED)
     headers = dict(find(HEADERS, error) or {})
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        headers.update((retry_after(),))
+        headers["Retry-After"] = str(random.choice(RETRY_AFTER_S))  # not all at the same time
     return problem(status, str(error), complaints(error)), headers
-
-
-def retry_after() -> tuple[str, str]:
-    """Another time for each client: not all are to come at the same time again."""
-    return "Retry-After", str(random.randint(1, MAX_RETRY_AFTER_S))
 
 
 def problem(status: HTTPStatus, detail: str, errors: list[Complaint] | None = None) -> Problem:
@@ -158,6 +154,11 @@ def reply_of(error: Exception, path: str) -> Reply:
     found, headers = problem_of(error)
     status, body, media_type = rendered(found, path)
     return Reply(status, body, media_type.encode(), encoded(headers.items()))
+
+
+def for_each_wait(reply: Reply) -> tuple[Reply, ...]:
+    """The same reply once for each time that clients are told to wait."""
+    return tuple(replace(reply, headers=((b"retry-after", b"%d" % s),)) for s in RETRY_AFTER_S)
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:

@@ -3,11 +3,12 @@
 Under overload most requests are refused, and each refusal takes time from the answers.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from random import choice
 
 from server.errors import Overloaded
 from server.http.exchange import Exchange, Reply
-from server.http.problems import encoded, retry_after
+from server.http.problems import for_each_wait
 
 Head = tuple[str, bytes, str]
 READ_FIRST = frozenset((b"expect", b"content-encoding", b"transfer-encoding"))
@@ -20,13 +21,13 @@ MAX_KEPT_S = 0.1
 
 @dataclass(slots=True)
 class Refusals:
-    """The last refusal for want of time, its reply and its end, of every head that tells all.
+    """The last refusal for want of time, its replies and its end, of every head that tells all.
 
     Where the body is one image, path, query and content type tell all that is asked for. A refusal
     is kept without its traceback, which would hold on to the body.
     """
 
-    _kept: dict[Head, tuple[Overloaded, Reply, float]] = field(default_factory=dict)
+    _kept: dict[Head, tuple[Overloaded, tuple[Reply, ...], float]] = field(default_factory=dict)
 
     def note(self, exchange: Exchange, error: Overloaded, reply: Reply) -> None:
         """Keeps a refusal for as long as one that arrives later would be refused as well."""
@@ -34,7 +35,8 @@ class Refusals:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             end = exchange.arrival + min(error.late_s, MAX_KEPT_S)
-            self._kept[head_of(exchange)] = error.with_traceback(None), reply, end
+            kept = error.with_traceback(None), for_each_wait(reply), end
+            self._kept[head_of(exchange)] = kept
 
     def again(self, exchange: Exchange) -> Reply | None:
         """The reply to a request that came too soon after one with the same head.
@@ -48,12 +50,12 @@ class Refusals:
         head = head_of(exchange)
         if (kept := self._kept.get(head)) is None:
             return None
-        error, reply, end = kept
+        error, replies, end = kept
         if exchange.arrival >= end:
             del self._kept[head]
             return None
         exchange.service.refused_again(error, exchange.lag_s)
-        return replace(reply, headers=encoded((retry_after(),)))
+        return choice(replies)
 
 
 def may_stay_unread(exchange: Exchange) -> bool:
