@@ -139,8 +139,8 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
     """The best of a search over a threshold per exit: cheapest first, each better than the last.
 
     Coordinate ascent on the mean chance of being right less a price of the mean MACs, for many
-    prices: each exit in turn takes its best threshold, or is not consulted. Every step counts;
-    most are taken again at other prices.
+    prices: each exit in turn takes its best threshold, or is not consulted. Every vector of
+    thresholds on the way is a candidate, and is worked out once.
     """
     full_macs = split.segment_macs.sum() + split.head_macs[-1]
     options = np.append(COMMON_THRESHOLDS[::2], UNCONSULTED)

@@ -12,7 +12,7 @@ from models.bundle.records import Record
 
 FREE = Spend(0.0, 0.0)
 
-Limits = list[tuple[int, StopReason | None]]
+Limits = tuple[tuple[int, StopReason | None], ...]
 """Exits whose heads run, each with why every job must answer there, if it must."""
 
 
@@ -63,10 +63,9 @@ def run_policy(
 @lru_cache(maxsize=256)
 def limits(policy: Policy) -> Limits:
     """What the stop rule says of every row alike, without a budget."""
-    reasons = [
-        (exit, limit_reason(policy, exit, Spend(), FREE)) for exit in range(1, policy.num_exits + 1)
-    ]
-    return [(exit, limit) for exit, limit in reasons if runs_head(policy, exit, limit)]
+    exits = range(1, policy.num_exits + 1)
+    reasons = [(exit, limit_reason(policy, exit, Spend(), FREE)) for exit in exits]
+    return tuple((exit, limit) for exit, limit in reasons if runs_head(policy, exit, limit))
 
 
 def walk(policy: Policy, confidences: list[float]) -> tuple[list[int], StopReason]:

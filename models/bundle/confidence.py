@@ -15,7 +15,7 @@ def softmax(logits: Floats, calibration_temperature: float) -> tuple[Floats, lis
     """Calibrated probabilities, (rows, classes), and the confidence of each row.
 
     The largest probability is that of the largest logit, whose exponential is 1 here. `reduce` is
-    what `max` and `sum` call, less a function of Python each.
+    what `max` and `sum` call, each through a function in Python.
     """
     scaled = logits * np.float32(1 / calibration_temperature)
     scaled -= np.maximum.reduce(scaled, axis=1, keepdims=True)

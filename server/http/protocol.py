@@ -23,8 +23,8 @@ class Protocol(HttpToolsProtocol):
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer. A
     body has as long; the reader is woken then, and refuses it. A client that leaves a response
     unread for `send_timeout_s` is dropped. Headers may have MAX_HEADER_BYTES; longer ones are
-    refused, or end the connection where an earlier request is being answered. A body that is still
-    coming after its response is read past, up to `max_body_bytes`.
+    refused, or end the connection where an earlier request is being answered. Of a body that
+    still comes after its response, `max_body_bytes` are read and dropped; then the connection ends.
 
     `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is when the request
     came: it may have waited unread, for as long as `waited_s` says at most.
@@ -32,12 +32,12 @@ class Protocol(HttpToolsProtocol):
 
     receive_timeout_s = 10.0
     send_timeout_s = 10.0
-    max_body_bytes = 8_388_608
+    max_body_bytes: int
     waited_s: Callable[[float], float]
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
-    _num_unread_bytes = 0
+    _num_late_bytes = 0
     _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
-        self._num_header_bytes = self._num_unread_bytes = 0
+        self._num_header_bytes = self._num_late_bytes = 0
         if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEADER_BYTES:
             self._refuse_headers()
             raise ValueError("headers are too long")  # ends the parsing
@@ -85,8 +85,8 @@ class Protocol(HttpToolsProtocol):
         self._num_header_bytes = 0
         super().on_body(body)
         if self.cycle.response_complete:
-            self._num_unread_bytes += len(body)
-            if self._num_unread_bytes > self.max_body_bytes:
+            self._num_late_bytes += len(body)
+            if self._num_late_bytes > self.max_body_bytes:
                 self.transport.abort()
 
     def on_message_complete(self) -> None:

@@ -12,7 +12,7 @@ from server.http.problems import for_each_wait
 
 Head = tuple[str, bytes, str]
 READ_FIRST = frozenset((b"expect", b"content-encoding", b"transfer-encoding"))
-"""Headers of requests that are always read: their client waits, or another refusal comes first."""
+"""Headers of requests that are always read: the client waits for a word, or gets another error."""
 MAX_KEPT = 256
 """How many heads are kept; clients send the same ones again and again."""
 MAX_KEPT_S = 0.1
@@ -45,10 +45,8 @@ class Refusals:
         """
         if not self._kept or exchange.service.engine.in_flight() == 0:
             return None
-        if not may_stay_unread(exchange):
-            return None
         head = head_of(exchange)
-        if (kept := self._kept.get(head)) is None:
+        if (kept := self._kept.get(head)) is None or not may_stay_unread(exchange):
             return None
         error, replies, end = kept
         if exchange.arrival >= end:
@@ -61,7 +59,7 @@ class Refusals:
 def may_stay_unread(exchange: Exchange) -> bool:
     """Whether the body can be left to the connection, which stays open and reads past it.
 
-    A connection that closes on unread bytes is reset, and its client may lose the reply.
+    A connection that closes with bytes unread is reset, and the client may lose the reply.
     """
     headers = exchange.headers
     num_bytes = headers.get(b"content-length")

@@ -35,7 +35,7 @@ def refusal(*arguments: str, status: int = 1, **environment: str) -> str:
 
 
 def test_flipped_byte_is_refused_by_name(digits_zoo: Path, tmp_path: Path) -> None:
-    """Of any other file, too: tests/models/bundle/test_bundle.py."""
+    """tests/models/bundle/test_bundle.py damages the other files."""
     shutil.copytree(digits_zoo, tmp_path / "zoo")
     path = tmp_path / "zoo/digits/1/segment_2.onnx"
     content = bytearray(path.read_bytes())

@@ -22,9 +22,9 @@ def in_eight_bits(graphs: Graphs, photos: Photos) -> tuple[Graphs, bool, str]:
     (some,) = photos.decode(np.arange(min(RANGE_ROWS, photos.num_rows)))
     before = cost_of(graphs)
     smaller = quantized(*graphs, some)
-    small = in_eight(smaller)
-    slower = slower_graphs(graphs, before, cost_of(smaller)) & small
-    if slower == small:
+    in_8_bits = files_in_8_bits(smaller)
+    slower = slower_graphs(graphs, before, cost_of(smaller)) & in_8_bits
+    if slower == in_8_bits:
         return graphs, False, "no graph is faster here in 8 bits: float32 is kept."
     if slower:
         smaller = quantized(*graphs, some, in_float=slower)
@@ -33,8 +33,8 @@ def in_eight_bits(graphs: Graphs, photos: Photos) -> tuple[Graphs, bool, str]:
     found = (
         f"8 bits take {1e3 * fewer:.2f} ms to the last exit where float32 takes "
         f"{1e3 * seconds:.2f} ms, and cost the exits up to {100 * max(losses):.1f} points of "
-        f"agreement with the network as it was ({len(slower)} of {len(small)} graphs are slower "
-        "in 8 bits here, and stay in float32)"
+        f"agreement with the network as it was ({len(slower)} of {len(in_8_bits)} graphs are "
+        "slower in 8 bits here, and stay in float32)"
     )
     if max(losses) > MAX_ACCURACY_DROP or fewer >= seconds:
         return graphs, False, f"{found}: float32 is kept."
@@ -45,8 +45,8 @@ def cost_of(graphs: Graphs) -> CostProfile:
     return measured(SegmentRunner(*graphs), "measuring int8")
 
 
-def in_eight(graphs: Graphs) -> set[str]:
-    """Files of the graphs with anything in 8 bits; a head that hands its input on has nothing."""
+def files_in_8_bits(graphs: Graphs) -> set[str]:
+    """Files of the graphs that hold anything in 8 bits; a graph of one Relu holds nothing."""
     return {
         file
         for file, content in graphs[2].items()

@@ -119,23 +119,13 @@ def test_newcomers_lack_the_time_of_those_refused_unread(
         assert not debt.is_owed(time.monotonic())
 
 
-def test_it_is_asked_again_once_it_could_be_in_time(
-    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("late_s", "max_kept_s"), [(0.05, 60.0), (60.0, 0.05)])
+def test_a_refusal_ends_when_one_could_be_in_time_or_is_too_old(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, late_s: float, max_kept_s: float
 ) -> None:
-    refuse = refusing(monkeypatch, 0.05)
-    with client(model) as http:
-        http.post(PATH, content=PNG, headers=HEADERS)
-        time.sleep(0.1)
-        http.post(PATH, content=PNG, headers=HEADERS)
-    assert refuse.num_asked == 2
-
-
-def test_a_refusal_is_not_kept_for_long(
-    model: ServedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Jobs that it was expected to wait for may be over much earlier."""
-    refuse = refusing(monkeypatch, 60.0)
-    monkeypatch.setattr(refusals, "MAX_KEPT_S", 0.05)
+    """Jobs that were waited for may be over much earlier than expected."""
+    refuse = refusing(monkeypatch, late_s)
+    monkeypatch.setattr(refusals, "MAX_KEPT_S", max_kept_s)
     with client(model) as http:
         http.post(PATH, content=PNG, headers=HEADERS)
         time.sleep(0.1)
