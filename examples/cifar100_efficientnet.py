@@ -1,10 +1,13 @@
-"""A teacher for small images: EfficientNet-Lite0 with its published ImageNet weights, one exit.
+r"""A teacher for small images: EfficientNet-Lite0 with its published ImageNet weights, one exit.
 
-Images are enlarged to `SIZE` within the network. Fine-tuned on CIFAR-100, it teaches a smaller network
-whose runs name it with `--set teacher=RUN`:
+The network enlarges images to `SIZE`. Fine-tuned on CIFAR-100, it teaches a smaller network:
 
     pip install 'offramp[train,example]'
-    offramp train runs/teacher --data data/cifar100 --net examples/cifar100_efficientnet.py:build
+    offramp train runs/teacher --data data/cifar100 --net examples/cifar100_efficientnet.py:build \
+      --recipe short --set loss=exit-wise --set epochs=3 --set warmup_epochs=0.2 \
+      --set batch_size=64 --set learning_rate=0.04 --set backbone_learning_rate=0.02 \
+      --set weight_decay=1e-4 --set ema_decay=0.998
+    offramp train runs/student --data data/cifar100 --net msdnet-7 --set teacher=runs/teacher
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,8 @@ class TrainConfig(BaseModel):
     its rows select and calibrate, and none of the training split is kept apart for that.
 
     `start_from` is an earlier run, on the same data, whose best weights the first step starts from;
-    what is kept apart now must have been kept apart there.
+    what is kept apart now must have been kept apart there. `teacher` is another such run, of any
+    network, whose last exit every exit imitates in place of `teachers`.
 
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
@@ -98,6 +99,7 @@ class TrainConfig(BaseModel):
     seed: NonNegativeInt = 0
 
     start_from: str | None = None
+    teacher: str | None = None
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 64
     micro_batches: PositiveInt = 1
@@ -147,10 +149,13 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _loss_uses_its_options(self) -> Self:
+        if self.teacher is not None and self.teachers != "last":
+            raise ValueError("a teacher takes the place of teachers: leave those out")
         if self.loss == "exit-wise":
             if self.unlabelled_per_class:
                 raise ValueError("the exit-wise loss learns nothing from unlabelled images")
-            if self.teachers != "last" or self.distillation_temperature is not None:
+            options = (self.teacher, self.distillation_temperature)
+            if self.teachers != "last" or options != (None, None):
                 raise ValueError("the exit-wise loss has neither teachers nor a temperature")
         return self
 

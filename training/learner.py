@@ -16,6 +16,7 @@ from training.feed import Part
 from training.fronts import front_of
 from training.losses import annealed, distillation_loss, exit_wise_loss, mean_confidence
 from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
+from training.teacher import Teacher
 
 
 class Learner:
@@ -47,6 +48,7 @@ class Learner:
         self.optimizer = make_optimizer(self.net, config)
         self.is_bf16 = config.bf16 and computes_in_bf16(device)
         self.mean, self.std = mean.to(device), std.to(device)
+        self.teacher: Teacher | None = None
         self.front = front_of(target, self.mean, self.std)
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
@@ -92,24 +94,26 @@ class Learner:
         """
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
             logits = [z.float() for z in self.forward(*part.inputs)]
-        loss, own = self.loss(logits, part.labels), part.own_share
+            taught = None if self.teacher is None else self.teacher.logits(part.inputs)
+        loss, own = self.loss(logits, part.labels, taught), part.own_share
         if own is not None:
-            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels)
+            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels, taught)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.loss_sum += loss * share
             is_right = [z.argmax(dim=1) == part.labels for z in logits]
             self.num_correct += torch.stack(is_right).sum(dim=1)
-            return mean_confidence(logits[-1], self.distillation_temperature) * share
+            confident = logits[-1] if taught is None else taught
+            return mean_confidence(confident, self.distillation_temperature) * share
 
-    def loss(self, logits: list[Tensor], labels: Tensor) -> Tensor:
-        """The configured loss, a scalar."""
+    def loss(self, logits: list[Tensor], labels: Tensor, taught: Tensor | None) -> Tensor:
+        """The configured loss, a scalar; `taught` are the teacher's logits."""
         config = self.config
         if config.loss == "exit-wise":
             return exit_wise_loss(logits, labels, config.label_smoothing)
         temperature = self.distillation_temperature
         return distillation_loss(
-            logits, labels, temperature, config.teachers, config.label_smoothing
+            logits, labels, temperature, config.teachers, config.label_smoothing, taught
         )
 
     def set_training(self) -> None:

@@ -45,6 +45,7 @@ def distillation_loss(
     distillation_temperature: Tensor | float,
     teachers: Teachers = "last",
     label_smoothing: float = 0.0,
+    teacher_logits: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy at every exit, and of every earlier exit against its detached teachers.
 
@@ -52,18 +53,30 @@ def distillation_loss(
     CE_m is over labelled rows; H_m, over all rows, is the cross-entropy of exit m's prediction
     against the last exit's, its mean over all later exits, or its mean over all exits, all softened
     by the distillation temperature tau. Rows without a label make this the paper's semi-supervised
-    loss.
+    loss. With another network's `teacher_logits` they are what every exit imitates, the last too.
     """
-    first_teacher = {"last": len(logits) - 1, "all-later": 1, "ensemble": 0}[teachers]
-    targets = [softened(z.detach(), distillation_temperature) for z in logits[first_teacher:]]
+    targets = targets_of(logits, distillation_temperature, teachers, teacher_logits)
     imitation = torch.zeros((), device=labels.device)
-    for m, z in enumerate(logits[:-1]):
-        taught_by = targets[m:] if teachers == "all-later" else targets
-        target = torch.stack(taught_by).mean(dim=0)
+    for z, target in zip(logits, targets, strict=False):
         imitation = imitation + F.cross_entropy(z / distillation_temperature, target)
     total = (1 - DISTILLATION_WEIGHT) * exit_wise_loss(logits, labels, label_smoothing)
     total = total + DISTILLATION_WEIGHT * distillation_temperature**2 * imitation
     return LOSS_SCALE / len(logits) * total
+
+
+def targets_of(
+    logits: Sequence[Tensor],
+    distillation_temperature: Tensor | float,
+    teachers: Teachers,
+    teacher_logits: Tensor | None,
+) -> list[Tensor]:
+    """What each exit imitates, softened; for the last exit only if another network teaches."""
+    if teacher_logits is not None:
+        return [softened(teacher_logits, distillation_temperature)] * len(logits)
+    first_teacher = {"last": len(logits) - 1, "all-later": 1, "ensemble": 0}[teachers]
+    targets = [softened(z.detach(), distillation_temperature) for z in logits[first_teacher:]]
+    by_exit = [targets[m:] if teachers == "all-later" else targets for m in range(len(logits) - 1)]
+    return [torch.stack(each).mean(dim=0) for each in by_exit]
 
 
 def softened(logits: Tensor, distillation_temperature: Tensor | float) -> Tensor:

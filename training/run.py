@@ -18,11 +18,12 @@ from training.data.errors import listed
 from training.distributed import World
 from training.feed import feed_of
 from training.learner import Learner, are_finite
-from training.origin import earlier_weights, git_commit
+from training.origin import earlier_run, git_commit
 from training.progress import Progress
 from training.run_data import open_data
 from training.schedule import learning_rate
 from training.selection import Selection
+from training.teacher import teacher_of
 
 LAST, BEST = "last.pt", "best.pt"
 SAVE_INTERVAL_S = 600.0
@@ -66,12 +67,19 @@ class Run(Learner):
         torch.manual_seed(config.seed)
         net = build(config.net, self.data.train.shape, len(self.data.train.names)).to(world.device)
         if config.start_from is not None:
-            earlier = Path(config.start_from) / BEST
-            net.load_state_dict(earlier_weights(earlier, config.net, self.data))
+            earlier = earlier_run(Path(config.start_from) / BEST, self.data)
+            if earlier.config.net != config.net:
+                raise CheckpointError(
+                    f"{config.start_from} holds a {earlier.config.net}, not a {config.net}"
+                )
+            net.load_state_dict(earlier.weights)
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
         target, mean, std = self.data.train.target, self.feed.mean, self.feed.std
         super().__init__(config, world, net, target, mean, std)
+        if config.teacher is not None:
+            saved = earlier_run(Path(config.teacher) / BEST, self.data)
+            self.teacher = teacher_of(saved, config, self.data, self.mean, self.std)
         self.epoch, self.step, self.order = 0, 0, torch.empty(0, dtype=torch.int64)
         self.best_score, self.is_asked_to_stop = -1.0, False
         self.git_commit = git_commit()

@@ -150,6 +150,20 @@ def test_the_ensemble_teaches_every_exit_but_the_last(temperature: float) -> Non
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_another_networks_logits_teach_every_exit_the_last_too(temperature: float) -> None:
+    theirs = np.array([[0.2, 1.5, -1.0], [2.0, 0.0, 0.7]])
+    teacher = softmax(theirs / temperature)
+    students = [softmax(z / temperature) for z in LOGITS]
+    distillation = sum(-(teacher * np.log(p)).sum(axis=1).mean() for p in students)
+    classification = sum(cross_entropy(z) for z in LOGITS)
+    expected = 10 / 3 * 0.5 * (classification + temperature**2 * distillation)
+    loss = distillation_loss(
+        tensors(), torch.tensor(LABELS), temperature, teacher_logits=torch.tensor(theirs)
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_smoothing_spreads_a_share_of_the_label_over_all_classes() -> None:
     target = 0.9 * np.eye(3)[LABELS] + 0.1 / 3
     expected = sum(-(target * np.log(softmax(z))).sum(axis=1).mean() for z in LOGITS)

@@ -1,0 +1,60 @@
+"""A teacher: the network of an earlier run, as it was when that run ended."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.nets.multi_exit import Features
+from models.nets.presets import build
+from training.checkpoint import Checkpoint, CheckpointError
+from training.config import TrainConfig
+from training.run_data import RunData
+
+
+class Teacher:
+    """Answers what the student is trained on. `mean` and `std` are what the student normalises by.
+
+    `forward` is the teacher's network, `own_mean` and `own_std` what it was trained with.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., list[Tensor]],
+        own_mean: Tensor,
+        own_std: Tensor,
+        mean: Tensor,
+        std: Tensor,
+    ) -> None:
+        self.forward = forward
+        self.scale, self.shift = std / own_std, (mean - own_mean) / own_std
+
+    def logits(self, inputs: Features) -> Tensor:
+        """Its last exit's, (rows, classes) float32, of inputs normalised for the student."""
+        if len(self.scale):
+            (values,) = inputs
+            per_channel = [-1, *[1] * (values.dim() - 2)]
+            inputs = [values * self.scale.view(per_channel) + self.shift.view(per_channel)]
+        with torch.no_grad():
+            return self.forward(*inputs)[-1].float()
+
+
+def teacher_of(
+    saved: Checkpoint, config: TrainConfig, data: RunData, mean: Tensor, std: Tensor
+) -> Teacher:
+    """The best weights of a run on the same data; `mean` and `std` are the student's.
+
+    Raises CheckpointError where that run made something else of its rows.
+    """
+    if (saved.input, saved.tokenizer) != (data.train.target, data.tokenizer):
+        raise CheckpointError(
+            f"{config.teacher} makes other inputs of the same rows: its image size, resize rule or "
+            "tokenizer differs"
+        )
+    device = mean.device
+    net = build(saved.config.net, data.train.shape, len(data.train.names))
+    net.load_state_dict(saved.weights)
+    net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    forward: Callable[..., list[Tensor]] = torch.compile(net) if config.compile else net
+    own_mean, own_std = (torch.tensor(x, device=device) for x in (saved.mean, saved.std))
+    return Teacher(forward, own_mean, own_std, mean, std)
