@@ -34,7 +34,6 @@ class Listener(uvicorn.Server):
         parts = {
             "receive_timeout_s": settings.timeouts.receive_timeout_s,
             "send_timeout_s": settings.timeouts.send_timeout_s,
-            "max_body_bytes": settings.limits.max_body_bytes,
             "waited_s": staticmethod(self._waited_s),
         }
         config = uvicorn.Config(

@@ -13,8 +13,14 @@ MAX_HEADER_BYTES = 65_536
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n"
 AGAIN_S = 0.05
 """Time between the wake-ups of a reader whose body is late."""
-LINGER_S = 1.0
-"""How long more is read: a client that is cut off while it sends would lose the refusal."""
+
+
+class Transport(asyncio.Transport):
+    """What a response is written to; closing it waits for the rest of the request."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write  # type: ignore[method-assign]
+        self.close = close  # type: ignore[method-assign]
 
 
 class Protocol(HttpToolsProtocol):
@@ -23,8 +29,9 @@ class Protocol(HttpToolsProtocol):
     uvicorn's own keep-alive limit starts anew with every byte, and only after the first answer. A
     body has as long; the reader is woken then, and refuses it. A client that leaves a response
     unread for `send_timeout_s` is dropped. Headers may have MAX_HEADER_BYTES; longer ones are
-    refused, or end the connection where an earlier request is being answered. Of a body that
-    still comes after its response, `max_body_bytes` are read and dropped; then the connection ends.
+    refused, or end the connection where an earlier request is being answered. What
+    still comes of a body after its response is dropped until the deadline, even where the
+    connection is to be closed: a client that is cut off while it sends would lose the response.
 
     `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is when the request
     came: it may have waited unread, for as long as `waited_s` says at most.
@@ -32,17 +39,17 @@ class Protocol(HttpToolsProtocol):
 
     receive_timeout_s = 10.0
     send_timeout_s = 10.0
-    max_body_bytes: int
     waited_s: Callable[[float], float]
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
     _num_header_bytes = 0
-    _num_late_bytes = 0
-    _is_refused = False
+    _is_over = False
+    """Whether all that still comes is dropped."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._gone = self.loop.create_future()
+        self._responding = Transport(transport, self._close_after_body)
         self._expect(self.receive_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,7 +60,7 @@ class Protocol(HttpToolsProtocol):
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
+        if self._is_over:
             return
         self._num_header_bytes += len(data)  # unless it turns out to be more than headers
         super().data_received(data)
@@ -61,11 +68,11 @@ class Protocol(HttpToolsProtocol):
             self._refuse_headers()
 
     def send_400_response(self, msg: str) -> None:
-        if not self._is_refused:
+        if not self._is_over:
             super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
-        self._num_header_bytes = self._num_late_bytes = 0
+        self._num_header_bytes = 0
         if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEADER_BYTES:
             self._refuse_headers()
             raise ValueError("headers are too long")  # ends the parsing
@@ -75,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         if self._is_idle():
             self._expect(self.receive_timeout_s)
         super().on_headers_complete()
+        self.cycle.transport = self._responding
 
     def _unread_s(self, now: float) -> float:
         """How long the request has waited for the loop."""
@@ -84,10 +92,6 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._num_header_bytes = 0
         super().on_body(body)
-        if self.cycle.response_complete:
-            self._num_late_bytes += len(body)
-            if self._num_late_bytes > self.max_body_bytes:
-                self.transport.abort()
 
     def on_message_complete(self) -> None:
         self._num_header_bytes = 0
@@ -95,7 +99,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._expect(self.timeout_keep_alive + self.receive_timeout_s)
+        if not self._is_over:
+            self._expect(self.timeout_keep_alive + self.receive_timeout_s)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -108,13 +113,23 @@ class Protocol(HttpToolsProtocol):
             self._unread = None
 
     def _refuse_headers(self) -> None:
-        self._is_refused = True
         if self._is_idle():
             self.transport.write(TOO_LARGE)
-            self.transport.write_eof()
-            self._expect(LINGER_S)
+            self._say_no_more()
         else:
+            self._is_over = True
             self.transport.abort()
+
+    def _close_after_body(self) -> None:
+        if self.cycle.more_body:
+            self._say_no_more()
+        else:
+            self.transport.close()
+
+    def _say_no_more(self) -> None:
+        self._is_over = True
+        self.transport.write_eof()
+        self._expect(self.receive_timeout_s)
 
     def _expect(self, seconds: float) -> None:
         """Sets the deadline of the next request, or of the rest of its body."""
@@ -123,7 +138,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
-        if self._is_idle():
+        if self._is_over or self._is_idle():
             self.transport.abort()
         elif self.cycle.more_body:
             self.cycle.message_event.set()  # its reader's own clock may be a little behind

@@ -57,16 +57,11 @@ class Refusals:
 
 
 def may_stay_unread(exchange: Exchange) -> bool:
-    """Whether the body can be left to the connection, which stays open and reads past it.
-
-    A connection that closes with bytes unread is reset, and the client may lose the reply.
-    """
+    """Whether the body can be left to the connection, which reads past it."""
     headers = exchange.headers
     num_bytes = headers.get(b"content-length")
     return (
-        exchange.scope["http_version"] == "1.1"
-        and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        and headers.keys().isdisjoint(READ_FIRST)
+        headers.keys().isdisjoint(READ_FIRST)
         and num_bytes is not None
         and int(num_bytes) <= exchange.service.settings.limits.max_body_bytes
     )

@@ -2,6 +2,8 @@
 
 import socket
 import time
+import urllib.error
+import urllib.request
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -185,16 +187,41 @@ def test_a_long_body_is_refused_before_it_is_sent(model: ServedModel) -> None:
         check_answers(url)
 
 
-def test_an_unread_body_is_dropped_up_to_its_limit(model: ServedModel) -> None:
+def test_an_unread_body_is_dropped_for_a_while(model: ServedModel) -> None:
     keys = sha256(b"a-long-random-key").hexdigest()
-    with live(model, max_body_bytes=1_000_000, api_key_hashes=keys) as url, connect(url) as client:
+    limits = {"keep_alive_s": 1, "receive_timeout_s": 0.5}
+    with live(model, api_key_hashes=keys, **limits) as url, connect(url) as client:
         for num_bytes in (900_000, 900_000):
             client.sendall(request(PATH, b"x" * num_bytes))
             assert status(client.recv(65_536)) == 401
         client.sendall(request(PATH, num_bytes=2**40))
         assert status(client.recv(65_536)) == 401
-        with pytest.raises(ConnectionError):
-            trickle(client, b"x" * 65_536, times=1000)
+        check_closed_soon(client, b"x" * 65_536)
+
+
+@pytest.mark.parametrize(("num_bytes", "expected"), [(900_000, 401), (1_900_000, 413)])
+def test_a_client_that_closes_gets_the_refusal_of_a_body_it_still_sends(
+    model: ServedModel, num_bytes: int, expected: int
+) -> None:
+    keys = {"api_key_hashes": sha256(b"a-long-random-key").hexdigest()} if expected == 401 else {}
+    with live(model, max_body_bytes=1_000_000, **keys) as url:
+        asked = urllib.request.Request(url + PATH, b"x" * num_bytes, HEADERS)
+        for _ in range(20):  # urllib sends all of it before it listens
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(asked)
+            with refused.value as answer:
+                assert (answer.code, answer.headers["connection"]) == (expected, "close")
+
+
+def test_a_connection_that_is_to_be_closed_reads_no_more_after_its_deadline(
+    model: ServedModel,
+) -> None:
+    with live(model, receive_timeout_s=0.5) as url:
+        with connect(url) as client:
+            client.sendall(request(PATH, num_bytes=2**40))
+            assert status(said(client)) == 413
+            check_closed_soon(client, b"x" * 65_536)
+        check_answers(url)
 
 
 def test_bodies_that_are_too_many_together(model: ServedModel) -> None:
