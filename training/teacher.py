@@ -46,7 +46,9 @@ def teacher_of(
 
     Raises CheckpointError where that run made something else of its rows.
     """
-    if (saved.input, saved.tokenizer) != (data.train.target, data.tokenizer):
+    is_text = bool(data.tokenizer)
+    same = saved.tokenizer == data.tokenizer if is_text else saved.input == data.train.target
+    if not same:
         raise CheckpointError(
             f"{config.teacher} makes other inputs of the same rows: its image size, resize rule or "
             "tokenizer differs"

@@ -14,6 +14,8 @@ from training.data.errors import DataError
 FILE = "tokenizer.json"
 SPECIAL = ("[PAD]", "[UNK]")
 """Tokens 0 and 1, as `models.nets.text` has them."""
+WITHIN = "##"
+"""Before a token that does not begin its word."""
 MIN_FREQUENCY = 2
 LONGEST = 512
 QUANTILES = (0.25, 0.5, 0.75, 0.95)
@@ -22,21 +24,35 @@ STEP = 4
 
 
 def learned(texts: Sequence[str], vocabulary: int) -> str:
-    """The `tokenizer.json` of a WordPiece tokenizer for lower-case texts without accents."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL[1]))
-    tokenizer.normalizer = normalizers.Sequence(
+    """The `tokenizer.json` of a WordPiece tokenizer for lower-case texts without accents.
+
+    Equal texts give equal tokens. Left to itself the library numbers the characters within words in
+    an order that changes from call to call, and by these numbers it decides between equal pairs.
+    """
+    normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {
+        word
+        for text in texts
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    }
+    characters = sorted({character for word in words for character in word[1:]})
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL[1]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
         min_frequency=MIN_FREQUENCY,
-        special_tokens=list(SPECIAL),
+        special_tokens=[*SPECIAL, *(WITHIN + character for character in characters)],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.enable_padding(pad_id=0, pad_token=SPECIAL[0])
-    return str(tokenizer.to_str())
+    plain = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=SPECIAL[1]))
+    plain.normalizer, plain.pre_tokenizer = normalizer, splitter
+    plain.add_special_tokens(list(SPECIAL))
+    plain.enable_padding(pad_id=0, pad_token=SPECIAL[0])
+    return str(plain.to_str())
 
 
 def read(path: Path) -> str:

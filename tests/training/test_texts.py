@@ -16,7 +16,8 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
-from training import cli, loop
+from training import cli, loop, tokenizing
+from training.checkpoint import CheckpointError
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
 from training.data.texts import similar_lengths
@@ -89,6 +90,20 @@ def test_a_run_on_texts_learns_a_tokenizer_and_keeps_it(words_run: Path) -> None
     assert len(data.splits.calibration) == 40
 
 
+@pytest.mark.parametrize("vocabulary", [40, 100])
+def test_equal_texts_give_equal_tokenizers(vocabulary: int) -> None:
+    """Also in the order of other texts: only how often words come counts."""
+    generator = np.random.default_rng(1)
+    words = [*FILLING, *WORDS["money"], *WORDS["music"]]
+    texts = [" ".join(generator.choice(words, 6)) for _ in range(50)]
+    first, *others = (tokenizing.learned(t, vocabulary) for t in (texts, texts, texts[::-1]))
+    assert others == [first, first]
+    tokenizer = Tokenizer.from_str(first)
+    assert tokenizer.get_vocab_size() <= vocabulary
+    assert tokenizer.encode("Bank ##a [UNK]").tokens[-1] == "[UNK]"
+    assert "##a" not in tokenizer.encode("bank ##a").tokens  # no token of its own
+
+
 def test_a_bundle_of_texts_answers_as_its_report_says(words_bundle: Bundle) -> None:
     takes = words_bundle.manifest.input
     assert isinstance(takes, TextInput)
@@ -113,6 +128,21 @@ def test_a_bundle_of_texts_is_evaluated_on_a_table(
     assert "words version 1 on " in capsys.readouterr().out
     with pytest.raises(UserError, match=r"has no texts$"):
         cli.evaluate(words_bundle.path, "digits", None)
+
+
+def test_a_run_on_texts_is_taught_by_one_with_the_same_tokenizer(
+    words_run: Path, tmp_path: Path
+) -> None:
+    settings = {"batch_size": 20, "vocabulary": 100, "teacher": str(words_run)}
+    config = config_of(words_run.parent, "text-tiny", "text", **settings)
+    student = Run(config, tmp_path, World(torch.device("cpu")))
+    (part,) = student.feed.parts(student.feed.order(), 0, 0)
+    assert student.teacher is not None
+    answers = student.teacher.logits(part.inputs).argmax(dim=1)
+    assert (answers == part.labels).float().mean() >= 0.9
+    another = config.model_copy(update={"vocabulary": 60})
+    with pytest.raises(CheckpointError, match="makes other inputs of the same rows"):
+        Run(another, tmp_path, World(torch.device("cpu")))
 
 
 def test_batches_are_of_similar_lengths_and_miss_no_text() -> None:
