@@ -20,6 +20,7 @@ class Transport(asyncio.Transport):
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write  # type: ignore[method-assign]
+        self.is_closing = transport.is_closing  # type: ignore[method-assign]
         self.close = close  # type: ignore[method-assign]
 
 

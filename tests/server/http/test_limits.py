@@ -187,6 +187,18 @@ def test_a_long_body_is_refused_before_it_is_sent(model: ServedModel) -> None:
         check_answers(url)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(
+    model: ServedModel, closes: bool
+) -> None:
+    headers = "Expect: 100-continue\r\n" + "Connection: close\r\n" * closes
+    with live(model) as url, connect(url) as client:
+        client.sendall(request(PATH, b"", num_bytes=len(PNG), headers=headers))
+        assert client.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(PNG)
+        assert status(client.recv(65_536)) == 200
+
+
 def test_an_unread_body_is_dropped_for_a_while(model: ServedModel) -> None:
     keys = sha256(b"a-long-random-key").hexdigest()
     limits = {"keep_alive_s": 1, "receive_timeout_s": 0.5}
