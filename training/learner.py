@@ -94,26 +94,31 @@ class Learner:
         """
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.is_bf16):
             logits = [z.float() for z in self.forward(*part.inputs)]
-            taught = None if self.teacher is None else self.teacher.logits(part.inputs)
-        loss, own = self.loss(logits, part.labels, taught), part.own_share
+            teacher_logits = None if self.teacher is None else self.teacher.logits(part.inputs)
+        loss, own = self.loss(logits, part.labels, teacher_logits), part.own_share
         if own is not None:
-            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels, taught)
+            loss = own * loss + (1 - own) * self.loss(logits, part.partner_labels, teacher_logits)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.loss_sum += loss * share
             is_right = [z.argmax(dim=1) == part.labels for z in logits]
             self.num_correct += torch.stack(is_right).sum(dim=1)
-            confident = logits[-1] if taught is None else taught
-            return mean_confidence(confident, self.distillation_temperature) * share
+            last = logits[-1] if teacher_logits is None else teacher_logits
+            return mean_confidence(last, self.distillation_temperature) * share
 
-    def loss(self, logits: list[Tensor], labels: Tensor, taught: Tensor | None) -> Tensor:
-        """The configured loss, a scalar; `taught` are the teacher's logits."""
+    def loss(self, logits: list[Tensor], labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
+        """The configured loss, a scalar."""
         config = self.config
         if config.loss == "exit-wise":
             return exit_wise_loss(logits, labels, config.label_smoothing)
         temperature = self.distillation_temperature
         return distillation_loss(
-            logits, labels, temperature, config.teachers, config.label_smoothing, taught
+            logits,
+            labels,
+            temperature,
+            config.teachers,
+            config.label_smoothing,
+            teacher_logits,
         )
 
     def set_training(self) -> None:
