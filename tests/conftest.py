@@ -1,6 +1,7 @@
 """What tests share: real data, a bundle trained in seconds, and real server processes."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,6 +19,8 @@ os.environ["OFFRAMP_CACHE"] = os.devnull  # nothing is left in the user's home
 # every client would read all certificates: 50 ms each, and no test asks another machine
 os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
 os.environ.pop("SSL_CERT_FILE", None)
+# a shell lets what it runs in the background ignore Ctrl-C, and so would every process of a test
+signal.signal(signal.SIGINT, signal.default_int_handler)
 CIFAR100 = Path(os.environ.get("CIFAR100_DIR", ROOT / "../shared/data/cifar100"))
 # laws hold however slow the machine is; new cases are for `make fuzz`
 settings.register_profile("patient", deadline=None, derandomize=True)
