@@ -6,7 +6,7 @@ The network enlarges images to `SIZE`. Fine-tuned on CIFAR-100, it teaches a sma
     offramp train runs/teacher --data data/cifar100 --net examples/cifar100_efficientnet.py:build \
       --recipe short --set loss=exit-wise --set epochs=3 --set warmup_epochs=0.2 \
       --set batch_size=64 --set learning_rate=0.04 --set backbone_learning_rate=0.02 \
-      --set weight_decay=1e-4 --set ema_decay=0.998
+      --set weight_decay=1e-4 --set ema_decay=0.998 --set bf16=false --set compile=false
     offramp train runs/student --data data/cifar100 --net msdnet-7 --set teacher=runs/teacher
 """
 
