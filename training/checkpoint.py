@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 
 from models.bundle.errors import UserError
 from models.bundle.manifest import AnyInput
+from models.nets.multi_exit import MultiExitNet
+from models.nets.presets import build
 from training.config import TrainConfig
 from training.data.sources import shape_of
 
@@ -62,6 +64,12 @@ class Checkpoint:
             return self.net
         prefix = "module."
         return {k.removeprefix(prefix): v for k, v in self.average.items() if k.startswith(prefix)}
+
+    def network(self) -> MultiExitNet:
+        """The network with these weights, ready to answer."""
+        net = build(self.config.net, self.shape, len(self.labels))
+        net.load_state_dict(self.weights)
+        return net.eval()
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

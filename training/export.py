@@ -15,7 +15,6 @@ from models.bundle.cost_profile import CostProfile
 from models.bundle.manifest import Provenance
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import Arrays, SegmentRunner
-from models.nets.presets import build
 from training import checkpoint, report, tokenizing
 from training.calibrate import MAX_ACCURACY_DROP, calibrate
 from training.checkpoint import Checkpoint
@@ -120,9 +119,7 @@ def _write(
 
 def checked_graphs(saved: Checkpoint, inputs: Inputs) -> Graphs:
     """Entries of segments and heads, and every graph by file; checked on `inputs`."""
-    net = build(saved.config.net, saved.shape, len(saved.labels))
-    net.load_state_dict(saved.weights)
-    net.eval()
+    net = saved.network()
     front = front_of(saved.input, torch.tensor(saved.mean), torch.tensor(saved.std))
     exported = export_graphs(net, inputs, front)
     segments, heads = ([graph.entry for graph in graphs] for graphs in exported)

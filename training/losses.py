@@ -53,7 +53,7 @@ def distillation_loss(
     CE_m is over labelled rows; H_m, over all rows, is the cross-entropy of exit m's prediction
     against the last exit's, its mean over all later exits, or its mean over all exits, all softened
     by the distillation temperature tau. Rows without a label make this the paper's semi-supervised
-    loss. Every exit, the last too, imitates another network's `teacher_logits` where they are given.
+    loss. Every exit, the last too, imitates another network's `teacher_logits` if there are any.
     """
     targets = targets_of(logits, distillation_temperature, teachers, teacher_logits)
     imitation = torch.zeros((), device=labels.device)

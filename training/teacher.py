@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from models.nets.multi_exit import Features
-from models.nets.presets import build
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
 from training.run_data import RunData
@@ -54,9 +53,7 @@ def teacher_of(
             "tokenizer differs"
         )
     device = mean.device
-    net = build(saved.config.net, data.train.shape, len(data.train.names))
-    net.load_state_dict(saved.weights)
-    net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    net = saved.network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward: Callable[..., list[Tensor]] = torch.compile(net) if config.compile else net
     own_mean, own_std = (torch.tensor(x, device=device) for x in (saved.mean, saved.std))
     return Teacher(forward, own_mean, own_std, mean, std)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.nets.presets import build
 from tests.training.runs import CONFIG, run_of
 from training import checkpoint
 from training.augment import normalised
@@ -25,8 +24,7 @@ def test_a_teacher_answers_as_its_own_run_did_whatever_normalises_its_student(
     uninterrupted: Path,
 ) -> None:
     saved = checkpoint.load(uninterrupted / BEST)
-    net = build(saved.config.net, saved.shape, len(saved.labels)).eval()
-    net.load_state_dict(saved.weights)
+    net = saved.network()
     images = torch.randint(0, 256, (5, 8, 8, 1), dtype=torch.uint8)
     own = torch.tensor(saved.mean), torch.tensor(saved.std)
     students = torch.tensor([0.1]), torch.tensor([0.7])
