@@ -56,24 +56,54 @@ CHANGES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """Methods to compare on CIFAR100(X): X images per class, 50 of them for model selection.
+    """Methods to compare on data of which so many images per class have labels, all if None.
 
-    The short recipe's epochs are fewer where there are more images. `schedule` is what all methods
-    change of the recipe but for its epochs.
+    Of CIFAR-100's images 50 per class are for model selection. The short recipe's epochs are fewer
+    where there are more images. `changes` are what all methods change of the recipe.
     """
 
-    images_per_class: int
+    images_per_class: int | None
     methods: tuple[str, ...]
     short_epochs: int = 60
-    schedule: Mapping[str, object] = field(default_factory=dict)
+    changes: Mapping[str, object] = field(default_factory=dict)
+    data_name: str = "cifar100"
+
+    @property
+    def split_name(self) -> str:
+        """Experiments of one name share their runs."""
+        return f"{self.data_name}-{self.images_per_class or 'all'}"
+
+
+PAPERS_METHODS = ("exit-wise", "distillation", "semi-supervised")
+FINE_TUNING: dict[str, object] = {
+    "net": "examples/efficientnet.py:with_exits",
+    "image_size": 112,
+    "selection_per_class": 0,
+    "selection_interval": 1,
+    "batch_size": 32,
+    "schedule": "linear",
+    "warmup_epochs": 0.2,
+    "learning_rate": 0.02,
+    "backbone_learning_rate": 0.005,
+    "gradient_scaling": True,
+    "crop_padding": 8,
+}
+
+
+def fine_tuning(
+    images_per_class: int | None, epochs: int, methods: tuple[str, ...] = PAPERS_METHODS
+) -> Experiment:
+    """A network with published weights, trained whole on Caltech-101, for about as many steps."""
+    changes = {**FINE_TUNING, "epochs": epochs}
+    return Experiment(images_per_class, methods, changes=changes, data_name="caltech101")
 
 
 EXPERIMENTS = {
-    "cifar100-150": Experiment(150, ("exit-wise", "distillation", "semi-supervised")),
-    "cifar100-250": Experiment(250, ("exit-wise", "distillation", "semi-supervised"), 40),
-    "cifar100-350": Experiment(350, ("exit-wise", "distillation", "semi-supervised"), 32),
+    "cifar100-150": Experiment(150, PAPERS_METHODS),
+    "cifar100-250": Experiment(250, PAPERS_METHODS, 40),
+    "cifar100-350": Experiment(350, PAPERS_METHODS, 32),
     "cifar100-500": Experiment(500, ("exit-wise", "distillation"), 24),
-    "semi-supervised": Experiment(80, ("exit-wise", "distillation", "semi-supervised")),
+    "semi-supervised": Experiment(80, PAPERS_METHODS),
     "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
     "teachers": Experiment(150, ("distillation", "all later teach")),
     "recipe": Experiment(
@@ -82,6 +112,10 @@ EXPERIMENTS = {
         6,
         {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
     ),
+    "caltech101-5": fine_tuning(5, 16),
+    "caltech101-10": fine_tuning(10, 8),
+    "caltech101-20": fine_tuning(20, 4),
+    "caltech101-all": fine_tuning(None, 2, ("exit-wise", "distillation")),
 }
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
@@ -101,11 +135,11 @@ class Plan(Record):
 
 
 class ExitAccuracy(Record):
-    """One exit of one run: accuracies as shares of rows, on the selection and the test split."""
+    """One exit of one run: accuracies as shares of rows, on the test and any selection split."""
 
     macs: int
     macs_all_heads: int
-    selection_top1: float
+    selection_top1: float | None
     top1: float
     top5: float
     ensemble_top1: float
@@ -119,7 +153,7 @@ class RunResult(Record):
     seed: int
     git_commit: str
     net: str
-    images_per_class: PositiveInt
+    images_per_class: PositiveInt | None
     epochs: PositiveInt
     best_epoch: PositiveInt
     distillation_temperature: float
@@ -134,7 +168,7 @@ def reproduce(
 
     Runs live in `out`/`recipe`; those that finished are not run again, others go on.
     """
-    runs = out / recipe / f"cifar100-{experiment.images_per_class}"
+    runs = out / recipe / experiment.split_name
     slots: Queue[int] = Queue()
     for slot in range(num_jobs):
         slots.put(slot)
@@ -193,7 +227,7 @@ def config_of(
             **RECIPES["paper"],
             **RECIPE_CHANGES[recipe],
             **schedule,
-            **experiment.schedule,
+            **experiment.changes,
             **(METHODS | CHANGES)[method],
             "data": data,
             "images_per_class": experiment.images_per_class,
@@ -217,7 +251,7 @@ def run_plan(directory: Path) -> None:
         seed=config.seed,
         git_commit=best.git_commit,
         net=config.net,
-        images_per_class=config.images_per_class or 0,
+        images_per_class=config.images_per_class,
         epochs=config.epochs,
         best_epoch=best.epoch,
         distillation_temperature=best.distillation_temperature,
@@ -230,17 +264,20 @@ def run_plan(directory: Path) -> None:
 def judge(graphs: Graphs, data: RunData) -> list[ExitAccuracy]:
     """Every exit, alone and in the ensemble of the exits so far: the mean of their softmaxes."""
     segments, heads, _ = graphs
-    validated, selected = logits_of(graphs, data.train, data.splits.selection, "selecting")
+    selected: list[float | None] = [None] * len(heads)
+    if len(data.splits.selection):
+        validated, truth = logits_of(graphs, data.train, data.splits.selection, "selecting")
+        selected = [top_k_accuracy(z, truth, 1) for z in validated]
     tested, labels = logits_of(graphs, data.test, np.arange(len(data.test.labels)), "testing")
     trunk_macs, head_macs = (np.cumsum([g.macs for g in graphs]) for graphs in (segments, heads))
     exits, ensemble = [], np.zeros_like(tested[0])
-    for i, (z_selection, z) in enumerate(zip(validated, tested, strict=True)):
+    for i, z in enumerate(tested):
         ensemble = ensemble + softmax(z, axis=1)
         exits.append(
             ExitAccuracy(
                 macs=int(trunk_macs[i] + heads[i].macs),
                 macs_all_heads=int(trunk_macs[i] + head_macs[i]),
-                selection_top1=top_k_accuracy(z_selection, selected, 1),
+                selection_top1=selected[i],
                 top1=top_k_accuracy(z, labels, 1),
                 top5=top_k_accuracy(z, labels, 5),
                 ensemble_top1=top_k_accuracy(ensemble, labels, 1),
