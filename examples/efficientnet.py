@@ -1,8 +1,8 @@
 r"""EfficientNet-Lite0 with its published ImageNet weights, to fine-tune.
 
-`with_exits` has exits after 31, 45, 68 and 100 % of its MACs; `offramp reproduce caltech101-5` trains
-it on photos of which few have labels. `teacher` has one exit, for small images, which it enlarges to
-`ENLARGED`. Fine-tuned on CIFAR-100, it teaches a smaller network:
+`with_exits` has exits after 31, 45, 68 and 100 % of its MACs; `offramp reproduce caltech101-5`
+trains it on photos of which few have labels. `teacher` has one exit, for small images, which it
+enlarges to `ENLARGED`. Fine-tuned on CIFAR-100, it teaches a smaller network:
 
     pip install 'offramp[train,example]'
     offramp train runs/teacher --data data/cifar100 --net examples/efficientnet.py:teacher \

@@ -12,6 +12,7 @@ from training.paper import ANYTIME_MODE, BUDGET_MODE, FINDINGS, PublishedTable, 
 from training.reproduce import RunResult
 
 Values = NDArray[np.float64]
+Measure = Callable[[RunResult], list[float]]
 
 
 def budget_mode_top5(result: RunResult) -> list[float]:
@@ -20,9 +21,8 @@ def budget_mode_top5(result: RunResult) -> list[float]:
     The answer is that of the exit with the best selection accuracy among those that fit, as in
     the paper's Table 2.
     """
-    exits = result.exits
-    chosen = budget_exits([e.macs for e in exits], [e.selection_top1 for e in exits])
-    return [100 * exits[exit - 1].top5 for exit in chosen]
+    chosen = budget_exits([e.macs for e in result.exits], selection_top1(result))
+    return [100 * result.exits[exit - 1].top5 for exit in chosen]
 
 
 def anytime_mode_top5(result: RunResult) -> list[float]:
@@ -35,9 +35,14 @@ def exit_top1(result: RunResult) -> list[float]:
     return [100 * e.top1 for e in result.exits]
 
 
+def exit_top5(result: RunResult) -> list[float]:
+    """Test top-5 of each exit alone, in percent."""
+    return [100 * e.top5 for e in result.exits]
+
+
 def selection_top1(result: RunResult) -> list[float]:
-    """Top-1 of each exit on the selection split, in percent."""
-    return [100 * e.selection_top1 for e in result.exits]
+    """Top-1 of each exit on the selection split, in percent; nothing where there is none."""
+    return [100 * e.selection_top1 for e in result.exits if e.selection_top1 is not None]
 
 
 def mean_and_interval(values: Values) -> tuple[Values, Values]:
@@ -48,9 +53,7 @@ def mean_and_interval(values: Values) -> tuple[Values, Values]:
     return values.mean(axis=0), 1.96 * values.std(axis=0, ddof=1) / num_runs**0.5
 
 
-def by_method(
-    results: Sequence[RunResult], measure: Callable[[RunResult], list[float]]
-) -> dict[str, Values]:
+def by_method(results: Sequence[RunResult], measure: Measure) -> dict[str, Values]:
     """(runs, exits) of a measure for every method, runs in the order of their seeds."""
     methods = dict.fromkeys(r.method for r in results)
     return {
@@ -66,14 +69,15 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
     lines = [
         f"# {name}, {recipe} recipe",
         "",
-        f"CIFAR100({first.images_per_class}): {first.images_per_class - 50} images per class to "
-        f"train on and 50 to select the best epoch with. {first.net}, {first.epochs} epochs; runs: "
+        f"{images_of(first)} {first.net}, {first.epochs} epochs; runs: "
         + ", ".join(f"{method} {n}" for method, n in seeds.items())
         + f". Trained at commit {commits}. Test split, exported segments; "
         f"tables made on {hardware}. Means over runs ± 1.96 standard errors.",
         "",
     ]
-    if recipe != "paper":
+    if not selection_top1(first):
+        lines += ["**Not one of the paper's experiments**: it tries no pretrained network.", ""]
+    elif recipe != "paper":
         lines += [
             f"**A {recipe} recipe**: not the paper's network (msdnet-11) nor its 300 epochs, so "
             "levels are not comparable; the direction and size of the differences are. The "
@@ -82,16 +86,36 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         ]
     if name in FINDINGS:
         lines += [f"The paper: {FINDINGS[name]}.", ""]
-    published = first.images_per_class
-    for title, measure, paper in (
+    for title, measure, paper in measures_of(first):
+        lines += [f"## {title}", "", *table(results, measure, paper, first.images_per_class), ""]
+    if selection_top1(first):
+        title = "## Top-1 % on the held-out training images that choose the epoch"
+        lines += [title, "", *method_table(results), ""]
+    return "\n".join(lines)
+
+
+def images_of(result: RunResult) -> str:
+    """What a run learned from, in a sentence."""
+    number = result.images_per_class
+    if selection_top1(result):
+        assert number is not None
+        return (
+            f"CIFAR100({number}): {number - 50} images per class to train on and 50 to select the "
+            "best epoch with."
+        )
+    return f"{number or 'All'} images per class have labels, and the last epoch is taken."
+
+
+def measures_of(result: RunResult) -> list[tuple[str, Measure, PublishedTable]]:
+    """Titles of the tables, what stands in them, and the paper's numbers for it."""
+    alone = ("Top-1 % of each exit alone", exit_top1, PublishedTable())
+    if not selection_top1(result):
+        return [("Top-5 % of each exit alone", exit_top5, {}), alone]
+    return [
         ("Top-5 %, budget mode (the paper's Table 2)", budget_mode_top5, BUDGET_MODE),
         ("Top-5 %, anytime mode (the paper's Table 6)", anytime_mode_top5, ANYTIME_MODE),
-        ("Top-1 % of each exit alone", exit_top1, {}),
-    ):
-        lines += [f"## {title}", "", *table(results, measure, paper, published), ""]
-    title = "## Top-1 % on the held-out training images that choose the epoch"
-    lines += [title, "", *method_table(results), ""]
-    return "\n".join(lines)
+        alone,
+    ]
 
 
 def method_table(results: Sequence[RunResult]) -> list[str]:
@@ -117,16 +141,16 @@ def method_table(results: Sequence[RunResult]) -> list[str]:
 
 def table(
     results: Sequence[RunResult],
-    measure: Callable[[RunResult], list[float]],
+    measure: Measure,
     paper: PublishedTable,
-    images_per_class: int,
+    images_per_class: int | None,
 ) -> list[str]:
     """One row per exit; every method with the paper's number, and its gain over the first one.
 
     Gains are paired by seed: methods share their images, not their intervals.
     """
     values = by_method(results, measure)
-    published = paper.get(images_per_class, {})
+    published = {} if images_per_class is None else paper.get(images_per_class, {})
     baseline, *others = values
     head = ["exit", "M MACs"]
     for method in values:
@@ -160,15 +184,12 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
     """Top-5 accuracy against MACs with intervals, as in the paper's figures."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    exits = results[0].exits
+    first = results[0]
+    alone = ("Budget mode", budget_mode_top5) if selection_top1(first) else ("Each exit", exit_top5)
+    macs_of_all = [e.macs_all_heads for e in first.exits]
     for axes, title, measure, macs in (
-        (panels[0], "Budget mode", budget_mode_top5, [e.macs for e in exits]),
-        (
-            panels[1],
-            "Anytime mode (ensemble)",
-            anytime_mode_top5,
-            [e.macs_all_heads for e in exits],
-        ),
+        (panels[0], *alone, [e.macs for e in first.exits]),
+        (panels[1], "Ensemble of the exits so far", anytime_mode_top5, macs_of_all),
     ):
         for method, values in by_method(results, measure).items():
             mean, interval = mean_and_interval(values)
@@ -178,8 +199,5 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylabel("top-5 accuracy (%)")
-    net, epochs = results[0].net, results[0].epochs
-    figure.suptitle(
-        f"{name}: CIFAR100({results[0].images_per_class}), {recipe} recipe ({net}, {epochs} epochs)"
-    )
+    figure.suptitle(f"{name}, {recipe} recipe ({first.net}, {first.epochs} epochs)")
     figure.savefig(path, dpi=110)

@@ -83,8 +83,8 @@ FINE_TUNING: dict[str, object] = {
     "batch_size": 32,
     "schedule": "linear",
     "warmup_epochs": 0.2,
-    "learning_rate": 0.02,
-    "backbone_learning_rate": 0.005,
+    "learning_rate": 0.1,
+    "backbone_learning_rate": 0.01,
     "gradient_scaling": True,
     "crop_padding": 8,
 }
@@ -112,10 +112,10 @@ EXPERIMENTS = {
         6,
         {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
     ),
-    "caltech101-5": fine_tuning(5, 16),
-    "caltech101-10": fine_tuning(10, 8),
-    "caltech101-20": fine_tuning(20, 4),
-    "caltech101-all": fine_tuning(None, 2, ("exit-wise", "distillation")),
+    "caltech101-5": fine_tuning(5, 12),
+    "caltech101-10": fine_tuning(10, 6),
+    "caltech101-20": fine_tuning(20, 3),
+    "caltech101-all": fine_tuning(None, 1, ("exit-wise", "distillation")),
 }
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
