@@ -29,14 +29,14 @@ def reproduce(
         str,
         typer.Argument(
             help="Experiment: cifar100-150, -250, -350, -500, semi-supervised, temperature,"
-            " teachers, recipe or overhead."
+            " teachers, recipe, overhead, or caltech101-5, -10, -20, -all."
         ),
     ],
-    data: Annotated[str, typer.Option(help="CIFAR-100, named as for train.")],
+    data: Annotated[str, typer.Option(help="CIFAR-100 or Caltech-101, named as for train.")],
     recipe: Annotated[
         str,
         typer.Option(
-            help="Recipe: paper (300 epochs, 11 exits) or short (hours on two CPU cores)."
+            help="Recipe on CIFAR-100: paper (300 epochs, 11 exits) or short (hours on two cores)."
         ),
     ] = "paper",
     seeds: Annotated[
@@ -49,7 +49,7 @@ def reproduce(
         "runs/reproduce"
     ),
 ) -> None:
-    """Repeat an experiment of the paper, beside its numbers; the same call goes on."""
+    """Compare training methods as the paper does, beside its numbers; the same call goes on."""
     room("training").reproduce(name, data, recipe, seeds, jobs, out)
 
 

@@ -54,9 +54,13 @@ def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: st
     configs = [config_of(experiment, m, 3, recipe, "cifar") for m in experiment.methods]
     assert len({c.model_dump_json() for c in configs}) == len(experiment.methods)
     for config in configs:
-        assert (config.seed, config.data, config.selection_per_class) == (3, "cifar", 50)
-        assert (config.learning_rate, config.batch_size) == (0.1, 64)
-        if name == "recipe":
+        assert (config.seed, config.data, config.learning_rate) == (3, "cifar", 0.1)
+        assert (config.selection_per_class, config.batch_size) == (
+            (0, 32) if experiment.data_name == "caltech101" else (50, 64)
+        )
+        if experiment.data_name == "caltech101":
+            assert config.net == "examples/efficientnet.py:with_exits"
+        elif name == "recipe":
             assert (config.schedule, config.weight_decay) == ("linear", 5e-4)
         else:
             assert (config.schedule, config.weight_decay) == ("step", 1e-4)
@@ -105,6 +109,28 @@ def test_an_experiment_runs_once_and_writes_its_tables(
         for e in result["exits"]:
             assert 0.1 < e["top1"] < e["top5"] <= 1
             assert e["macs"] <= e["macs_all_heads"]
+
+
+def test_without_a_selection_split_the_last_epoch_is_judged_and_each_exit_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"selection_per_class": 0, "epochs": 2}
+    few = Experiment(5, ("exit-wise", "distillation"), changes=changes, data_name="digits")
+    monkeypatch.setitem(EXPERIMENTS, "digits-5", few)
+    cli.reproduce("digits-5", "digits", "tiny", 1, 2, tmp_path)
+    assert sorted(d.name for d in (tmp_path / "tiny" / "digits-5").iterdir()) == [
+        "distillation-seed0",
+        "exit-wise-seed0",
+    ]
+    for result in json.loads((tmp_path / "digits-5-tiny.json").read_text()):
+        assert (result["images_per_class"], result["best_epoch"]) == (5, 2)
+        assert [e["selection_top1"] for e in result["exits"]] == [None] * 3
+    text = (tmp_path / "digits-5-tiny.md").read_text()
+    assert "5 images per class have labels, and the last epoch is taken. msdnet-tiny" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Top-5 % of each exit alone",
+        "## Top-1 % of each exit alone",
+    ]
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
