@@ -27,11 +27,11 @@ from training.attaching.order import Order
 from training.attaching.passes import logits_of
 from training.attaching.photos import Photos, open_photos
 from training.attaching.read import Options, read
-from training.calibrate import agreement_view, certified, halves
-from training.evaluate import Report
-from training.operating_points import tuned_candidates
+from training.evaluation.evaluate import Report
+from training.evaluation.report import table
+from training.exporting.calibrate import agreement_view, certified, halves
+from training.exporting.operating_points import tuned_candidates
 from training.origin import git_commit
-from training.report import table
 
 DRAWS = 1000
 CHUNK = 50

@@ -21,7 +21,7 @@ from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.profile import hardware
 from models.bundle.runner import SegmentRunner
 from training.data import LabelledImages, open_images
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
 
 BUDGETS_MS = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 20)
 PNG = {"content-type": "image/png"}

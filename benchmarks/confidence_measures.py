@@ -23,12 +23,12 @@ from sklearn.preprocessing import StandardScaler
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
 from models.bundle.runner import SegmentRunner
-from training.calibrate import fit_temperature
 from training.config import TrainConfig
 from training.data import load_images, open_images, split_rows
-from training.evaluate import all_logits
-from training.measures import Labels, failure_auroc
-from training.operating_points import SplitView, chances_of_being_right, tuned_candidates
+from training.evaluation.evaluate import all_logits
+from training.evaluation.measures import Labels, failure_auroc
+from training.exporting.calibrate import fit_temperature
+from training.exporting.operating_points import SplitView, chances_of_being_right, tuned_candidates
 from training.progress import Progress
 
 DROPS = (0.005, 0.01, 0.02, 0.03)

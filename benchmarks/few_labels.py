@@ -35,10 +35,10 @@ from training.attaching.read import Options, read
 from training.attaching.trial import runner_of
 from training.config import LossName
 from training.data.rows import Labels
+from training.evaluation.measures import top_k_accuracy
+from training.evaluation.report import table
 from training.losses import UNLABELLED
-from training.measures import top_k_accuracy
 from training.origin import git_commit
-from training.report import table
 
 PER_CLASS = (5, 10, 20, None)
 """Photos of each class that have labels; None is all of them."""

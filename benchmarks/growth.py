@@ -36,10 +36,10 @@ from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.telemetry.metrics import Metrics
-from training.calibrate import calibrate
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
+from training.exporting.calibrate import calibrate
+from training.exporting.graphs import export_graphs
 from training.fronts import ImageFront
-from training.graphs import export_graphs
 
 WIDTH = 16
 ROWS = 200

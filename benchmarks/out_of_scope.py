@@ -22,8 +22,8 @@ from training.data.columns import text_column
 from training.data.records import Records, texts_of
 from training.data.tabular import load
 from training.data.texts import TextSource
-from training.export import logits_of
-from training.replay import walk
+from training.evaluation.replay import walk
+from training.exporting.export import logits_of
 
 Confidences = NDArray[np.floating]
 

@@ -28,7 +28,7 @@ from training.config import RECIPES, TrainConfig
 from training.distributed import World
 from training.feed import Held, draw_order
 from training.losses import distillation_loss
-from training.overhead import time_steps
+from training.paper.overhead import time_steps
 from training.run import Run
 
 ARMS = ("plain", "trainer")

@@ -15,8 +15,8 @@ from models.bundle.profile import measure
 from models.bundle.records import SCHEMA_VERSION, File, Graph, Record
 from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import MultiExitNet
+from training.exporting.graphs import export_graphs
 from training.fronts import ImageFront
-from training.graphs import export_graphs
 
 BATCH_SIZES = (1, 2, 4)
 

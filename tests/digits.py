@@ -4,7 +4,7 @@ from pathlib import Path
 
 from training import loop
 from training.config import RECIPES, TrainConfig
-from training.export import export
+from training.exporting.export import export
 
 
 def train(run: Path) -> None:

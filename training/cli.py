@@ -18,9 +18,7 @@ from models.bundle.profile import hardware
 from models.bundle.text_input import TextInput
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
-from training import comparison, loop, overhead, report
-from training import evaluate as evaluation
-from training import export as exporting
+from training import loop
 from training.attaching.attach import attach as attach_exits
 from training.attaching.order import Order
 from training.attaching.read import Options
@@ -34,9 +32,13 @@ from training.data.source import Undecodables
 from training.data.sources import Source
 from training.data.texts import TextSource
 from training.distributed import leave
-from training.lengths import at_mean_cost, bucket_shares
-from training.reproduce import EXPERIMENTS, RECIPE_CHANGES
-from training.reproduce import reproduce as run_experiment
+from training.evaluation import evaluate as evaluation
+from training.evaluation import report
+from training.exporting import export as exporting
+from training.exporting.lengths import at_mean_cost, bucket_shares
+from training.paper import comparison, overhead
+from training.paper.reproduce import EXPERIMENTS, RECIPE_CHANGES
+from training.paper.reproduce import reproduce as run_experiment
 
 
 def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> None:

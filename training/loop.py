@@ -12,7 +12,7 @@ from models.bundle.errors import UserError
 from training import checkpoint
 from training.config import TrainConfig
 from training.distributed import join
-from training.rehearsal import rehearse
+from training.exporting.rehearsal import rehearse
 from training.run import BEST, LAST, Run, percents
 
 

@@ -12,7 +12,7 @@ from models.bundle.confidence import calibrated_probabilities
 from models.bundle.policy import policy_at, runs_head, stop_reason
 from models.bundle.runner import Arrays, SegmentRunner
 from tests.bundles import copied, set_threshold
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
 
 NUM_IMAGES = 40
 Answer = tuple[int, int, float]

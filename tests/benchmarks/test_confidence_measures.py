@@ -19,7 +19,7 @@ from benchmarks.confidence_measures import (
 )
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import Floats
-from training.operating_points import SplitView
+from training.exporting.operating_points import SplitView
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], dtype=np.float32)
 

@@ -20,7 +20,7 @@ from benchmarks.rivals.uncut import Original
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.runner import SegmentRunner
 from tests.benchmarks.conftest import Answer
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
 
 pytestmark = pytest.mark.alone
 BUDGET_MS = 60_000.0

@@ -11,7 +11,7 @@ from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.runner import SegmentRunner
 from tests.images import encoded
 from training.data import load_images
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
 
 NUM_IMAGES = 60
 

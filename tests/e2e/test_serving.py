@@ -15,7 +15,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_at, policy_of_threshold
 from tests.conftest import Serve
 from tests.e2e.conftest import NUM_IMAGES, ByHand
-from training.replay import walk
+from training.evaluation.replay import walk
 
 PNG = {"content-type": "image/png"}
 

@@ -18,11 +18,11 @@ from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.runner import SegmentRunner
 from tests.e2e.test_serving import counters
 from tests.images import encoded
-from training.calibrate import split_view
 from training.cli import evaluate
 from training.data import LabelledImages, open_images
-from training.evaluate import all_logits
-from training.operating_points import UNCONSULTED
+from training.evaluation.evaluate import all_logits
+from training.exporting.calibrate import split_view
+from training.exporting.operating_points import UNCONSULTED
 
 BUNDLE = ROOT / "models/zoo/cifar100-msdnet/3"
 CLASSIFY = "/v1/classify?model=cifar100-msdnet"

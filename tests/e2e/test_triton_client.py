@@ -17,7 +17,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_at
 from tests.conftest import Serve
 from tests.e2e.conftest import ByHand
-from training.replay import walk
+from training.evaluation.replay import walk
 
 OUTPUTS = ["probabilities", "label", "exit", "confidence", "stop_reason"]
 ROWS = 16

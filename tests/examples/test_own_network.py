@@ -19,8 +19,8 @@ from tests.conftest import Serve
 from training import checkpoint
 from training.augment import normalised
 from training.data import load_images
-from training.evaluate import all_logits
-from training.graphs import PARITY_TOLERANCE
+from training.evaluation.evaluate import all_logits
+from training.exporting.graphs import PARITY_TOLERANCE
 from training.run import BEST
 
 DOC = (ROOT / "docs/your-own-network.md").read_text()

@@ -7,8 +7,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from training.align import Layout, aligned
-from training.quantize import prepared
+from training.exporting.align import Layout, aligned
+from training.exporting.quantize import prepared
 
 
 def run(

@@ -10,8 +10,8 @@ from models.bundle.bundle import Bundle
 from training import checkpoint
 from training.config import TrainConfig
 from training.distributed import World
+from training.exporting.graphs import ExportedGraph
 from training.feed import Held
-from training.graphs import ExportedGraph
 from training.run import BEST, LAST, Run
 
 CONFIG = TrainConfig(

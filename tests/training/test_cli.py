@@ -10,9 +10,9 @@ from models.bundle.bundle import Bundle
 from models.bundle.errors import UserError
 from tests.training.data.files import write_images
 from training import cli, loop
-from training import export as exporting
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
+from training.exporting import export as exporting
 from training.run import BEST
 
 

@@ -11,7 +11,7 @@ from tests.training.data.files import write_images
 from training import loop
 from training.config import TrainConfig
 from training.data import DataError
-from training.export import export
+from training.exporting.export import export
 from training.run_data import SPLITS, open_data
 
 

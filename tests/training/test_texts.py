@@ -22,8 +22,8 @@ from training.config import RECIPES, TrainConfig
 from training.data import DataError
 from training.data.texts import similar_lengths
 from training.distributed import World
-from training.export import export
-from training.graphs import run_all
+from training.exporting.export import export
+from training.exporting.graphs import run_all
 from training.run import Run
 from training.run_data import open_data
 

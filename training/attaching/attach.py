@@ -31,9 +31,9 @@ from training.attaching.read import Network, parsed_labels, read
 from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, tried, typical_length
-from training.calibrate import halves
 from training.data.sources import vocabulary_of
-from training.writing import built_aside, free_place
+from training.exporting.calibrate import halves
+from training.exporting.writing import built_aside, free_place
 
 
 def attach(order: Order) -> Path:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
 from models.bundle.cost_profile import CostProfile
 from training.attaching.errors import AttachError
-from training.calibrate import DISAGREEMENTS, agreement_temperatures
-from training.operating_points import SplitView, cheapest, never_early
+from training.exporting.calibrate import DISAGREEMENTS, agreement_temperatures
+from training.exporting.operating_points import SplitView, cheapest, never_early
 
 MAX_EARLY = 5
 """Exits before the last that are tried where their number is left open."""

@@ -8,7 +8,7 @@ from training.attaching.errors import AttachError
 from training.attaching.fragments import fragment, macs, mask_of
 from training.attaching.program import Program
 from training.attaching.rewriting import LOGITS
-from training.graphs import ExportedGraph
+from training.exporting.graphs import ExportedGraph
 
 MAX_TENSORS = 8
 """Tensors that may cross a cut: an MSDNet hands on one a scale, and those it will append to."""

@@ -8,8 +8,8 @@ from models.bundle.runner import SegmentRunner
 from training.attaching.passes import logits_of
 from training.attaching.photos import Photos
 from training.attaching.trial import full_s, measured
-from training.export import RANGE_ROWS
-from training.quantize import MAX_ACCURACY_DROP, Graphs, quantized
+from training.exporting.export import RANGE_ROWS
+from training.exporting.quantize import MAX_ACCURACY_DROP, Graphs, quantized
 
 
 def in_eight_bits(graphs: Graphs, photos: Photos) -> tuple[Graphs, bool, str]:

@@ -14,7 +14,6 @@ from models.bundle.image_input import ImageInput
 from models.bundle.manifest import Provenance
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
-from training import report
 from training.attaching.choose import Choice
 from training.attaching.cut import Place, pieces
 from training.attaching.order import Order
@@ -23,13 +22,14 @@ from training.attaching.photos import Parts
 from training.attaching.pooling import head_graph
 from training.attaching.program import Program
 from training.attaching.trial import Trial
-from training.calibrate import calibrate
-from training.evaluate import evaluate
-from training.export import PACKAGES, profile_with_progress
-from training.lengths import at_mean_cost, mean_cost, shares_of
+from training.evaluation import report
+from training.evaluation.evaluate import evaluate
+from training.exporting.calibrate import calibrate
+from training.exporting.export import PACKAGES, profile_with_progress
+from training.exporting.lengths import at_mean_cost, mean_cost, shares_of
+from training.exporting.quantize import Graphs
+from training.exporting.writing import write_bundle
 from training.origin import git_commit
-from training.quantize import Graphs
-from training.writing import write_bundle
 
 Precision = Literal["float32", "int8"]
 

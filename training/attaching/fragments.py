@@ -17,7 +17,7 @@ from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
 from training.attaching.reading import LENGTH, MASK
 from training.attaching.rewriting import BATCH
-from training.graphs import ExportedGraph, drop_notes
+from training.exporting.graphs import ExportedGraph, drop_notes
 
 ELEMENTS = {
     "uint8": TensorProto.UINT8,

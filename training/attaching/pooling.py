@@ -11,7 +11,7 @@ from training.attaching.cut import Place
 from training.attaching.fragments import described, exported, mask_of, spec
 from training.attaching.program import Program
 from training.attaching.rewriting import BATCH, LOGITS
-from training.graphs import ExportedGraph
+from training.exporting.graphs import ExportedGraph
 
 OPSETS = (helper.make_opsetid("", 17),)
 IR_VERSION = 8

@@ -24,8 +24,8 @@ from training.attaching.order import Order
 from training.attaching.photos import Parts, Photos
 from training.attaching.pooling import head_graph, pool_graph
 from training.attaching.program import Program
-from training.calibrate import halves
-from training.graphs import ExportedGraph
+from training.exporting.calibrate import halves
+from training.exporting.graphs import ExportedGraph
 from training.progress import Progress
 
 ENOUGH = 0.002

@@ -13,7 +13,7 @@ from tests.e2e import v2
 from tests.e2e.conftest import ByHand
 from tests.e2e.test_serving import counters
 from tests.e2e.v2.conftest import EVERY_EXIT, IMAGE, INFER, MAX_IMAGES, NAMES, refused
-from training.replay import walk
+from training.evaluation.replay import walk
 
 
 @pytest.mark.parametrize("point", ["fast", "balanced", "accurate"])

@@ -11,9 +11,9 @@ from models.nets.vit import ViTConfig, vit
 from tests.models.nets.pieces import macs_per_piece
 from tests.training.aligning import assert_aligned_alike
 from training.augment import normalised
-from training.evaluate import all_logits
+from training.evaluation.evaluate import all_logits
+from training.exporting.graphs import PARITY_TOLERANCE, export_graphs
 from training.fronts import ImageFront
-from training.graphs import PARITY_TOLERANCE, export_graphs
 
 SHAPE = (16, 16, 3)
 MSDNET = MSDNetConfig(

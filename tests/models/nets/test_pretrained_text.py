@@ -13,8 +13,8 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.presets import build
+from training.exporting.graphs import PARITY_TOLERANCE, export_graphs, run_all
 from training.fronts import TextFront
-from training.graphs import PARITY_TOLERANCE, export_graphs, run_all
 
 VOCABULARY, LONGEST = 40, 16
 SIZES: dict[str, Any] = {

@@ -8,8 +8,8 @@ from models.bundle.records import File
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from models.nets.text import TEXT_TINY, TextConfig, text_encoder
+from training.exporting.graphs import PARITY_TOLERANCE, check_independence, export_graphs, run_all
 from training.fronts import TextFront
-from training.graphs import PARITY_TOLERANCE, check_independence, export_graphs, run_all
 
 SMALL = TextConfig(blocks=(1, 1), width=12, heads=3, pairs=32)
 SHAPE = (20, 9)

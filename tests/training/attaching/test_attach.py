@@ -19,7 +19,6 @@ from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
 from offramp import app
 from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, depthwise, residual
-from training import report
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe
@@ -28,7 +27,8 @@ from training.attaching.passes import CHUNK, Outputs, passes, run_all
 from training.attaching.read import Options
 from training.data import load_images
 from training.data.rows import Index
-from training.quantize import Graphs
+from training.evaluation import report
+from training.exporting.quantize import Graphs
 
 QUICK = Recipe(epochs=1, min_steps=60)
 STOPPED_AFTER = 20 * CHUNK
@@ -38,7 +38,7 @@ IMAGES = load_images("digits", "test").images.numpy()[:40]
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than attaching; tests/training/test_report.py shows what is drawn."""
+    """Drawing takes longer than attaching; test_report.py shows what is drawn."""
     monkeypatch.setattr(report, "plot", lambda *_: None)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.bundle.calibration import Certificate, OperatingPoint
 from models.bundle.confidence import Floats
-from training.measures import Labels
+from training.evaluation.measures import Labels
 
 Thresholds = NDArray[np.float64]
 

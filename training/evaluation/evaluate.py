@@ -12,7 +12,7 @@ from models.bundle.confidence import Floats, calibrated_probabilities, confidenc
 from models.bundle.policy import policy_at, policy_of_threshold
 from models.bundle.records import Record
 from models.bundle.runner import Arrays, SegmentRunner
-from training.measures import (
+from training.evaluation.measures import (
     Labels,
     budget_exits,
     expected_calibration_error,
@@ -21,7 +21,7 @@ from training.measures import (
     reliability,
     top_k_accuracy,
 )
-from training.replay import PolicyResult, run_policy
+from training.evaluation.replay import PolicyResult, run_policy
 
 CHUNK = 100
 THRESHOLDS = np.round(np.linspace(0, 1, 41), 3).tolist()

@@ -13,8 +13,8 @@ from models.bundle.calibration import CALIBRATION, Calibration
 from models.bundle.cost_profile import COST, CostProfile
 from models.bundle.manifest import MANIFEST, MODEL_NAME, AnyInput, Manifest, Provenance
 from models.bundle.records import SCHEMA_VERSION, File, Record
-from training.graphs import ExportError
-from training.quantize import Graphs
+from training.exporting.graphs import ExportError
+from training.exporting.quantize import Graphs
 
 
 def free_place(zoo: Path, name: str, version: int) -> Path:

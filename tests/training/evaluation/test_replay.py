@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from models.bundle.bundle import Bundle
 from models.bundle.policy import Policy, StopReason, policy_of_threshold
-from training.replay import run_policy, walk
+from training.evaluation.replay import run_policy, walk
 
 
 def test_a_walk_by_hand() -> None:

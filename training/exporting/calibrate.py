@@ -22,9 +22,9 @@ from models.bundle.calibration import (
 )
 from models.bundle.confidence import Floats, calibrated_probabilities, confidence
 from models.bundle.records import SCHEMA_VERSION, Graph
-from training.certificates import certified_index, upper_bound
-from training.measures import Labels, expected_calibration_error
-from training.operating_points import (
+from training.evaluation.measures import Labels, expected_calibration_error
+from training.exporting.certificates import certified_index, upper_bound
+from training.exporting.operating_points import (
     Candidate,
     SplitView,
     Thresholds,

@@ -12,7 +12,7 @@ from models.bundle.profile import hardware
 from training.config import TrainConfig
 from training.distributed import World
 from training.feed import draw_order
-from training.reproduce import EXPERIMENTS, config_of
+from training.paper.reproduce import EXPERIMENTS, config_of
 from training.run import Run
 
 ROUNDS, STEPS, WARM_UP = 12, 10, 3

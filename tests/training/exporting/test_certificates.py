@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from training.certificates import Losses, certified_index, log_wealth, upper_bound
+from training.exporting.certificates import Losses, certified_index, log_wealth, upper_bound
 
 DELTA = 0.1
 EPSILON = 0.02

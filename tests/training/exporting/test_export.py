@@ -14,12 +14,12 @@ from models.bundle.cost_profile import COST
 from models.bundle.manifest import MANIFEST
 from tests.training.runs import exported
 from training import checkpoint, cli
-from training import export as exporting
-from training.calibrate import ACCURACY_DROPS
 from training.checkpoint import CheckpointError
 from training.data import load_images
-from training.export import export
-from training.graphs import ExportedGraph, ExportError
+from training.exporting import export as exporting
+from training.exporting.calibrate import ACCURACY_DROPS
+from training.exporting.export import export
+from training.exporting.graphs import ExportedGraph, ExportError
 from training.run import BEST
 from training.run_data import SPLITS
 

@@ -26,9 +26,9 @@ from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
 from models.bundle.records import Graph, Tensor
 from models.bundle.runner import Arrays, SegmentRunner
-from training.align import Layout, aligned
-from training.graphs import ExportError
-from training.measures import Labels
+from training.evaluation.measures import Labels
+from training.exporting.align import Layout, aligned
+from training.exporting.graphs import ExportError
 
 QUANTIZED = (
     *("Conv", "Concat", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "Relu"),

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from models.bundle.bundle import Bundle
 from models.bundle.confidence import calibrated_probabilities
 from models.bundle.runner import SegmentRunner
-from training.evaluate import (
+from training.evaluation.evaluate import (
     CHUNK,
     FALLS,
     THRESHOLDS,

@@ -18,10 +18,10 @@ from models.bundle.errors import UserError
 from models.bundle.records import Record
 from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig
-from training.export import checked_graphs, logits_of
-from training.measures import top_k_accuracy
+from training.evaluation.measures import top_k_accuracy
+from training.exporting.export import checked_graphs, logits_of
+from training.exporting.quantize import Graphs
 from training.progress import Progress
-from training.quantize import Graphs
 from training.run import Stopped
 from training.run_data import RunData, open_data
 
@@ -202,7 +202,7 @@ def start(plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int) -> No
     environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // num_jobs))}
     if torch.cuda.is_available():
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-    command = [sys.executable, "-m", "training.reproduce", str(directory)]
+    command = [sys.executable, "-m", "training.paper.reproduce", str(directory)]
     try:
         with (directory / LOG).open("a") as log:
             done = subprocess.run(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_at
-from training.operating_points import (
+from training.evaluation.replay import run_policy
+from training.exporting.operating_points import (
     COMMON_THRESHOLDS,
     UNCONSULTED,
     Candidate,
@@ -22,7 +23,6 @@ from training.operating_points import (
     stops_early,
     tuned_candidates,
 )
-from training.replay import run_policy
 
 MACS = np.array([10, 20, 40]), np.array([1, 2, 3])
 
@@ -162,7 +162,7 @@ def test_chances_are_halfway_between_the_label_and_the_last_exit() -> None:
 
 def test_of_many_exits_few_choices_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are half a million ways to consult 19 exits; those come first that consult fewest."""
-    monkeypatch.setattr("training.operating_points.MAX_CHOICES", 30)
+    monkeypatch.setattr("training.exporting.operating_points.MAX_CHOICES", 30)
     num_exits = 20
     always = np.ones((2, num_exits), np.float32)
     macs = np.ones(num_exits, np.int64)

@@ -10,9 +10,9 @@ from models.nets.multi_exit import Features, MultiExitNet, NetError
 from models.nets.own import introduced
 from models.nets.presets import PRESETS
 from training.data import DataError
-from training.export import PARITY_ROWS
+from training.exporting.export import PARITY_ROWS
+from training.exporting.graphs import check_independence, check_parity, export_graphs, run_all
 from training.fronts import front_of
-from training.graphs import check_independence, check_parity, export_graphs, run_all
 from training.run import Run
 
 NUM_ROWS = 4

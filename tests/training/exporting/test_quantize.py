@@ -11,13 +11,13 @@ from onnx import helper, numpy_helper
 from models.bundle.bundle import Bundle, load_bundle, sha256
 from models.bundle.runner import SegmentRunner
 from tests.training.runs import exported
-from training import export as exporting
-from training import quantize
 from training.data import load_images
-from training.evaluate import all_logits
-from training.export import export
-from training.graphs import ExportError
-from training.quantize import check_accuracy, quantized
+from training.evaluation.evaluate import all_logits
+from training.exporting import export as exporting
+from training.exporting import quantize
+from training.exporting.export import export
+from training.exporting.graphs import ExportError
+from training.exporting.quantize import check_accuracy, quantized
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 from PIL import Image
 
 from models.bundle.calibration import Certificate
-from training import report
-from training.evaluate import ConfidenceResult, ExitResult, FallShare, Report
-from training.replay import PolicyResult
+from training.evaluation import report
+from training.evaluation.evaluate import ConfidenceResult, ExitResult, FallShare, Report
+from training.evaluation.replay import PolicyResult
 
 EXITS = [
     ExitResult(

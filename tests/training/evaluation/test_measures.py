@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.measures import (
+from training.evaluation.measures import (
     budget_exits,
     expected_calibration_error,
     failure_auroc,

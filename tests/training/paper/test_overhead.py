@@ -4,9 +4,9 @@ from statistics import median
 
 import pytest
 
-from training import overhead
-from training.overhead import Overhead, markdown, measure
-from training.reproduce import EXPERIMENTS, RECIPE_CHANGES, Experiment
+from training.paper import overhead
+from training.paper.overhead import Overhead, markdown, measure
+from training.paper.reproduce import EXPERIMENTS, RECIPE_CHANGES, Experiment
 
 
 def test_rounds_are_compared_in_pairs() -> None:

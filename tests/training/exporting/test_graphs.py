@@ -18,8 +18,13 @@ from models.nets.presets import build
 from training import checkpoint
 from training.augment import normalised
 from training.data import load_images
-from training.evaluate import all_logits
-from training.graphs import PARITY_TOLERANCE, ExportError, check_independence, check_parity
+from training.evaluation.evaluate import all_logits
+from training.exporting.graphs import (
+    PARITY_TOLERANCE,
+    ExportError,
+    check_independence,
+    check_parity,
+)
 from training.run import BEST
 
 

@@ -15,26 +15,27 @@ from models.bundle.cost_profile import CostProfile
 from models.bundle.manifest import Provenance
 from models.bundle.profile import RUNS, measure
 from models.bundle.runner import Arrays, SegmentRunner
-from training import checkpoint, report, tokenizing
-from training.calibrate import MAX_ACCURACY_DROP, calibrate
+from training import checkpoint, tokenizing
 from training.checkpoint import Checkpoint
 from training.data.rows import Index, Labels
 from training.data.sources import Inputs, Source
-from training.evaluate import evaluate, logits_of_batches
-from training.fronts import front_of
-from training.graphs import (
+from training.evaluation import report
+from training.evaluation.evaluate import evaluate, logits_of_batches
+from training.exporting.calibrate import MAX_ACCURACY_DROP, calibrate
+from training.exporting.graphs import (
     ExportError,
     check_independence,
     check_parity,
     export_graphs,
     run_all,
 )
-from training.lengths import at_mean_cost, bucket_shares, lengths_of, mean_cost
+from training.exporting.lengths import at_mean_cost, bucket_shares, lengths_of, mean_cost
+from training.exporting.quantize import Graphs, check_accuracy, quantized
+from training.exporting.writing import built_aside, free_place, write_bundle
+from training.fronts import front_of
 from training.progress import Progress
-from training.quantize import Graphs, check_accuracy, quantized
 from training.run import BEST
 from training.run_data import RunData, open_data
-from training.writing import built_aside, free_place, write_bundle
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluate import ExitResult, Report
+from training.evaluation.evaluate import ExitResult, Report
 
 
 def markdown(report: Report) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.comparison import (
+from training.paper.comparison import (
     anytime_mode_top5,
     budget_mode_top5,
     exit_top1,
@@ -15,8 +15,8 @@ from training.comparison import (
     plot,
     table,
 )
-from training.paper import ANYTIME_MODE, BUDGET_MODE, NUM_EXITS, counterpart
-from training.reproduce import ExitAccuracy, RunResult
+from training.paper.published import ANYTIME_MODE, BUDGET_MODE, NUM_EXITS, counterpart
+from training.paper.reproduce import ExitAccuracy, RunResult
 
 
 def result(method: str, seed: int, top5: list[float], validated: list[float]) -> RunResult:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from models.bundle.bundle import Bundle
 from models.bundle.calibration import Calibration, OperatingPoint
 from models.bundle.confidence import calibrated_probabilities
-from training.calibrate import (
+from training.evaluation.measures import Labels
+from training.exporting.calibrate import (
     ACCURACY_DROPS,
     CERTIFIED,
     DELTA,
@@ -20,8 +21,7 @@ from training.calibrate import (
     halves,
     split_view,
 )
-from training.measures import Labels
-from training.operating_points import SplitView, Thresholds, never_early, tuned_candidates
+from training.exporting.operating_points import SplitView, Thresholds, never_early, tuned_candidates
 
 Floats = NDArray[np.float32]
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from models.bundle.errors import UserError
-from training import cli, reproduce
+from training import cli
 from training.config import TrainConfig
 from training.distributed import World
-from training.reproduce import (
+from training.paper import reproduce
+from training.paper.reproduce import (
     CHANGES,
     EXPERIMENTS,
     LOG,
@@ -146,7 +147,7 @@ def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
 def test_a_stopped_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     config = TrainConfig.model_validate({"data": "digits", **TINY, "epochs": 1000})
     (tmp_path / PLAN).write_text(Plan(method="distillation", config=config).model_dump_json())
-    command = [sys.executable, "-m", "training.reproduce", str(tmp_path)]
+    command = [sys.executable, "-m", "training.paper.reproduce", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert any(line.startswith("epoch 1: selection accuracy") for line in process.stdout)

@@ -7,9 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.measures import budget_exits
-from training.paper import ANYTIME_MODE, BUDGET_MODE, FINDINGS, PublishedTable, counterpart
-from training.reproduce import RunResult
+from training.evaluation.measures import budget_exits
+from training.paper.published import (
+    ANYTIME_MODE,
+    BUDGET_MODE,
+    FINDINGS,
+    PublishedTable,
+    counterpart,
+)
+from training.paper.reproduce import RunResult
 
 Values = NDArray[np.float64]
 Measure = Callable[[RunResult], list[float]]

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from benchmarks.process import ROOT
 from models.bundle.bundle import Bundle, load_bundle
 from tests.training.aligning import assert_aligned_alike, close, run, widened
-from training.align import Layout, aligned
+from training.exporting.align import Layout, aligned
 
 
 def test_every_graph_of_trained_networks_computes_the_same(digits_bundle: Bundle) -> None:

@@ -1,0 +1,1 @@
+"""What exits and operating points give, through the served stop rule, and its report."""
