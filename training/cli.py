@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,10 +82,13 @@ def reproduce(
     if recipe not in RECIPE_CHANGES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPE_CHANGES)}")
     jobs = num_jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on") from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     tables = comparison.markdown(name, recipe, hardware(), results)
     stem = out / f"{name}-{recipe}"
     stem.with_suffix(".md").write_text(tables)

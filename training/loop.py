@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from models.bundle.errors import UserError
 from training import checkpoint
 from training.config import TrainConfig
-from training.distributed import join
+from training.distributed import World, join
 from training.exporting.rehearsal import rehearse
 from training.run import BEST, LAST, Run, percents
+
+LOCK = "lock"
 
 
 def train(
@@ -25,7 +28,8 @@ def train(
 ) -> Path:
     """Trains, or goes on training, the run in `directory`; returns the best checkpoint's path.
 
-    Killed at any moment, the same call resumes after the last checkpoint and, on the CPU, ends
+    No other process may train in `directory` meanwhile; raises UserError if one does. Killed at any
+    moment, the same call resumes after the last checkpoint and, on the CPU, ends
     with the same weights. SIGINT or SIGTERM leaves a checkpoint and raises Stopped. The best epoch
     is the one with the highest mean over exits of selection accuracy; without a selection split,
     the last. Started by `torchrun`, its processes share every batch. `is_rehearsed` tries, before
@@ -34,7 +38,7 @@ def train(
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file, not a run's directory")
     directory.mkdir(parents=True, exist_ok=True)
-    with join() as world:
+    with join() as world, alone_in(directory, world):
         run = Run(config, directory, world, log)
         if world.is_main:
             for note in run.data.notes:
@@ -53,6 +57,19 @@ def train(
                 if world.is_main:
                     record(directory, run.epoch, scalars, log)
     return directory / BEST
+
+
+@contextmanager
+def alone_in(directory: Path, world: World) -> Iterator[None]:
+    """Locks a run's directory; the lock ends with the process, however that ends."""
+    if not world.is_main:
+        yield
+        return
+    try:
+        with FileLock(directory / LOCK, blocking=False):
+            yield
+    except Timeout:
+        raise UserError(f"{directory} is in use: another process trains it") from None
 
 
 @contextmanager

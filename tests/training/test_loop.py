@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from models.bundle.errors import UserError
 from tests.training.runs import CONFIG, held, run_of, silent
@@ -13,7 +14,7 @@ from training.augment import normalised
 from training.checkpoint import CheckpointError
 from training.data import DataError, load_images, split_rows
 from training.feed import draw_order
-from training.loop import train
+from training.loop import LOCK, train
 from training.losses import UNLABELLED
 from training.run import BEST, LAST, Diverged, Run
 from training.run_data import SPLITS
@@ -39,6 +40,15 @@ def test_a_run_with_another_configuration_is_left_alone(
     with pytest.raises(CheckpointError, match=f"holds a run with another configuration: {named}$"):
         train(CONFIG.model_copy(update=change), uninterrupted, silent)
     assert {name: (uninterrupted / name).read_bytes() for name in before} == before
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / LOCK),
+        pytest.raises(UserError, match=f"^{tmp_path} is in use: another process trains it$"),
+    ):
+        train(CONFIG, tmp_path, silent)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
 def test_the_splits_are_saved_as_they_were_drawn(uninterrupted: Path) -> None:

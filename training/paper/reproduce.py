@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from training.progress import Progress
 from training.run import Stopped
 from training.run_data import RunData, open_data
 
+Process = subprocess.Popen[bytes]
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
 NUM_PARITY_ROWS = 32
 
@@ -166,10 +168,12 @@ def reproduce(
 ) -> list[RunResult]:
     """Trains and evaluates every method with seeds 0, 1, ..., at most `num_jobs` at once.
 
-    Runs live in `out`/`recipe`; those that finished are not run again, others go on.
+    Runs live in `out`/`recipe`; those that finished are not run again, others go on. Where one
+    fails, or Ctrl-C is pressed, the others leave a checkpoint and end.
     """
     runs = out / recipe / experiment.split_name
     slots: Queue[int] = Queue()
+    processes: set[Process] = set()
     for slot in range(num_jobs):
         slots.put(slot)
 
@@ -177,25 +181,34 @@ def reproduce(
         directory = runs / f"{method.replace(' ', '-')}-seed{seed}"
         if not (directory / RESULT).is_file():
             plan = Plan(method=method, config=config_of(experiment, method, seed, recipe, data))
-            start(plan, directory, slots, num_jobs)
+            start(plan, directory, slots, num_jobs, processes)
         return RunResult.model_validate_json((directory / RESULT).read_bytes())
 
     pairs = [(seed, method) for seed in range(num_seeds) for method in experiment.methods]
     pool = ThreadPoolExecutor(num_jobs)
+    futures = [pool.submit(run, *pair) for pair in pairs]
     try:
-        futures = [pool.submit(run, *pair) for pair in pairs]
         results = []
         with Progress(len(futures), "runs", "run") as bar:
             for future in as_completed(futures):
                 results.append(future.result())
                 bar.update()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not all(future.done() for future in futures):
+            while processes:
+                processes.pop().terminate()
+            time.sleep(0.05)
     return sorted(results, key=lambda r: (experiment.methods.index(r.method), r.seed))
 
 
-def start(plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int) -> None:
-    """Runs a plan in a process of its own, on its share of the cores or one GPU."""
+def start(
+    plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int, processes: set[Process]
+) -> None:
+    """Runs a plan in a process of its own, on its share of the cores or one GPU.
+
+    The process is one of `processes` while it runs.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
     slot = slots.get()
@@ -205,12 +218,19 @@ def start(plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int) -> No
     command = [sys.executable, "-m", "training.paper.reproduce", str(directory)]
     try:
         with (directory / LOG).open("a") as log:
-            done = subprocess.run(
-                command, env=os.environ | environment, stdout=log, stderr=log, check=False
+            process = Process(
+                command,
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches it through this process alone, once
             )
+            processes.add(process)
+            status = process.wait()
+            processes.discard(process)
     finally:
         slots.put(slot)
-    if done.returncode:
+    if status:
         raise UserError(f"{directory} stopped: see {directory / LOG}; the same command goes on")
 
 

@@ -4,15 +4,19 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
+from benchmarks.prometheus import eventually
 from models.bundle.errors import UserError
-from training import cli
+from training import checkpoint, cli
 from training.config import TrainConfig
 from training.distributed import World
+from training.loop import LOCK
 from training.paper import reproduce
 from training.paper.reproduce import (
     CHANGES,
@@ -157,6 +161,44 @@ def test_a_stopped_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert errors.splitlines()[-1].endswith(f"the same command goes on from {tmp_path / LAST}")
     assert (tmp_path / LAST).is_file()
     assert not (tmp_path / RESULT).exists()
+
+
+STOPPABLE = """
+import sys
+from pathlib import Path
+from tests.training.paper.test_reproduce import EXPERIMENT, TINY
+from training import cli
+from training.paper.reproduce import EXPERIMENTS, RECIPE_CHANGES
+
+RECIPE_CHANGES["endless"] = TINY | {"epochs": 10_000}
+EXPERIMENTS["digits-50"] = EXPERIMENT
+cli.reproduce("digits-50", "digits", "endless", 1, 2, Path(sys.argv[1]))
+"""
+
+
+def has_trained(log: Path) -> bool:
+    return log.is_file() and "epoch 1:" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_an_experiment_stops_its_runs(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STOPPABLE, str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    runs = tmp_path / "endless" / "cifar100-50"
+    logs = [runs / f"{method}-seed0" / LOG for method in EXPERIMENT.methods]
+    try:
+        for log in logs:
+            eventually(partial(has_trained, log), expected=True, limit_s=120)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert errors.splitlines()[-1].endswith("Interrupted: stopped; the same command goes on")
+    for log in logs:
+        assert "the same command goes on from" in log.read_text()
+        with FileLock(log.with_name(LOCK), blocking=False):
+            pass  # the process that trained has ended
+        assert checkpoint.load(log.with_name(LAST)).epoch >= 1
 
 
 @pytest.mark.parametrize(
