@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import BaseFileLock, FileLock
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -76,23 +77,29 @@ def cached_features(
 ) -> Features:
     """The features of every view of the photos, from `directory` as far as they are there.
 
-    What is interrupted goes on where it was.
+    What is interrupted goes on where it was. A second process waits until the first has them all.
     """
     directory.mkdir(parents=True, exist_ok=True)
     num_rows = photos.num_rows * len(views)
-    pooled = opened(directory / "pooled.npy", (num_rows, sum(widths)))
-    logits = opened(directory / "logits.npy", (num_rows, num_classes))
-    for index, view in enumerate(views):
-        start = index * photos.num_rows
-        done = opened(directory / f"done_{index}.npy", (photos.num_rows,), np.bool_)
-        left = np.flatnonzero(~done)
-        name = title if len(views) == 1 else f"{title}, {view}"
-        for rows, outputs in passes(runner, photos, left, VIEWS[view], name):
-            pooled[start + rows] = np.concatenate(outputs[:-1], axis=1)
-            logits[start + rows] = outputs[-1]
-            done[rows] = True
+    with locked(directory):
+        pooled = opened(directory / "pooled.npy", (num_rows, sum(widths)))
+        logits = opened(directory / "logits.npy", (num_rows, num_classes))
+        for index, view in enumerate(views):
+            start = index * photos.num_rows
+            done = opened(directory / f"done_{index}.npy", (photos.num_rows,), np.bool_)
+            left = np.flatnonzero(~done)
+            name = title if len(views) == 1 else f"{title}, {view}"
+            for rows, outputs in passes(runner, photos, left, VIEWS[view], name):
+                pooled[start + rows] = np.concatenate(outputs[:-1], axis=1)
+                logits[start + rows] = outputs[-1]
+                done[rows] = True
     images = np.tile(np.arange(photos.num_rows), len(views))
     return Features(pooled, logits, tuple(widths), np.arange(num_rows), images)
+
+
+def locked(directory: Path) -> BaseFileLock:
+    """Where a directory of the cache is filled, by one process at a time."""
+    return FileLock(directory / "lock")
 
 
 def opened(

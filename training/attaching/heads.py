@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bundle.confidence import Floats
-from training.attaching.features import Features, fingerprint
+from training.attaching.features import Features, fingerprint, locked
 from training.attaching.pooling import Layer
 from training.losses import (
     UNLABELLED,
@@ -104,12 +104,13 @@ def trained_heads(
     torch.manual_seed(seed)
     heads = new_heads(features, recipe)
     modules = all_heads(heads)
-    if path.exists():
-        modules.load_state_dict(torch.load(path, weights_only=True))
-    else:
-        train_heads(heads, features, labels, recipe)
-        torch.save(modules.state_dict(), path.with_suffix(".new"))
-        path.with_suffix(".new").rename(path)
+    with locked(directory):
+        if path.exists():
+            modules.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            train_heads(heads, features, labels, recipe)
+            torch.save(modules.state_dict(), path.with_suffix(".new"))
+            path.with_suffix(".new").rename(path)
     modules.eval()
     return heads
 

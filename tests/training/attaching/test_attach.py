@@ -2,7 +2,9 @@
 
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -207,6 +209,26 @@ def test_what_ctrl_c_stops_goes_on_where_it_was(
     last_exit(attach(order(model, tmp_path)))
     num_views, num_rows = 2, len(load_images("digits", "train").labels)
     assert np.bincount(computed).tolist() == [num_views] * num_rows
+
+
+def test_two_at_once_with_one_cache_compute_each_feature_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = residual(tmp_path / "net.onnx")
+    num_computed = Counter[int]()
+
+    def counted(*given: object) -> Iterator[tuple[Index, Outputs]]:
+        for rows, outputs in passes(*given):  # type: ignore[arg-type]
+            num_computed.update(rows.tolist())
+            yield rows, outputs
+
+    monkeypatch.setattr("training.attaching.features.passes", counted)
+    with ThreadPoolExecutor(2) as pool:
+        orders = [order(model, tmp_path, version=version) for version in (1, 2)]
+        first, second = map(load_bundle, pool.map(attach, orders))
+    num_views, num_rows = 2, len(load_images("digits", "train").labels)
+    assert num_computed == dict.fromkeys(range(num_rows), num_views)
+    assert set(first.graphs.values()) & set(second.graphs.values())
 
 
 def test_named_tensors_are_where_it_is_cut(tmp_path: Path) -> None:
