@@ -79,6 +79,7 @@ class Experiment:
 PAPERS_METHODS = ("exit-wise", "distillation", "semi-supervised")
 FINE_TUNING: dict[str, object] = {
     "net": "examples/efficientnet.py:with_exits",
+    "compile": False,  # on a CPU compiled depthwise convolutions are slower
     "image_size": 112,
     "selection_per_class": 0,
     "selection_interval": 1,
@@ -122,7 +123,7 @@ EXPERIMENTS = {
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
     "paper": {"net": "msdnet-11", "bf16": torch.cuda.is_available()},
-    "short": {"net": "msdnet-5", "selection_interval": 5, "bf16": True},
+    "short": {"net": "msdnet-5", "selection_interval": 5, "bf16": True, "compile": True},
 }
 """`paper` is the paper's network and 300 epochs. `short` keeps its batch, learning rate and weight
 decay, and divides the learning rate after the same half and three quarters of the experiment's
