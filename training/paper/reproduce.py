@@ -34,14 +34,15 @@ METHODS: dict[str, dict[str, object]] = {
     "exit-wise": {"loss": "exit-wise"},
     "distillation": {},
     "semi-supervised": {"unlabelled_per_class": 500},
-    "semi-supervised, 32 more a step": {"unlabelled_per_class": 500, "batch_size": 64},
+    "semi-supervised 32+32": {"unlabelled_per_class": 500, "batch_size": 64},
     "temperature 1": {"distillation_temperature": 1.0},
     "temperature 2": {"distillation_temperature": 2.0},
     "temperature 3": {"distillation_temperature": 3.0},
     "temperature 4": {"distillation_temperature": 4.0},
     "all later teach": {"teachers": "all-later"},
 }
-"""What each method changes in the configuration. Without labels go all rows that are left."""
+"""What each method changes in the configuration. Without labels go all rows that are left; in
+`32+32` they are added to each batch, elsewhere they are half of it."""
 
 CHANGES: dict[str, dict[str, object]] = {
     "shipped recipe": {},
@@ -95,7 +96,7 @@ FINE_TUNING: dict[str, object] = {
 }
 
 
-FINE_TUNED = ("exit-wise", "distillation", "semi-supervised, 32 more a step")
+FINE_TUNED = ("exit-wise", "distillation", "semi-supervised 32+32")
 
 
 def fine_tuning(
