@@ -78,7 +78,7 @@ lock: $(DEV_ENV)/ready
 	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --generate-hashes -o requirements/serve.txt pyproject.toml
 	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --generate-hashes --extra traces -c requirements/serve.txt \
 		-o requirements/traces.txt pyproject.toml
-	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra train --extra dev --extra traces \
+	$(RUN)/pip-compile -q $(LOCK_OPTIONS) --extra train --extra example --extra dev --extra traces \
 		-c requirements/serve.txt \
 		--unsafe-package torch --unsafe-package pip --unsafe-package setuptools \
 		-o requirements/dev.txt pyproject.toml

@@ -49,7 +49,7 @@ def reproduce(
         "runs/reproduce"
     ),
 ) -> None:
-    """Compare training methods as the paper does, beside its numbers; the same call goes on."""
+    """Compare training methods as the paper does; the same call goes on."""
     room("training").reproduce(name, data, recipe, seeds, jobs, out)
 
 

@@ -33,9 +33,10 @@ from training.data.source import Undecodables
 from training.data.sources import Source
 from training.data.texts import TextSource
 from training.distributed import leave
-from training.evaluation import evaluate as evaluation
 from training.evaluation import report
-from training.exporting import export as exporting
+from training.evaluation.evaluate import evaluate as evaluate_exits
+from training.exporting.export import export as export_run
+from training.exporting.export import logits_of
 from training.exporting.lengths import at_mean_cost, bucket_shares
 from training.paper import comparison, overhead
 from training.paper.reproduce import EXPERIMENTS, RECIPE_CHANGES
@@ -73,7 +74,7 @@ def network_errors() -> Iterator[None]:
 def reproduce(
     name: str, data: str, recipe: str, num_seeds: int, num_jobs: int | None, out: Path
 ) -> None:
-    """Runs one of the paper's experiments and writes its tables, figure and raw results."""
+    """Runs an experiment and writes its tables, figure and raw results."""
     if name == "overhead":
         print(overhead.markdown(overhead.measure(data, recipe)))
         return
@@ -82,13 +83,11 @@ def reproduce(
     if recipe not in RECIPE_CHANGES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPE_CHANGES)}")
     jobs = num_jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
+        with interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            results = run_experiment(EXPERIMENTS[name], recipe, data, num_seeds, jobs, out)
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on") from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     tables = comparison.markdown(name, recipe, hardware(), results)
     stem = out / f"{name}-{recipe}"
     stem.with_suffix(".md").write_text(tables)
@@ -96,6 +95,20 @@ def reproduce(
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     comparison.plot(name, recipe, results, stem.with_suffix(".png"))
     print(tables)
+
+
+@contextmanager
+def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals act as Ctrl-C does, unless they are ignored, as SIGHUP is under nohup."""
+    previous = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in previous.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def values_of(settings: Iterable[str]) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def export(
     run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float, *, int8: bool = False
 ) -> None:
     with network_errors():
-        path = exporting.export(run, name, version, zoo, max_accuracy_drop, int8=int8)
+        path = export_run(run, name, version, zoo, max_accuracy_drop, int8=int8)
     print((path / "report.md").read_text())
     print(f"wrote {path}")
 
@@ -202,9 +215,9 @@ def evaluate(path: Path, data: str, out: Path | None, *, skip_undecodable: bool 
     source = test_source(bundle, data, "skip" if skip_undecodable else "refuse")
     graphs = list(manifest.segments), list(manifest.exit_heads), bundle.graphs
     tested = np.arange(len(source.labels))
-    logits, labels = exporting.logits_of(graphs, source, tested, "evaluating")
+    logits, labels = logits_of(graphs, source, tested, "evaluating")
     bundle = at_mean_cost(bundle, bucket_shares(source, tested))
-    results = evaluation.evaluate(bundle, logits, labels, data=Path(data).name, split="test")
+    results = evaluate_exits(bundle, logits, labels, data=Path(data).name, split="test")
     print(report.markdown(results))
     if out is not None:
         report.write(results, out)

@@ -61,15 +61,17 @@ def train(
 
 @contextmanager
 def alone_in(directory: Path, world: World) -> Iterator[None]:
-    """Locks a run's directory; the lock ends with the process, however that ends."""
-    if not world.is_main:
-        yield
-        return
+    """Locks a run's directory until training ends, or the process does."""
+    lock = FileLock(directory / LOCK)
+    if world.is_main:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"{directory} is in use: another process trains it") from None
     try:
-        with FileLock(directory / LOCK, blocking=False):
-            yield
-    except Timeout:
-        raise UserError(f"{directory} is in use: another process trains it") from None
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from tests.training.data.files import write_images
 from training import cli, loop
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
-from training.exporting import export as exporting
 from training.run import BEST
 
 
@@ -107,7 +106,7 @@ def test_exporting_prints_the_report(
         given.extend((*arguments, int8))
         return Path(path)
 
-    monkeypatch.setattr(exporting, "export", export)
+    monkeypatch.setattr(cli, "export_run", export)
     cli.export(tmp_path, "digits", 1, tmp_path, 0.05, int8=True)
     assert given == [tmp_path, "digits", 1, tmp_path, 0.05, True]
     printed = capsys.readouterr().out

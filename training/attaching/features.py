@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -81,7 +82,7 @@ def cached_features(
     """
     directory.mkdir(parents=True, exist_ok=True)
     num_rows = photos.num_rows * len(views)
-    with locked(directory):
+    with cache_lock(directory):
         pooled = opened(directory / "pooled.npy", (num_rows, sum(widths)))
         logits = opened(directory / "logits.npy", (num_rows, num_classes))
         for index, view in enumerate(views):
@@ -97,9 +98,19 @@ def cached_features(
     return Features(pooled, logits, tuple(widths), np.arange(num_rows), images)
 
 
-def locked(directory: Path) -> BaseFileLock:
-    """Where a directory of the cache is filled, by one process at a time."""
-    return FileLock(directory / "lock")
+@contextmanager
+def cache_lock(directory: Path) -> Iterator[None]:
+    """Only one process at a time fills a directory of the cache; others wait and say so."""
+    lock = FileLock(directory / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another process that fills {directory}", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def opened(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bundle.confidence import Floats
-from training.attaching.features import Features, fingerprint, locked
+from training.attaching.features import Features, cache_lock, fingerprint
 from training.attaching.pooling import Layer
 from training.losses import (
     UNLABELLED,
@@ -104,7 +104,7 @@ def trained_heads(
     torch.manual_seed(seed)
     heads = new_heads(features, recipe)
     modules = all_heads(heads)
-    with locked(directory):
+    with cache_lock(directory):
         if path.exists():
             modules.load_state_dict(torch.load(path, weights_only=True))
         else:

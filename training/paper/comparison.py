@@ -73,7 +73,7 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
     seeds = {method: len(v) for method, v in by_method(results, exit_top1).items()}
     commits = ", ".join(sorted({r.git_commit[:12] for r in results}))
     lines = [
-        f"# {name}, {recipe} recipe",
+        f"# {name}" + f", {recipe} recipe" * bool(selection_top1(first)),
         "",
         f"{images_of(first)} {first.net}, {first.epochs} epochs; runs: "
         + ", ".join(f"{method} {n}" for method, n in seeds.items())
@@ -82,7 +82,7 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         "",
     ]
     if not selection_top1(first):
-        lines += ["**Not one of the paper's experiments**: it tries no pretrained network.", ""]
+        lines += ["The paper has no such experiment.", ""]
     elif recipe != "paper":
         lines += [
             f"**A {recipe} recipe**: not the paper's network (msdnet-11) nor its 300 epochs, so "
@@ -109,7 +109,15 @@ def images_of(result: RunResult) -> str:
             f"CIFAR100({number}): {number - 50} images per class to train on and 50 to select the "
             "best epoch with."
         )
-    return f"{number or 'All'} images per class have labels, and the last epoch is taken."
+    labelled = (
+        "Every training image has a label"
+        if number is None
+        else (
+            f"{number} training images per class have labels; semi-supervised runs learn from the "
+            "others, too"
+        )
+    )
+    return f"{labelled}. The last epoch is taken."
 
 
 def measures_of(result: RunResult) -> list[tuple[str, Measure, PublishedTable]]:

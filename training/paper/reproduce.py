@@ -1,14 +1,12 @@
-"""The paper's experiments: training methods times seeds, each a run that resumes where it was."""
+"""Experiments like the paper's: methods times seeds, each a run that resumes where it was."""
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from queue import Queue
 
 import numpy as np
 import torch
@@ -22,11 +20,11 @@ from training.config import RECIPES, TrainConfig
 from training.evaluation.measures import top_k_accuracy
 from training.exporting.export import checked_graphs, logits_of
 from training.exporting.quantize import Graphs
+from training.paper.workers import Workers
 from training.progress import Progress
 from training.run import Stopped
 from training.run_data import RunData, open_data
 
-Process = subprocess.Popen[bytes]
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
 NUM_PARITY_ROWS = 32
 
@@ -60,7 +58,7 @@ CHANGES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Experiment:
-    """Methods to compare on data of which so many images per class have labels, all if None.
+    """Methods to compare where `images_per_class` images of each class have labels, all if None.
 
     Of CIFAR-100's images 50 per class are for model selection. The short recipe's epochs are fewer
     where there are more images. `changes` are what all methods change of the recipe.
@@ -132,7 +130,12 @@ EXPERIMENTS = {
 
 RECIPE_CHANGES: dict[str, dict[str, object]] = {
     "paper": {"net": "msdnet-11", "bf16": torch.cuda.is_available()},
-    "short": {"net": "msdnet-5", "selection_interval": 5, "bf16": True, "compile": True},
+    "short": {
+        "net": "msdnet-5",
+        "selection_interval": 5,
+        "bf16": True,
+        "compile": not torch.cuda.is_available(),
+    },
 }
 """`paper` is the paper's network and 300 epochs. `short` keeps its batch, learning rate and weight
 decay, and divides the learning rate after the same half and three quarters of the experiment's
@@ -179,25 +182,23 @@ def reproduce(
     """Trains and evaluates every method with seeds 0, 1, ..., at most `num_jobs` at once.
 
     Runs live in `out`/`recipe`; those that finished are not run again, others go on. Where one
-    fails, or Ctrl-C is pressed, the others leave a checkpoint and end.
+    fails, or KeyboardInterrupt is raised, the others are stopped: those that train leave a
+    checkpoint.
     """
     runs = out / recipe / experiment.split_name
-    slots: Queue[int] = Queue()
-    processes: set[Process] = set()
-    for slot in range(num_jobs):
-        slots.put(slot)
+    workers = Workers(num_jobs)
 
     def run(seed: int, method: str) -> RunResult:
         directory = runs / f"{method.replace(' ', '-')}-seed{seed}"
         if not (directory / RESULT).is_file():
             plan = Plan(method=method, config=config_of(experiment, method, seed, recipe, data))
-            start(plan, directory, slots, num_jobs, processes)
+            start(plan, directory, workers)
         return RunResult.model_validate_json((directory / RESULT).read_bytes())
 
-    pairs = [(seed, method) for seed in range(num_seeds) for method in experiment.methods]
-    pool = ThreadPoolExecutor(num_jobs)
-    futures = [pool.submit(run, *pair) for pair in pairs]
+    pool, futures = ThreadPoolExecutor(num_jobs), list[Future[RunResult]]()
     try:
+        for seed, method in product(range(num_seeds), experiment.methods):
+            futures.append(pool.submit(run, seed, method))
         results = []
         with Progress(len(futures), "runs", "run") as bar:
             for future in as_completed(futures):
@@ -206,41 +207,17 @@ def reproduce(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         while not all(future.done() for future in futures):
-            while processes:
-                processes.pop().terminate()
+            workers.stop()
             time.sleep(0.05)
     return sorted(results, key=lambda r: (experiment.methods.index(r.method), r.seed))
 
 
-def start(
-    plan: Plan, directory: Path, slots: "Queue[int]", num_jobs: int, processes: set[Process]
-) -> None:
-    """Runs a plan in a process of its own, on its share of the cores or one GPU.
-
-    The process is one of `processes` while it runs.
-    """
+def start(plan: Plan, directory: Path, workers: Workers) -> None:
+    """Trains and evaluates what is planned, in a process of its own."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / PLAN).write_text(plan.model_dump_json(indent=1) + "\n")
-    slot = slots.get()
-    environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // num_jobs))}
-    if torch.cuda.is_available():
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
     command = [sys.executable, "-m", "training.paper.reproduce", str(directory)]
-    try:
-        with (directory / LOG).open("a") as log:
-            process = Process(
-                command,
-                env=os.environ | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C reaches it through this process alone, once
-            )
-            processes.add(process)
-            status = process.wait()
-            processes.discard(process)
-    finally:
-        slots.put(slot)
-    if status:
+    if workers.run(command, directory / LOG):
         raise UserError(f"{directory} stopped: see {directory / LOG}; the same command goes on")
 
 

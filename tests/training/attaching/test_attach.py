@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ from offramp import app
 from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, depthwise, residual
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
-from training.attaching.heads import Recipe
+from training.attaching.heads import Recipe, train_heads
 from training.attaching.order import Order
 from training.attaching.passes import CHUNK, Outputs, passes, run_all
 from training.attaching.read import Options
@@ -211,11 +212,13 @@ def test_what_ctrl_c_stops_goes_on_where_it_was(
     assert np.bincount(computed).tolist() == [num_views] * num_rows
 
 
-def test_two_at_once_with_one_cache_compute_each_feature_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_at_once_with_one_cache_compute_each_feature_and_head_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = residual(tmp_path / "net.onnx")
     num_computed = Counter[int]()
+    training = Mock(wraps=train_heads)
+    monkeypatch.setattr("training.attaching.heads.train_heads", training)
 
     def counted(*given: object) -> Iterator[tuple[Index, Outputs]]:
         for rows, outputs in passes(*given):  # type: ignore[arg-type]
@@ -228,7 +231,9 @@ def test_two_at_once_with_one_cache_compute_each_feature_once(
         first, second = map(load_bundle, pool.map(attach, orders))
     num_views, num_rows = 2, len(load_images("digits", "train").labels)
     assert num_computed == dict.fromkeys(range(num_rows), num_views)
-    assert set(first.graphs.values()) & set(second.graphs.values())
+    assert training.call_count == 1
+    assert first.manifest.segments[-1] == second.manifest.segments[-1]
+    assert "waiting for another process that fills " in capsys.readouterr().out
 
 
 def test_named_tensors_are_where_it_is_cut(tmp_path: Path) -> None:
