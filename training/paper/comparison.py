@@ -73,7 +73,7 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
     seeds = {method: len(v) for method, v in by_method(results, exit_top1).items()}
     commits = ", ".join(sorted({r.git_commit[:12] for r in results}))
     lines = [
-        f"# {name}" + f", {recipe} recipe" * bool(selection_top1(first)),
+        f"# {title_of(name, recipe, first)}",
         "",
         f"{images_of(first)} {first.net}, {first.epochs} epochs; runs: "
         + ", ".join(f"{method} {n}" for method, n in seeds.items())
@@ -98,6 +98,11 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         title = "## Top-1 % on the held-out training images that choose the epoch"
         lines += [title, "", *method_table(results), ""]
     return "\n".join(lines)
+
+
+def title_of(name: str, recipe: str, result: RunResult) -> str:
+    """The paper's experiments have recipes, the others only their own."""
+    return f"{name}, {recipe} recipe" if selection_top1(result) else name
 
 
 def images_of(result: RunResult) -> str:
@@ -213,5 +218,6 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
         axes.grid(alpha=0.3)
         axes.legend()
     panels[0].set_ylabel("top-5 accuracy (%)")
-    figure.suptitle(f"{name}, {recipe} recipe ({first.net}, {first.epochs} epochs)")
+    title = title_of(name, recipe, first)
+    figure.suptitle(f"{title} ({first.net}, {first.epochs} epochs)")
     figure.savefig(path, dpi=110)
