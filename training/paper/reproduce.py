@@ -39,8 +39,8 @@ METHODS: dict[str, dict[str, object]] = {
     "temperature 4": {"distillation_temperature": 4.0},
     "all later teach": {"teachers": "all-later"},
 }
-"""What each method changes in the configuration. Without labels go all rows that are left; in
-`32+32` they are added to each batch, elsewhere they are half of it."""
+"""What each method changes in the configuration. All rows that are left are unlabelled; they are
+half of each batch. Fine-tuning has 32 labelled rows in a batch; `32+32` adds 32 unlabelled ones."""
 
 CHANGES: dict[str, dict[str, object]] = {
     "shipped recipe": {},
@@ -181,8 +181,8 @@ def reproduce(
 ) -> list[RunResult]:
     """Trains and evaluates every method with seeds 0, 1, ..., at most `num_jobs` at once.
 
-    Runs live in `out`/`recipe`; those that finished are not run again, others go on. Where one
-    fails, or KeyboardInterrupt is raised, the others are stopped: those that train leave a
+    Runs live in `out`/`recipe`. A finished run is not repeated, an unfinished one goes on. A run
+    that fails, or KeyboardInterrupt, stops all other runs; a run that is training leaves a
     checkpoint.
     """
     runs = out / recipe / experiment.split_name
