@@ -122,7 +122,7 @@ EXPERIMENTS = {
         6,
         {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
     ),
-    "caltech101-5": fine_tuning(5, 12),
+    "caltech101-5": fine_tuning(5, 12, (*FINE_TUNED, "temperature 1")),
     "caltech101-10": fine_tuning(10, 6),
     "caltech101-20": fine_tuning(20, 3),
     "caltech101-all": fine_tuning(None, 1, ("exit-wise", "distillation")),
