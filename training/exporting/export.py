@@ -40,6 +40,8 @@ from training.run_data import RunData, open_data
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
 RANGE_ROWS = 500
+PATHS = ("data", "net", "start_from", "teacher", "tokenizer")
+"""Settings that may be paths. A bundle goes to others, so it keeps their last parts alone."""
 
 
 def export(
@@ -109,7 +111,7 @@ def _write(
         version=version,
         input=saved.input,
         labels=saved.labels,
-        provenance=_provenance(saved, "int8" if int8 else "float32"),
+        provenance=provenance(saved, "int8" if int8 else "float32"),
     )
     tested = np.arange(len(data.test.labels))
     logits, labels = logits_of(graphs, data.test, tested, "testing")
@@ -150,15 +152,17 @@ def logits_of(
     return logits, source.rows.labels[np.concatenate(used)]
 
 
-def _provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Provenance:
-    data = Path(saved.config.data).name
+def provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Provenance:
+    """Where a bundle comes from: the run's settings, seed, epochs and code."""
+    config = saved.config.model_dump(mode="json")
+    config |= {key: Path(config[key]).name for key in PATHS if config[key] is not None}
     return Provenance(
         git_commit=saved.git_commit,
-        data=data,
+        data=config["data"],
         split="train, without its calibration and selection rows",
         seed=saved.config.seed,
         epochs=saved.epoch,
-        config=saved.config.model_dump(mode="json") | {"data": data},
+        config=config,
         packages={package: package_version(package) for package in PACKAGES},
         precision=precision,
     )

@@ -1,6 +1,7 @@
 """A bundle is written whole, once, and only if it does what the network does."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from training.checkpoint import CheckpointError
 from training.data import load_images
 from training.exporting import export as exporting
 from training.exporting.calibrate import ACCURACY_DROPS
-from training.exporting.export import export
+from training.exporting.export import export, provenance
 from training.exporting.graphs import ExportedGraph, ExportError
 from training.run import BEST
 from training.run_data import SPLITS
@@ -44,11 +45,27 @@ def test_a_bundle_holds_the_files_of_the_contract(digits_bundle: Bundle) -> None
 
 
 def test_a_bundle_says_where_it_comes_from(digits_bundle: Bundle, digits_run: Path) -> None:
-    provenance, best = digits_bundle.manifest.provenance, checkpoint.load(digits_run / BEST)
-    assert (provenance.data, provenance.seed, provenance.epochs) == ("digits", 0, best.epoch)
-    assert (provenance.config["net"], provenance.config["epochs"]) == ("msdnet-tiny", 12)
-    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", provenance.git_commit)
-    assert set(provenance.packages) == {"torch", "onnx", "onnxruntime", "numpy"}
+    said, best = digits_bundle.manifest.provenance, checkpoint.load(digits_run / BEST)
+    assert (said.data, said.seed, said.epochs) == ("digits", 0, best.epoch)
+    assert (said.config["net"], said.config["epochs"]) == ("msdnet-tiny", 12)
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", said.git_commit)
+    assert set(said.packages) == {"torch", "onnx", "onnxruntime", "numpy"}
+
+
+def test_a_bundle_keeps_no_paths_of_the_host_that_trained_it(digits_run: Path) -> None:
+    saved = checkpoint.load(digits_run / BEST)
+    paths = {
+        "data": "/home/me/digits",
+        "net": "/home/me/nets.py:wide",
+        "start_from": "/home/me/runs/first",
+        "teacher": "/home/me/runs/teacher",
+        "tokenizer": "/home/me/tokenizer.json",
+    }
+    saved = replace(saved, config=saved.config.model_copy(update=paths))
+    config = provenance(saved, "float32").config
+    kept = [config[key] for key in paths]
+    assert kept == ["digits", "nets.py:wide", "first", "teacher", "tokenizer.json"]
+    assert config.keys() == saved.config.model_dump().keys()
 
 
 def test_calibration_comes_from_the_calibration_split(
