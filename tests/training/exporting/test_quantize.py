@@ -48,6 +48,19 @@ def test_every_graph_computes_with_eight_bits(int8_bundle: Bundle, digits_bundle
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
 
 
+def test_logits_are_no_longer_rounded_at_the_end(int8_bundle: Bundle) -> None:
+    """In 8 bits the two largest of a row's logits would often be equal."""
+    for head in int8_bundle.manifest.exit_heads:
+        graph = onnx.load_model_from_string(int8_bundle.graphs[head.file]).graph
+        (last,) = (node for node in graph.node if graph.output[0].name in node.output)
+        assert last.op_type == "Gemm"
+    images = load_images("digits", "test").images.numpy()
+    manifest = int8_bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, int8_bundle.graphs)
+    for logits in all_logits(runner, images, lambda _: None):
+        assert len(np.unique(logits)) > 0.9 * logits.size
+
+
 def test_entries_say_what_the_graphs_have_become(
     int8_bundle: Bundle, digits_bundle: Bundle
 ) -> None:
