@@ -23,6 +23,12 @@ def test_top_k_accuracy(k: int, expected: float) -> None:
     assert top_k_accuracy(SCORES, LABELS, k) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("k", "expected"), [(1, 1 / 3), (2, 2 / 3), (3, 1)])
+def test_of_equal_scores_the_first_is_the_answer(k: int, expected: float) -> None:
+    scores = np.full((3, 3), 0.5, dtype=np.float32)
+    assert top_k_accuracy(scores, np.array([0, 1, 2]), k) == pytest.approx(expected)
+
+
 def test_calibration_error_by_hand() -> None:
     """Two rows at 0.85 and 0.95 with one right, one at 0.3 that is wrong: 0.8 and 0.3 too much."""
     confidences = np.array([0.85, 0.95, 0.3])
