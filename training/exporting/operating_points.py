@@ -22,6 +22,9 @@ PRICES = np.geomspace(0.01, 0.5, 25)
 MAX_SWEEPS = 4
 MAX_CHOICES = 1023
 """Choices of exits to consult: of 11 exits every one; of more, those that consult the fewest."""
+VERDICT_SHARE = 0.15
+"""What a label's verdict weighs. More of it loses more than it may in too many draws of the rows
+(docs/results.md, How operating points are fitted)."""
 
 
 class Candidate(NamedTuple):
@@ -102,13 +105,15 @@ class SplitView:
 def chances_of_being_right(probabilities: Sequence[Floats], labels: Labels) -> NDArray[np.float64]:
     """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
 
-    Halfway between the label's verdict and what the last exit, calibrated, gives that answer. The
-    verdict alone is so noisy that the cheapest of thousands of candidates is one that was lucky;
-    the last exit's probability hardly varies, but takes every disagreement with it for an error.
+    Mostly what the last exit, calibrated, gives that answer, and for `VERDICT_SHARE` the label's
+    verdict. The verdict alone is so noisy that the cheapest of thousands of candidates is one that
+    was lucky; the last exit's probability hardly varies, but takes too many of the answers that
+    differ from its own for errors.
     """
     answers = np.stack([p.argmax(axis=1) for p in probabilities], axis=1)
     by_last_exit = np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
-    chances: NDArray[np.float64] = (by_last_exit + (answers == labels[:, None])) / 2
+    verdicts = answers == labels[:, None]
+    chances: NDArray[np.float64] = by_last_exit + VERDICT_SHARE * (verdicts - by_last_exit)
     return chances
 
 

@@ -85,16 +85,16 @@ def thresholds_of(point: OperatingPoint) -> Thresholds:
 
 
 def test_operating_points_keep_their_promises_on_new_rows(digits_bundle: Bundle) -> None:
-    """Neither may be picked for its luck on the calibration split."""
+    """Neither may be picked for its luck on the calibration split; one certificate in ten may."""
     lost: dict[str, list[float]] = {"balanced": [], CERTIFIED: []}
-    for seed in range(6):
+    for seed in range(20):
         made = calibrated(drawn_rows(2000, seed), digits_bundle)
         fresh = drawn_rows(10_000, 100 + seed).view(made, digits_bundle)
         for name, losses in lost.items():
             thresholds = thresholds_of(made.operating_points[name])
             losses.append(float(fresh.losses(thresholds).mean()))
-    assert np.mean(lost["balanced"]) < 0.015
-    assert max(lost[CERTIFIED]) < MAX_ACCURACY_DROP
+    assert np.mean(lost["balanced"]) < ACCURACY_DROPS["balanced"]
+    assert sum(loss > MAX_ACCURACY_DROP for loss in lost[CERTIFIED]) <= DELTA * 20
 
 
 def test_a_calibration_describes_every_exit(digits_bundle: Bundle) -> None:
@@ -143,10 +143,14 @@ def test_labels_of_rows_that_certify_choose_nothing(digits_bundle: Bundle) -> No
     assert [e.calibration_temperature for e in one.exits] == [
         e.calibration_temperature for e in other.exits
     ]
+    certificates = []
     for name in ACCURACY_DROPS:
         before, after = one.operating_points[name], other.operating_points[name]
         assert before.thresholds == after.thresholds
-        assert before.certificate != after.certificate
+        if len(before.consulted) > 1:  # never stopping early costs nothing, for certain
+            certificates.append((before.certificate, after.certificate))
+    assert certificates
+    assert all(before != after for before, after in certificates)
 
 
 def test_certificates_say_on_what_they_rest(digits_bundle: Bundle) -> None:
