@@ -27,18 +27,19 @@ from models.bundle.profile import hardware
 SECONDS = 8.0
 AFTER_S = 3.0
 """When the server is told, from the start of the load."""
-OLD, NEW = "2", "3"
+OLD, NEW = "4", "5"
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="A model of two versions, 2 and 3.")],
+    model: Annotated[Path, typer.Argument(help="A model of two versions, 4 and 5.")],
     data: str,
     rate: float = 200.0,
     rounds: int = 3,
 ) -> None:
     """Prints a Markdown table; fails where anybody goes without an answer."""
     print(f"{rate:g} requests/s for {SECONDS:g} s, {hardware()}\n")
-    print("| | round | answered | by version 2, 3 | told 503 | found nobody | server ended with |")
+    by = f"by version {OLD}, {NEW}"
+    print(f"| | round | answered | {by} | told 503 | found nobody | server ended with |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, 1000, Path(directory))

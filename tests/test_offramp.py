@@ -159,7 +159,7 @@ def test_places_that_cannot_be_written_get_one_sentence(digits_run: Path, tmp_pa
     assert said.splitlines()[-1] == f"error: {file / 'x'}: Not a directory"
 
 
-SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/3"))
+SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/5"))
 
 
 @pytest.mark.parametrize(

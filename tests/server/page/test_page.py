@@ -66,7 +66,7 @@ def tab(browser: Browser, shipped: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(ROOT / "models/zoo" / NAME / "3")
+    return load_bundle(ROOT / "models/zoo" / NAME / "5")
 
 
 def curl(url: str, image: bytes, **parameters: object) -> dict[str, Any]:
@@ -310,10 +310,10 @@ def test_a_server_with_keys_asks_for_one_and_it_stays_in_the_tab(
 
 
 def test_another_version_and_the_live_numbers(tab: Page) -> None:
-    tab.get_by_label("Model").select_option(label=f"{NAME} · version 2")
+    tab.get_by_label("Model").select_option(label=f"{NAME} · version 4")
     tab.get_by_role("button", name="sunflower").press("Enter")
     expect(tab.locator("#verdict .label")).to_have_text("sunflower")
-    assert "version=2" in tab.inner_text("#curl")
+    assert "version=4" in tab.inner_text("#curl")
     expect(tab.locator("#p99")).to_contain_text("ms")
     shares = [int(share.split()[0]) for share in tab.locator("#shares .share").all_inner_texts()]
     assert len(shares) == 7
