@@ -102,10 +102,12 @@ class SplitView:
         )
 
 
-def chances_of_being_right(probabilities: Sequence[Floats], labels: Labels) -> NDArray[np.float64]:
+def chances_of_being_right(
+    probabilities: Sequence[Floats], labels: Labels, verdict_share: float = VERDICT_SHARE
+) -> NDArray[np.float64]:
     """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
 
-    Mostly what the last exit, calibrated, gives that answer, and for `VERDICT_SHARE` the label's
+    Mostly what the last exit, calibrated, gives that answer, and for `verdict_share` the label's
     verdict. The verdict alone is so noisy that the cheapest of thousands of candidates is one that
     was lucky; the last exit's probability hardly varies, but takes too many of the answers that
     differ from its own for errors.
@@ -113,7 +115,7 @@ def chances_of_being_right(probabilities: Sequence[Floats], labels: Labels) -> N
     answers = np.stack([p.argmax(axis=1) for p in probabilities], axis=1)
     by_last_exit = np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
     verdicts = answers == labels[:, None]
-    chances: NDArray[np.float64] = by_last_exit + VERDICT_SHARE * (verdicts - by_last_exit)
+    chances: NDArray[np.float64] = by_last_exit + verdict_share * (verdicts - by_last_exit)
     return chances
 
 

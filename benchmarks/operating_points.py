@@ -1,0 +1,102 @@
+"""How often operating points lose more than they may, by what the labels weigh in fitting them.
+
+    python -m benchmarks.operating_points models/zoo/cifar100-msdnet/5 DATA
+
+Rows are drawn at random to tune, as many as an export of CIFAR-100 tunes on; all others judge.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import typer
+
+from benchmarks.confidence_measures import HeldOut, held_out
+from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.confidence import calibrated_probabilities
+from training.exporting.calibrate import ACCURACY_DROPS, fit_temperature, split_view
+from training.exporting.operating_points import (
+    VERDICT_SHARE,
+    chances_of_being_right,
+    cheapest,
+    common_candidates,
+    tuned_candidates,
+)
+
+TUNING_ROWS = 1250
+SHARES = (0.5, 0.25, VERDICT_SHARE, 0.0)
+TOLERANCE = 0.0005
+"""A point that loses so much more than it may still kept its promise: 5 of 10,000 rows."""
+
+
+class Outcome(NamedTuple):
+    """What a point lost, a share of the rows, and its mean MACs as a share of the last exit's."""
+
+    lost: float
+    macs: float
+
+
+def outcomes(
+    bundle: Bundle, tune: HeldOut, judge: HeldOut, verdict_share: float
+) -> dict[str, Outcome]:
+    """Each operating point, fitted on some rows, on others."""
+    graphs = bundle.manifest.segments, bundle.manifest.exit_heads
+    temperatures = [fit_temperature(z, tune.labels) for z in tune.logits]
+    fitted, judged = (
+        split_view(part.logits, temperatures, part.labels, *graphs) for part in (tune, judge)
+    )
+    probabilities = [
+        calibrated_probabilities(z, t) for z, t in zip(tune.logits, temperatures, strict=True)
+    ]
+    chances = chances_of_being_right(probabilities, tune.labels, verdict_share)
+    fitted = replace(fitted, chances=chances)
+    candidates = [*common_candidates(fitted), *tuned_candidates(fitted)]
+    last = float(chances[:, -1].mean())
+    last_macs = judged.segment_macs.sum() + judged.head_macs[-1]
+    found = {}
+    for name, drop in ACCURACY_DROPS.items():
+        thresholds = cheapest(candidates, last - drop).thresholds
+        lost = float(judged.losses(thresholds).mean())
+        found[name] = Outcome(lost, float(judged.candidate(thresholds).mean_macs / last_macs))
+    return found
+
+
+def table(results: Mapping[tuple[float, str], Sequence[Outcome]]) -> str:
+    """A row per share and operating point: means, a standard deviation, and how often it kept."""
+    lines = [
+        "| the label weighs | operating point | points lost | kept % | % of MACs |",
+        "|---|---|---|---|---|",
+    ]
+    for (share, name), found in results.items():
+        lost, macs = 100 * np.array(found).T
+        kept = (lost <= 100 * (ACCURACY_DROPS[name] + TOLERANCE)).mean()
+        lines.append(
+            f"| {share:g} | {name} | {lost.mean():.2f} ± {lost.std():.2f} | {100 * kept:.0f} "
+            f"| {macs.mean():.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    data: Annotated[str, typer.Argument(help="As for train: what the bundle learned from.")],
+    draws: Annotated[int, typer.Option(min=1)] = 30,
+) -> None:
+    """Prints a Markdown table."""
+    bundle = load_bundle(path)
+    rows = held_out(bundle, data)
+    results: dict[tuple[float, str], list[Outcome]] = {}
+    generator = np.random.default_rng(0)
+    for _ in range(draws):
+        order = generator.permutation(len(rows.labels))
+        tune, judge = rows.take(order[:TUNING_ROWS]), rows.take(order[TUNING_ROWS:])
+        for share in SHARES:
+            for name, outcome in outcomes(bundle, tune, judge, share).items():
+                results.setdefault((share, name), []).append(outcome)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
