@@ -1,5 +1,6 @@
 """From a finished training run to a bundle."""
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version as package_version
@@ -155,7 +156,7 @@ def logits_of(
 def provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Provenance:
     """Where a bundle comes from: the run's settings, seed, epochs and code."""
     config = saved.config.model_dump(mode="json")
-    config |= {key: Path(config[key]).name for key in PATHS if config[key] is not None}
+    config |= {key: without_directories(config[key]) for key in PATHS if config[key] is not None}
     return Provenance(
         git_commit=saved.git_commit,
         data=config["data"],
@@ -166,6 +167,11 @@ def provenance(saved: Checkpoint, precision: Literal["float32", "int8"]) -> Prov
         packages={package: package_version(package) for package in PACKAGES},
         precision=precision,
     )
+
+
+def without_directories(path: str) -> str:
+    """The last part of a path, and a network's kind or function: "transformers:DIR/bert@1,2"."""
+    return re.sub(r"[^:]*/", "", path.rstrip("/"))
 
 
 def profile_with_progress(runner: SegmentRunner, lengths: tuple[int, ...] = ()) -> CostProfile:

@@ -19,7 +19,7 @@ from training.checkpoint import CheckpointError
 from training.data import load_images
 from training.exporting import export as exporting
 from training.exporting.calibrate import ACCURACY_DROPS
-from training.exporting.export import export, provenance
+from training.exporting.export import export, provenance, without_directories
 from training.exporting.graphs import ExportedGraph, ExportError
 from training.run import BEST
 from training.run_data import SPLITS
@@ -66,6 +66,20 @@ def test_a_bundle_keeps_no_paths_of_the_host_that_trained_it(digits_run: Path) -
     kept = [config[key] for key in paths]
     assert kept == ["digits", "nets.py:wide", "first", "teacher", "tokenizer.json"]
     assert config.keys() == saved.config.model_dump().keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("digits", "digits"),
+        ("/home/me/digits/", "digits"),
+        ("msdnet-7", "msdnet-7"),
+        ("transformers:/home/me/bert@1,2", "transformers:bert@1,2"),
+        ("../nets.py:wide", "nets.py:wide"),
+    ],
+)
+def test_a_network_keeps_its_kind_and_function(path: str, kept: str) -> None:
+    assert without_directories(path) == kept
 
 
 def test_calibration_comes_from_the_calibration_split(
