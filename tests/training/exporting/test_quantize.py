@@ -48,7 +48,7 @@ def test_every_graph_computes_with_eight_bits(int8_bundle: Bundle, digits_bundle
         assert {tensor.data_type for tensor in large} == {onnx.TensorProto.INT8}
 
 
-def test_logits_are_no_longer_rounded_at_the_end(int8_bundle: Bundle) -> None:
+def test_logits_are_not_rounded_to_8_bits(int8_bundle: Bundle) -> None:
     """In 8 bits the two largest of a row's logits would often be equal."""
     for head in int8_bundle.manifest.exit_heads:
         graph = onnx.load_model_from_string(int8_bundle.graphs[head.file]).graph
