@@ -28,7 +28,12 @@ from training.data import load_images, open_images, split_rows
 from training.evaluation.evaluate import all_logits
 from training.evaluation.measures import Labels, failure_auroc
 from training.exporting.calibrate import fit_temperature
-from training.exporting.operating_points import SplitView, chances_of_being_right, tuned_candidates
+from training.exporting.operating_points import (
+    VERDICT_SHARE,
+    SplitView,
+    chances_of_being_right,
+    tuned_candidates,
+)
 from training.progress import Progress
 
 DROPS = (0.005, 0.01, 0.02, 0.03)
@@ -128,7 +133,7 @@ def judge(bundle: Bundle, fit: HeldOut, held: HeldOut, measure: Measure) -> Judg
         SplitView(
             confidences=np.stack(confidences, axis=1),
             is_right=np.stack([p.argmax(axis=1) == part.labels for p in probabilities], axis=1),
-            chances=chances_of_being_right(probabilities, part.labels),
+            chances=chances_of_being_right(probabilities, part.labels, VERDICT_SHARE),
             segment_macs=np.array([graph.macs for graph in bundle.manifest.segments]),
             head_macs=np.array([graph.macs for graph in bundle.manifest.exit_heads]),
         )

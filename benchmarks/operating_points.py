@@ -6,7 +6,6 @@ Rows are drawn at random to tune, as many as an export of CIFAR-100 tunes on; al
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -15,15 +14,13 @@ import typer
 
 from benchmarks.confidence_measures import HeldOut, held_out
 from models.bundle.bundle import Bundle, load_bundle
-from models.bundle.confidence import calibrated_probabilities
-from training.exporting.calibrate import ACCURACY_DROPS, fit_temperature, split_view
-from training.exporting.operating_points import (
-    VERDICT_SHARE,
-    chances_of_being_right,
-    cheapest,
-    common_candidates,
-    tuned_candidates,
+from training.exporting.calibrate import (
+    ACCURACY_DROPS,
+    chosen_thresholds,
+    fit_temperature,
+    split_view,
 )
+from training.exporting.operating_points import VERDICT_SHARE, tuned_candidates
 
 TUNING_ROWS = 1250
 SHARES = (0.5, 0.25, VERDICT_SHARE, 0.0)
@@ -41,23 +38,17 @@ class Outcome(NamedTuple):
 def outcomes(
     bundle: Bundle, tune: HeldOut, judge: HeldOut, verdict_share: float
 ) -> dict[str, Outcome]:
-    """Each operating point, fitted on some rows, on others."""
+    """What operating points that were fitted on `tune` do on `judge`."""
     graphs = bundle.manifest.segments, bundle.manifest.exit_heads
     temperatures = [fit_temperature(z, tune.labels) for z in tune.logits]
     fitted, judged = (
-        split_view(part.logits, temperatures, part.labels, *graphs) for part in (tune, judge)
+        split_view(part.logits, temperatures, part.labels, *graphs, verdict_share)
+        for part in (tune, judge)
     )
-    probabilities = [
-        calibrated_probabilities(z, t) for z, t in zip(tune.logits, temperatures, strict=True)
-    ]
-    chances = chances_of_being_right(probabilities, tune.labels, verdict_share)
-    fitted = replace(fitted, chances=chances)
-    candidates = [*common_candidates(fitted), *tuned_candidates(fitted)]
-    last = float(chances[:, -1].mean())
     last_macs = judged.segment_macs.sum() + judged.head_macs[-1]
     found = {}
-    for name, drop in ACCURACY_DROPS.items():
-        thresholds = cheapest(candidates, last - drop).thresholds
+    chosen = chosen_thresholds(fitted, tuned_candidates(fitted), ACCURACY_DROPS)
+    for name, thresholds in chosen.items():
         lost = float(judged.losses(thresholds).mean())
         found[name] = Outcome(lost, float(judged.candidate(thresholds).mean_macs / last_macs))
     return found

@@ -25,6 +25,7 @@ from models.bundle.records import SCHEMA_VERSION, Graph
 from training.evaluation.measures import Labels, expected_calibration_error
 from training.exporting.certificates import certified_index, upper_bound
 from training.exporting.operating_points import (
+    VERDICT_SHARE,
     Candidate,
     SplitView,
     Thresholds,
@@ -118,6 +119,7 @@ def split_view(
     labels: Labels,
     segments: Sequence[Graph],
     heads: Sequence[Graph],
+    verdict_share: float = VERDICT_SHARE,
 ) -> SplitView:
     """The split as the stop rule sees it at these calibration temperatures."""
     probabilities = [
@@ -126,7 +128,7 @@ def split_view(
     return SplitView(
         confidences=np.stack([confidence(p) for p in probabilities], axis=1),
         is_right=np.stack([p.argmax(axis=1) == labels for p in probabilities], axis=1),
-        chances=chances_of_being_right(probabilities, labels),
+        chances=chances_of_being_right(probabilities, labels, verdict_share),
         segment_macs=np.array([graph.macs for graph in segments]),
         head_macs=np.array([graph.macs for graph in heads]),
     )
@@ -182,11 +184,7 @@ def operating_points(
     """
     tune, certify = split.take(tuning), split.take(certifying)
     front = tuned_candidates(tune)
-    candidates = [*common_candidates(tune), *front]
-    last = float(tune.chances[:, -1].mean())
-    chosen = {
-        name: cheapest(candidates, last - drop).thresholds for name, drop in accuracy_drops.items()
-    }
+    chosen = chosen_thresholds(tune, front, accuracy_drops)
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
     disagreements = drops
@@ -204,6 +202,17 @@ def operating_points(
             ),
         )
         for name, thresholds in chosen.items()
+    }
+
+
+def chosen_thresholds(
+    tune: SplitView, front: Sequence[Candidate], accuracy_drops: Mapping[str, float]
+) -> dict[str, Thresholds]:
+    """The cheapest thresholds that lose at most each drop, by estimate; `front` is `tune`'s."""
+    candidates = [*common_candidates(tune), *front]
+    last = float(tune.chances[:, -1].mean())
+    return {
+        name: cheapest(candidates, last - drop).thresholds for name, drop in accuracy_drops.items()
     }
 
 

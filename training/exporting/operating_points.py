@@ -23,8 +23,8 @@ MAX_SWEEPS = 4
 MAX_CHOICES = 1023
 """Choices of exits to consult: of 11 exits every one; of more, those that consult the fewest."""
 VERDICT_SHARE = 0.15
-"""What a label's verdict weighs. More of it loses more than it may in too many draws of the rows
-(docs/results.md, How operating points are fitted)."""
+"""What a label's verdict weighs. With more, points lose more than they may in too many draws of
+the rows that tune them (docs/results.md, How operating points are fitted)."""
 
 
 class Candidate(NamedTuple):
@@ -103,7 +103,7 @@ class SplitView:
 
 
 def chances_of_being_right(
-    probabilities: Sequence[Floats], labels: Labels, verdict_share: float = VERDICT_SHARE
+    probabilities: Sequence[Floats], labels: Labels, verdict_share: float
 ) -> NDArray[np.float64]:
     """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
 

@@ -85,7 +85,7 @@ def thresholds_of(point: OperatingPoint) -> Thresholds:
 
 
 def test_operating_points_keep_their_promises_on_new_rows(digits_bundle: Bundle) -> None:
-    """Neither may be picked for its luck on the calibration split; one certificate in ten may."""
+    """Luck on the calibration split picks no point; a certificate may fail in one draw of ten."""
     lost: dict[str, list[float]] = {"balanced": [], CERTIFIED: []}
     for seed in range(20):
         made = calibrated(drawn_rows(2000, seed), digits_bundle)

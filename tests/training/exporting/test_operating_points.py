@@ -154,7 +154,7 @@ def test_the_cheapest_of_three() -> None:
 def test_chances_are_the_last_exits_and_a_little_the_labels() -> None:
     first = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
     last = np.array([[0.7, 0.3], [0.6, 0.4]], np.float32)
-    chances = chances_of_being_right([first, last], np.array([0, 1]))
+    chances = chances_of_being_right([first, last], np.array([0, 1]), 0.15)
     np.testing.assert_allclose(
         chances, [[0.85 * 0.7 + 0.15] * 2, [0.85 * 0.4 + 0.15, 0.85 * 0.6]], rtol=1e-6
     )
