@@ -36,10 +36,10 @@ def main(
     rate: float = 200.0,
     rounds: int = 3,
 ) -> None:
-    """Prints a Markdown table; fails where anybody goes without an answer."""
+    """Prints a Markdown table; fails where a request goes without an answer."""
     print(f"{rate:g} requests/s for {SECONDS:g} s, {hardware()}\n")
     by = f"by version {OLD}, {NEW}"
-    print(f"| | round | answered | {by} | told 503 | found nobody | server ended with |")
+    print(f"| | round | answered | {by} | told 503 | found no server | server ended with |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as directory:
         asked = traffic(data, 1000, Path(directory))
