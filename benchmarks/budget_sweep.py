@@ -45,7 +45,7 @@ def main(
     queries += [f"threshold=1&latency_budget_ms={budget}" for budget in BUDGETS_MS]
     print(f"{images} test images, one connection, times asked: {rounds}, {hardware()}\n")
     print(
-        "| query | top-1 % | mean exit | mean MACs of the last exit's | p50 ms | p99 ms | met % "
+        "| query | top-1 % | mean exit | mean MACs, % of the last exit's | p50 ms | p99 ms | met % "
         "| refused |"
     )
     print("|---|---|---|---|---|---|---|---|")
@@ -102,7 +102,7 @@ def row(query: str, said: list[Answer | None], images: LabelledImages, last_macs
     percentiles = quantiles([a.total_ms for a in answers], n=100)
     return (
         f"| `{query}` | {100 * mean(hits):.1f} | {mean(a.exit for a in answers):.2f} "
-        f"| {100 * mean(a.macs for a in answers) / last_macs:.0f}% "
+        f"| {100 * mean(a.macs for a in answers) / last_macs:.0f} "
         f"| {percentiles[49]:.2f} | {percentiles[98]:.2f} "
         f"| {100 * mean(a.met for a in answers):.1f} | {len(said) - len(answers)} |"
     )

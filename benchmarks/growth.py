@@ -67,7 +67,7 @@ def main(seconds: float = 2.0, rounds: int = 5) -> None:
     """Prints one Markdown table per thing that grows."""
     print(f"One core, medians of {rounds} rounds of {seconds:g} s, {hardware()}\n")
     for name, cases in GROWTH.items():
-        print(f"| {name} | us per image, by hand | in the engine | beyond the segments |")
+        print(f"| {name} | µs per image, by hand | in the engine | beyond the segments |")
         print("|---|---|---|---|")
         for case in tqdm(cases, name, leave=False):
             model, images = made_model(case)

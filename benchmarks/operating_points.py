@@ -57,7 +57,7 @@ def outcomes(
 def table(results: Mapping[tuple[float, str], Sequence[Outcome]]) -> str:
     """A row per share and operating point: means, a standard deviation, and how often it kept."""
     lines = [
-        "| the label weighs | operating point | points lost | kept % | % of MACs |",
+        "| weight of the label | operating point | points lost | kept % | % of MACs |",
         "|---|---|---|---|---|",
     ]
     for (share, name), found in results.items():

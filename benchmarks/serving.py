@@ -91,7 +91,7 @@ def ask_in_turn(
 
 def show(found: dict[int, Rounds], answers: dict[str, Answers]) -> None:
     print(
-        "| connections | server | requests/s | Offramp's, times this | p50 ms | p99 ms | failed "
+        "| connections | server | requests/s | Offramp / this | p50 ms | p99 ms | failed "
         "| top-1 % | mean exit |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
@@ -99,13 +99,14 @@ def show(found: dict[int, Rounds], answers: dict[str, Answers]) -> None:
         for name, results in servers.items():
             rates = [result.rate for result in results]
             times = [ours.rate / rate for ours, rate in zip(servers[OURS], rates, strict=True)]
+            mean_exit = f"{answers[name].mean_exit:.2f}".replace("nan", "-")
             print(
                 f"| {connections} | {name} "
                 f"| {median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}) "
                 f"| {median(times):.2f} ({min(times):.2f} to {max(times):.2f}) "
                 f"| {median(r.p50_ms for r in results):.2f} "
                 f"| {median(r.p99_ms for r in results):.2f} | {sum(r.failed for r in results)} "
-                f"| {100 * answers[name].accuracy:.1f} | {answers[name].mean_exit:.2f} |"
+                f"| {100 * answers[name].accuracy:.1f} | {mean_exit} |"
             )
 
 

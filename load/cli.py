@@ -147,9 +147,7 @@ def clear_line() -> None:
 def line(rate: str, server: str, cells: Sequence[str]) -> str:
     """A row of a Markdown table, aligned under HEADINGS."""
     widths = [len(heading) for heading in HEADINGS]
-    aligned = [
-        f"{cell.replace('nan', '-'):>{width}}" for cell, width in zip(cells, widths, strict=True)
-    ]
+    aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
     return f"| {rate:>6} | {server:>6} | {' | '.join(aligned)} |"
 
 

@@ -35,13 +35,14 @@ class Outcomes:
     lag_ms: float
 
     def cells(self) -> list[str]:
-        """A cell for each of HEADINGS."""
-        return [
+        """A cell for each of HEADINGS; a dash where there is no number."""
+        cells = [
             f"{self.offered:.0f}", f"{self.good:.0f}", f"{self.right:.0f}",
             f"{100 * self.late:.2f}", f"{100 * self.refused:.1f}", f"{100 * self.failed:.2f}",
             f"{self.p50_ms:.1f}", f"{self.p99_ms:.1f}", f"{self.mean_exit:.2f}",
             f"{100 * self.accuracy:.1f}",
         ]  # fmt: skip
+        return [cell.replace("nan", "-") for cell in cells]
 
 
 HEADINGS = (

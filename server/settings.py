@@ -138,8 +138,8 @@ class Address(Record):
 class Cores(Record):
     processes: PositiveInt | None = Field(
         None,
-        description="Server processes behind the port. Default: one per core for networks whose"
-        " cost.json says less than 50 ms, else one.",
+        description="Server processes behind the port. Default: one per core if a network"
+        " takes under 50 ms a row, or under 9 ms a segment, by its cost.json; else one.",
     )
     workers: PositiveInt = Field(
         default_factory=share_of_cores,

@@ -103,14 +103,14 @@ def points_table(report: Report) -> str:
                 percent(1 - point.agreement),
                 percent(promise.max_disagreement if promise else None),
                 f"{point.mean_macs / 1e6:.2f}",
-                f"{100 * point.mean_macs / last.macs:.0f}%",
+                f"{100 * point.mean_macs / last.macs:.0f}",
                 " ".join(f"{100 * share:.1f}" for share in point.exit_shares),
             ]
         )
     return table(
-        "operating point | top-1 % | points lost | at most, certified "
-        "| answers that differ % | at most, certified | mean M MACs "
-        "| of the last exit's | share per exit %",
+        "operating point | top-1 % | points lost | points lost, certified at most | answers that "
+        "differ % | differ %, certified at most | mean M MACs | % of the last exit's MACs "
+        "| share per exit %",
         rows,
     )
 

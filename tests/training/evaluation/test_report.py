@@ -71,8 +71,8 @@ def test_the_tables_hold_the_reports_numbers() -> None:
     assert "| 2 | 4.11 | 1.23 | 81.00 | - |" in lines
     assert "| true-class probability falls by more than | 0.01 | 0.5 |" in lines
     assert "| share of rows % | 66.00 | 25.00 |" in lines
-    assert "| fast | 79.10 | 0.90 | - | 4.88 | - | 21.25 | 35% | 86.1 13.9 |" in lines
-    assert "| certified | 79.10 | 0.90 | 2.00 | 4.88 | - | 21.25 | 35% | 86.1 13.9 |" in lines
+    assert "| fast | 79.10 | 0.90 | - | 4.88 | - | 21.25 | 35 | 86.1 13.9 |" in lines
+    assert "| certified | 79.10 | 0.90 | 2.00 | 4.88 | - | 21.25 | 35 | 86.1 13.9 |" in lines
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
