@@ -37,7 +37,7 @@ from server.v2 import infer
 from server.v2 import routes as oip
 from server.v2.infer import HEADER_LENGTH
 from server.zoo.catalog import Catalog, serve_bundle
-from server.zoo.directory import find_bundles
+from server.zoo.directory import find_bundles, signatures
 from server.zoo.repository import Repository
 from server.zoo.watcher import watch
 
@@ -188,7 +188,7 @@ def load_catalog(
     catalog, meter = Catalog(), find_meter(settings.cores.execution_provider)
     if meter is not None:
         metrics.meter_found(meter)
-    refusal = ""
+    catalog.signatures, refusal = signatures(settings.models.zoo), ""
     for key, path in find_bundles(settings.models.zoo).items():
         if only is not None and key not in only:
             continue

@@ -14,6 +14,7 @@ from models.bundle.text_input import TextInput
 from server.engine.model import DEFAULT_OPERATING_POINT, ServedModel
 from server.errors import Draining, UnknownModel
 from server.settings import Settings
+from server.zoo.directory import Signature
 from server.zoo.measuring import measured
 
 BATCH_OVERHEAD_S = 0.0003
@@ -78,10 +79,12 @@ class Catalog:
     """Served models by name and version. The default version is the highest.
 
     `reasons` say of versions on disk why they are not served, or why their newer copy is not.
-    `on_left` is told every model that is removed or replaced.
+    `on_left` is told every model that is removed or replaced. `signatures` are of what was on disk
+    before any of it was loaded.
     """
 
     def __init__(self) -> None:
+        self.signatures: dict[Key, Signature] = {}
         self.on_left: Callable[[ServedModel], object] = lambda _: None
         self.reasons: dict[Key, str] = {}
         self._models: dict[str, dict[int, ServedModel]] = {}

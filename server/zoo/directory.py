@@ -1,11 +1,14 @@
 """The zoo's directories: which bundles there are, before any is read."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from models.bundle.bundle import BundleError
-from models.bundle.manifest import MODEL_NAME, Key, version_of
+from models.bundle.manifest import MANIFEST, MODEL_NAME, Key, version_of
+
+Signature = frozenset[tuple[str, int, int, int]]
 
 
 def skipped(zoo: Path) -> list[Path]:
@@ -41,3 +44,18 @@ def find_bundles(zoo: Path) -> dict[Key, Path]:
     if not found:
         raise BundleError(f"{zoo} holds no bundle: none of its directories is NAME/VERSION")
     return dict(sorted(found.items()))
+
+
+def signatures(zoo: Path) -> dict[Key, Signature]:
+    """What tells a bundle from its replacement, unread: its files' names, inodes, sizes and ages.
+
+    Raises BundleError or OSError where the zoo cannot be read or is empty.
+    """
+    found: dict[Key, Signature] = {}
+    for key, path in find_bundles(zoo).items():
+        stats = {entry.name: entry.stat() for entry in os.scandir(path)}
+        if MANIFEST in stats:
+            found[key] = frozenset(
+                (name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()
+            )
+    return found

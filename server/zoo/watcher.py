@@ -2,33 +2,30 @@
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 
 from models.bundle.bundle import BundleError
-from models.bundle.manifest import MANIFEST, Key
+from models.bundle.manifest import Key
 from server.errors import Draining, UnknownModel
-from server.zoo.directory import find_bundles
+from server.zoo.directory import signatures
 from server.zoo.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")
-Signature = frozenset[tuple[str, int, int, int]]
 
 
 async def watch(repository: Repository, zoo: Path, interval_s: float) -> None:
     """Every `interval_s`, loads versions that are new or replaced and unloads those that are gone.
 
+    The first look compares with what was there before the catalog was loaded.
     A refused version is tried again only once one of its files changes. A zoo that cannot be read,
     or holds no bundle at all, changes nothing: more likely its disk is gone than everything in it.
     """
-    seen: dict[Key, Signature] | None = None
-    complaint = ""
+    seen, complaint = repository.catalog.signatures, ""
     while True:
         try:
             found = await asyncio.to_thread(signatures, zoo)
-            old = found if seen is None else seen
-            for key in sorted(old.keys() | found.keys()):
-                if old.get(key) != found.get(key):
+            for key in sorted(seen.keys() | found.keys()):
+                if seen.get(key) != found.get(key):
                     await follow(repository, key, is_gone=key not in found)
             seen, complaint = found, ""
         except (BundleError, OSError) as error:
@@ -45,18 +42,3 @@ async def follow(repository: Repository, key: Key, *, is_gone: bool) -> None:
         await (repository.unload if is_gone else repository.load)(*key)
     except (BundleError, Draining, UnknownModel) as error:
         logger.info("%s version %d: %s", *key, error)
-
-
-def signatures(zoo: Path) -> dict[Key, Signature]:
-    """What tells a bundle from its replacement, unread: its files' names, inodes, sizes and ages.
-
-    Raises BundleError or OSError where the zoo cannot be read or is empty.
-    """
-    found: dict[Key, Signature] = {}
-    for key, path in find_bundles(zoo).items():
-        stats = {entry.name: entry.stat() for entry in os.scandir(path)}
-        if MANIFEST in stats:
-            found[key] = frozenset(
-                (name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()
-            )
-    return found

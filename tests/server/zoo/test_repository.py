@@ -13,13 +13,15 @@ import httpx
 import pytest
 
 from models.bundle.bundle import Bundle, BundleError
+from server.app import load_catalog
 from server.engine.model import ServedModel
 from server.errors import NotReady
 from server.gate import Gate
-from server.settings import load_settings
+from server.settings import Settings, load_settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog, serve_bundle
 from server.zoo.repository import Repository
+from server.zoo.watcher import watch
 from tests.bundles import copied, edit, sign
 from tests.server.engines import results_of, running
 from tests.server.http.test_departure import ENDINGS, PATH, ended, gated
@@ -59,6 +61,33 @@ def test_nothing_keeps_an_unloaded_model_alive(repository: Repository, metrics: 
             assert repository.find("digits", None).key == ("digits", 1)
 
     asyncio.run(run())
+
+
+def test_the_watcher_loads_what_came_while_models_were_loading(
+    digits_bundle: Bundle, tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 1)
+    settings = load_settings(zoo=tmp_path, profile_s=0.2)
+
+    def served(path: Path, settings: Settings, _: object) -> ServedModel:
+        model = serve_bundle(path, settings)
+        copied(digits_bundle.path, tmp_path, "digits", 2)
+        return model
+
+    monkeypatch.setattr("server.app.serve_bundle", served)
+    repository = Repository(settings, load_catalog(settings, metrics), metrics, Gate(1))
+
+    async def run() -> None:
+        watching = asyncio.create_task(watch(repository, tmp_path, 0.01))
+        deadline = time.monotonic() + PATIENCE_S
+        while repository.catalog.get(("digits", 2)) is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    first = repository.find("digits", 1)
+    asyncio.run(run())
+    assert repository.find("digits", None).key == ("digits", 2)
+    assert repository.find("digits", 1) is first, "unchanged"
 
 
 def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository) -> None:
