@@ -23,7 +23,7 @@ from server.engine.noting import note, note_failures, requests_of
 from server.engine.scheduler import Batch, Scheduler
 from server.engine.shadow import Shadows
 from server.engine.verdict import asking, judge
-from server.errors import GraphOutOfUse, NoAnswer, Overloaded, Unavailable
+from server.errors import Draining, GraphOutOfUse, NoAnswer, Overloaded, Unavailable
 
 logger = logging.getLogger("offramp.engine")
 STOP_S = 5.0
@@ -131,8 +131,12 @@ class Engine:
         return self._lanes.is_working(time.monotonic())
 
     def hurry(self) -> None:
-        """Ends every job: with its answer now, or if it has none, with that of its next exit."""
-        self._scheduler.hurry(time.monotonic())
+        """Ends every job: with its answer now, or if it has none, with that of its next exit.
+
+        Background jobs that wait without an answer are refused.
+        """
+        leaving = self._scheduler.hurry(time.monotonic())
+        self._end((job, Draining("the server is ending")) for job in leaving)
         self._plan_turn()
 
     def stop(self) -> None:

@@ -220,17 +220,26 @@ class Scheduler:
                     self._queues.put(job, head_step(job))
         return answering
 
-    def hurry(self, now: float) -> None:
-        """Gives no job more time than until now: each answers at the next exit it can."""
+    def hurry(self, now: float) -> list[Job]:
+        """Gives no job more time than until now: each answers at the next exit it can.
+
+        Returns the background jobs that wait without an answer, which leave: there may be hundreds,
+        each with a batch of its own to come.
+        """
         waiting = self._queues.jobs()
         for job in waiting:
             self.leave(job)
+        leaving = [job for job in waiting if job.demand.is_background and not job.answers]
+        for job in leaving:
+            del waiting[job]
         for job in (*waiting, *(job for batch in self._running for job in batch.jobs)):
             job.deadline = job.due = min(job.due, now)
         for batch in self._running:
-            batch.expires_at = min(batch.expires_at, now) if batch.expires_at < inf else inf
+            if any(job.answers for job in batch.jobs):
+                batch.expires_at = min(batch.expires_at, now)
         for job, step in waiting.items():
             self._queues.put(job, step)
+        return leaving
 
     def next_alarm(self) -> float:
         """When `expire` will have something to do, if nothing else happens; infinity for never."""
@@ -242,7 +251,7 @@ class Scheduler:
         return [
             (queue, queue.step.seconds(1))
             for queue in self._queues
-            if queue.step.exit > 1 and not queue.step.is_head and queue.kind is not Kind.BACKGROUND
+            if queue.step.exit > 1 and not queue.step.is_head
         ]
 
 

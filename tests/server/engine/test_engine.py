@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from server.engine.compute import gather
 from server.engine.engine import Engine
 from server.engine.job import Answer, Budget, Demand, Given, Job, Outcome, Row
 from server.engine.model import ServedModel
+from server.errors import Draining
+from server.running import Result, Results
 from server.telemetry.ledger import later
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import trace_segments
 from tests.server.conftest import made_profile, served
 from tests.server.engines import (
+    ANY,
     IMAGES,
     LONG_S,
     NEVER,
@@ -256,6 +260,31 @@ def test_in_a_hurry_no_job_goes_on_to_another_segment(digits_bundle: Bundle) -> 
     assert [isinstance(o, Outcome) and (o.answer.exit, o.stop_reason) for o in outcomes] == [
         (1, StopReason.DEADLINE)
     ] * 3
+
+
+def test_in_a_hurry_background_jobs_answer_or_are_refused(digits_bundle: Bundle) -> None:
+    async def run() -> tuple[list[Result], int]:
+        model, results = sleepy(digits_bundle, slow_exit=2, sleep_s=0.3), Results(4)
+        demand = Demand(model, NEVER, ANY, time.monotonic(), is_background=True)
+        jobs = [
+            Job(demand, Given.of(image), partial(results.settle, number))
+            for number, image in enumerate(IMAGES[:4])
+        ]
+        async with running() as engine:
+            submit(engine, *jobs[:3])
+            while not all(job.answers for job in jobs[:3]):
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)  # the first of them is in the segment that sleeps
+            submit(engine, jobs[3])
+            engine.hurry()
+            return await asyncio.wait_for(results.all, 0.2), engine.admission.num_background
+
+    (*answered, refused), num_left = asyncio.run(run())
+    assert [isinstance(o, Outcome) and (o.answer.exit, o.stop_reason) for o in answered] == [
+        (1, StopReason.DEADLINE)
+    ] * 3
+    assert isinstance(refused, Draining)
+    assert num_left == 0
 
 
 def test_a_cancelled_job_frees_its_slot_and_is_never_delivered(digits_bundle: Bundle) -> None:
