@@ -25,6 +25,7 @@ class ModelMetrics(Families):
         self._segment_disabled = self._common(
             "segment_disabled", "1 while a segment or its exit head is out of use", "model", "exit"
         )
+        self._num_exits: dict[str, int] = {}
 
     def model_loaded(self, model: ServedModel) -> None:
         super().model_loaded(model)
@@ -42,7 +43,12 @@ class ModelMetrics(Families):
     def default_is(self, model: ServedModel) -> None:
         """This version answers where a request names none."""
         name, _ = model.key
-        for exit, share in enumerate(model.default_point.exit_shares, start=1):
+        shares = model.default_point.exit_shares
+        for exit in range(len(shares) + 1, self._num_exits.get(name, 0) + 1):  # of a deeper version
+            self._calibration_exit_ratio.remove(name, exit)
+            self._watch(self._segment_disabled.labels(name, exit), float)
+        self._num_exits[name] = len(shares)
+        for exit, share in enumerate(shares, start=1):
             self._calibration_exit_ratio.labels(name, exit).set(share)
             self._watch(
                 self._segment_disabled.labels(name, exit), partial(is_disabled, model, exit)

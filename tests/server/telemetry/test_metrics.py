@@ -1,5 +1,6 @@
 """What one answer counts as, and what the host's meter says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_a_request_without_a_budget_is_cut_short_by_load_alone(model: ServedMode
     labels = {"model": "digits"}
     assert metrics.registry.get_sample_value("offramp_depth_limited_total", labels) == 1
     assert metrics.registry.get_sample_value("offramp_deadline_misses_total", labels) == 0
+
+
+def test_a_default_version_with_fewer_exits_leaves_no_shares_of_the_deeper_one(
+    model: ServedModel,
+) -> None:
+    metrics, bundle = Metrics(), model.bundle
+    point = model.default_point.model_copy(update={"exit_shares": (0.75, 0.25)})
+    calibration = bundle.calibration.model_copy(update={"operating_points": {"balanced": point}})
+    metrics.default_is(model)
+    metrics.default_is(replace(model, bundle=replace(bundle, calibration=calibration)))
+    shares = [
+        metrics.registry.get_sample_value(
+            "offramp_calibration_exit_ratio", {"model": "digits", "exit": exit}
+        )
+        for exit in "123"
+    ]
+    assert shares == [0.75, 0.25, None]
 
 
 @pytest.mark.parametrize("code", [500, 503])
