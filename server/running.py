@@ -25,7 +25,8 @@ class Encoded(Protocol):
     def decode_here(self) -> Rows | None:
         """The rows, or None where decoding takes longer than handing it to a thread."""
 
-    def decode(self) -> Rows: ...
+    def parts(self) -> Sequence[Callable[[], Rows]]:
+        """Steps that decode the rows, for a thread: rows of other requests come between them."""
 
     def sources(self) -> Sequence[bytes]:
         """For every row, bytes that no other row for the model has."""

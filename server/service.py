@@ -149,7 +149,7 @@ class Service:
     async def _decoded(self, encoded: Encoded) -> Rows:
         if (rows := encoded.decode_here()) is not None:
             return rows
-        return await self.on_thread(encoded.decode)
+        return [row for part in encoded.parts() for row in await self.on_thread(part)]
 
     async def on_thread(self, step: Callable[[], T]) -> T:
         """The result of a step before admission or the engine, taken by a decoder's thread."""

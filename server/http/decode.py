@@ -3,9 +3,10 @@
 import io
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 import numpy as np
@@ -67,29 +68,32 @@ class Images:
             return replace(self, max_pixels=min(most, self.max_pixels)).decode()
         return None
 
-    def decode(self) -> list[Given]:
-        """Every image; an error names the image where there are several.
+    def parts(self) -> list[Callable[[], list[Given]]]:
+        """One image each: the images of a request may take as long as many other requests."""
+        return [partial(self._decoded, index) for index in range(self.num_rows)]
 
-        Raises Infeasible, before it decodes anything, where the images would be ready too late.
-        """
-        self._check_time()
-        images: list[Given] = []
-        for index, content in enumerate(self.contents):
-            try:
-                pixels = decode_image(content, self.target, self.max_pixels, self.pace)
-                images.append(Given.of(pixels))
-            except (BadImage, ImageTooLarge) as error:
-                if len(self.contents) > 1:
-                    error.field = f"images.{index}"
-                raise
-        return images
+    def decode(self) -> list[Given]:
+        return [image for part in self.parts() for image in part()]
 
     def sources(self) -> list[bytes]:
         return [b"file:" + content for content in self.contents]
 
+    def _decoded(self, index: int) -> list[Given]:
+        """An image; an error names it where there are several.
+
+        Raises Infeasible, before it decodes the first, where all would be ready too late.
+        """
+        if index == 0 and self.by < inf:
+            self._check_time()
+        try:
+            content = self.contents[index]
+            return [Given.of(decode_image(content, self.target, self.max_pixels, self.pace))]
+        except (BadImage, ImageTooLarge) as error:
+            if self.num_rows > 1:
+                error.field = f"images.{index}"
+            raise
+
     def _check_time(self) -> None:
-        if self.by == inf:
-            return
         needed_s = sum(map(self._expected_s, self.contents))
         left_s = max(0.0, self.by - time.monotonic())
         if needed_s > left_s:

@@ -1,6 +1,6 @@
 """Rows of numbers, from JSON or as arrays, to what a model takes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -30,7 +30,8 @@ class Arrays:
     def decode_here(self) -> list[Given]:
         return [Given(self.arrays, index) for index in range(self.num_rows)]
 
-    decode = decode_here
+    def parts(self) -> list[Callable[[], list[Given]]]:
+        return [self.decode_here]
 
     def sources(self) -> list[bytes]:
         rows = zip(*self.arrays, strict=True)
@@ -58,11 +59,14 @@ class Rows:
         num_values = sum(prod(tensor.shape) for tensor in self.tensors)
         return self.decode() if self.num_rows * num_values <= SMALL_VALUES else None
 
+    def parts(self) -> list[Callable[[], list[Given]]]:
+        return [self.decode]
+
     def decode(self) -> list[Given]:
         """Raises BadParameter, which names row and tensor."""
         rows = [self._row(row, f"rows.{index}") for index, row in enumerate(self.contents)]
         arrays = [np.stack(parts) for parts in zip(*rows, strict=True)]
-        return Arrays(arrays).decode()
+        return Arrays(arrays).decode_here()
 
     def sources(self) -> list[bytes]:
         return [b"json:" + repr(row).encode() for row in self.contents]

@@ -1,6 +1,6 @@
 """Texts to the tokens that a model takes, without trusting a character of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.bundle.text import TextReader, Tokens
@@ -44,6 +44,9 @@ class Texts:
         """The texts where they are short, or None: a thread is to read what takes longer."""
         is_small = sum(map(len, self.contents)) <= SMALL_CHARACTERS
         return self.decode() if is_small else None
+
+    def parts(self) -> list[Callable[[], list[Given]]]:
+        return [self.decode]
 
     def decode(self) -> list[Given]:
         """Every text as tokens, those of one bucket in one array; an error names the text."""

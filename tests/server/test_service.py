@@ -1,12 +1,23 @@
 """The service in the real application."""
 
+import base64
+import io
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from models.bundle.bundle import Bundle
+from server.engine.job import Given
+from server.http.decode import Images
 from server.service import Service
 from tests.server.conftest import made_profile, served
-from tests.server.live import PNG, listening
+from tests.server.live import PATIENCE_S, PNG, listening
 
 TYPE = {"content-type": "image/png"}
 
@@ -23,3 +34,39 @@ def test_response_times_are_learned_except_from_background_requests(
         said = httpx.post(f"{url}/v1/classify?priority={priority}", content=PNG, headers=TYPE)
         assert said.status_code == 200
         assert (pace.delivery_s != before_s) is is_learned
+
+
+def test_the_images_of_a_request_do_not_hold_up_another(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many, one = large_image(1), large_image(2)
+    has_begun, has_come, order, parts_of = threading.Event(), threading.Event(), [], Images.parts
+
+    def parts(self: Images) -> list[Callable[[], list[Given]]]:
+        if one in self.contents:
+            has_come.set()
+        return [partial(decoded, self.contents[0], part) for part in parts_of(self)]
+
+    def decoded(content: bytes, part: Callable[[], list[Given]]) -> list[Given]:
+        order.append("one" if content == one else "many")
+        has_begun.set()
+        assert has_come.wait(PATIENCE_S)
+        return part()
+
+    monkeypatch.setattr(Images, "parts", parts)
+    model = served(digits_bundle, made_profile(0.0005))
+    with listening(model, workers=1) as (_, url), ThreadPoolExecutor() as clients:
+        images = {"images": [base64.b64encode(many).decode()] * 3}
+        first = clients.submit(httpx.post, f"{url}/v1/classify", json=images)
+        assert has_begun.wait(PATIENCE_S)
+        second = httpx.post(f"{url}/v1/classify", content=one, headers=TYPE)
+        assert (first.result().status_code, second.status_code) == (200, 200)
+    assert order == ["many", "one", "many", "many"]
+
+
+def large_image(seed: int) -> bytes:
+    """More bytes than are decoded on the event loop."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (400, 400), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
