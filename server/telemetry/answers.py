@@ -19,7 +19,7 @@ class AnswerMetrics(VersionStatistics):
     def __init__(self, memory: Memory, fds: Sequence[int]) -> None:
         super().__init__(memory, fds)
         self._inferences = self._counter(
-            "inferences", "Images that were admitted", "model", "outcome"
+            "inferences", "Images admitted and decoded", "model", "outcome"
         )
         self._exits = self._counter("exits", "Answers given at each exit", "model", "exit")
         self._stops = self._counter(
