@@ -15,7 +15,7 @@ from models.bundle.text_input import TextInput
 from training.attaching.errors import AttachError
 from training.data import DataError
 from training.data.columns import Wanted
-from training.data.folders import FolderRows, sorted_images, split_folder
+from training.data.folders import SPLIT_NAMES, FolderRows, sorted_images, split_folder
 from training.data.layout import open_rows
 from training.data.opening import Found, find_records
 from training.data.rows import Index, Labels, Rows, SplitName
@@ -91,7 +91,7 @@ def open_parts(source: str, target: ImageInput, seed: int) -> Parts:
 
 
 def open_photos(source: str, split: SplitName, target: ImageInput) -> Photos:
-    """One split of a data set; a directory without splits is a training split without labels."""
+    """One split of a data set; a directory without any is a training split without labels."""
     directory = Path(source).expanduser()
     if split == "train" and directory.is_dir() and not has_splits(directory):
         files = sorted_images(directory)
@@ -101,7 +101,7 @@ def open_photos(source: str, split: SplitName, target: ImageInput) -> Photos:
 
 
 def has_splits(directory: Path) -> bool:
-    return bool(split_folder(directory, "train") or parquet_files(directory, "train"))
+    return any(split_folder(directory, s) or parquet_files(directory, s) for s in SPLIT_NAMES)
 
 
 def photos_of(rows: Rows, target: ImageInput) -> Photos:
