@@ -37,7 +37,8 @@ At = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="File of the network's labels in its order, one per line or as JSON.",
+        help="File of the network's labels: one per line in its order, or JSON with or without"
+        " their indices.",
         rich_help_panel=IMAGES,
     ),
 ]

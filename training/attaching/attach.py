@@ -27,7 +27,7 @@ from training.attaching.photos import (
 )
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
-from training.attaching.read import Network, parsed_labels, read
+from training.attaching.read import Network, metadata_labels, parsed_labels, read
 from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, tried, typical_length
@@ -104,9 +104,9 @@ def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) ->
     """From --labels, else the network's metadata, else the data's class names, else numbers."""
     names = parts.photos.names
     if order.labels is not None:
-        labels = parsed_labels(order.labels.read_text())
-    elif network.labels is not None:
-        labels = network.labels
+        labels = parsed_labels(order.labels.read_text(), str(order.labels))
+    elif (given := metadata_labels(network.original, order.model)) is not None:
+        labels = given
     elif names is not None and len(names) == num_classes:
         labels = names
     else:

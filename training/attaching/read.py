@@ -1,8 +1,11 @@
 """Any ONNX classifier as one that takes uint8 images, or token numbers, and gives logits."""
 
 import json
+from ast import literal_eval
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -50,8 +53,7 @@ class Network:
     """A classifier with the preparation of images in front and without a softmax at its end.
 
     `original` is the file as it was, its external data inside; `fixed_batch` is the batch that it
-    was exported for, or None; `output` the name of its scores. `labels` are those that its metadata
-    name.
+    was exported for, or None; `output` the name of its scores.
     """
 
     original: ModelProto
@@ -61,7 +63,6 @@ class Network:
     is_half: bool
     output: str
     gives_probabilities: bool
-    labels: tuple[str, ...] | None
 
 
 def read(path: Path, options: Options) -> Network:
@@ -96,7 +97,6 @@ def read(path: Path, options: Options) -> Network:
         is_half,
         next((old for old, new in names.items() if new == output), output),
         gives_probabilities,
-        metadata_labels(original),
     )
 
 
@@ -179,18 +179,40 @@ def preprocessing_of(image: ValueInfoProto, options: Options, path: Path) -> Pre
     )
 
 
-def metadata_labels(model: ModelProto) -> tuple[str, ...] | None:
-    """Labels from the metadata entry `labels` or `names`: JSON, or separated by commas or lines."""
+def metadata_labels(model: ModelProto, path: Path) -> tuple[str, ...] | None:
+    """Labels from the metadata entry `labels`, `names` or `classes`; None where there is none."""
     for entry in model.metadata_props:
         if entry.key in ("labels", "names", "classes"):
-            return parsed_labels(entry.value)
+            return parsed_labels(entry.value, f"{entry.key!r} in the metadata of {path}")
     return None
 
 
-def parsed_labels(text: str) -> tuple[str, ...]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        separator = "\n" if "\n" in text.strip() else ","
-        return tuple(label.strip() for label in text.strip().split(separator))
-    return tuple(map(str, found.values() if isinstance(found, dict) else found))
+def parsed_labels(text: str, title: str) -> tuple[str, ...]:
+    """Labels in the order of the network's scores; raises AttachError where `text` has no order.
+
+    They are on lines of their own, or between commas, or a list, {index: label} or {label: index}
+    as JSON or as Python writes it.
+    """
+    text = text.strip()
+    if not text.startswith(("[", "{")):
+        return tuple(label.strip() for label in text.split("\n" if "\n" in text else ","))
+    for parsed in (json.loads, literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, LookupError):
+            return in_order(parsed(text))
+    raise AttachError(
+        f"{title} is no list of labels, and neither {{index: label}} nor {{label: index}} with "
+        "every index from 0"
+    )
+
+
+def in_order(found: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """The labels of a list or dict; raises ValueError, TypeError or LookupError for any other."""
+    if isinstance(found, dict):
+        indices = range(len(found))
+        if set(found.values()) == set(indices):
+            found = {index: label for label, index in found.items()}
+        labels = {int(index): label for index, label in found.items()}
+        found = [labels[index] for index in indices]
+    if not isinstance(found, list) or not all(isinstance(x, str | int | float) for x in found):
+        raise TypeError("labels are a list of texts or numbers")
+    return tuple(map(str, found))

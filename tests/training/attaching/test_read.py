@@ -1,5 +1,6 @@
 """Networks that exits cannot be put on are refused in one sentence, before any work."""
 
+import json
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,7 @@ from onnx import TensorProto, helper
 from tests.training.attaching.networks import CLASSES, SIZE, Net, residual, residual_body
 from training.attaching.errors import AttachError
 from training.attaching.program import program
-from training.attaching.read import Options, parsed_labels, read
+from training.attaching.read import Options, metadata_labels, parsed_labels, read
 
 
 def refused(path: Path) -> str:
@@ -60,11 +61,50 @@ def test_a_batch_that_cannot_grow(tmp_path: Path) -> None:
 def test_labels_in_metadata_or_a_file(tmp_path: Path) -> None:
     path = residual(tmp_path / "n.onnx")
     model = onnx.load(path)
-    helper.set_model_props(model, {"names": '{"0": "cat", "1": "dog"}'})
-    onnx.save(model, path)
-    assert read(path, Options()).labels == ("cat", "dog")
-    assert parsed_labels("cat\ndog\n") == parsed_labels("cat, dog") == ("cat", "dog")
-    assert parsed_labels('["cat", "dog"]') == ("cat", "dog")
+    assert metadata_labels(model, path) is None
+    helper.set_model_props(model, {"task": "classify", "names": "{0: 'cat', 1: \"dog's\"}"})
+    assert metadata_labels(model, path) == ("cat", "dog's")
+    assert parsed("cat\ndog\n") == parsed("cat, dog") == parsed('["cat", "dog"]') == ("cat", "dog")
+
+
+def parsed(text: str) -> tuple[str, ...]:
+    return parsed_labels(text, "labels.json")
+
+
+def test_labels_with_an_index_are_in_its_order() -> None:
+    """As Transformers, Keras and Ultralytics write them, JSON sorted by its keys among them."""
+    letters = tuple("abcdefghijk")
+    by_key = sorted((str(index), label) for index, label in enumerate(letters))
+    assert by_key[2] == ("10", "k")
+    assert parsed(json.dumps(dict(by_key))) == letters
+    assert parsed(str({int(index): label for index, label in by_key})) == letters
+    assert parsed(json.dumps({label: int(index) for index, label in by_key})) == letters
+
+
+def test_labels_may_be_numbers() -> None:
+    """Folders named 0 to 10, as Keras numbers them: in the order of their names."""
+    folders = tuple(sorted(map(str, range(11))))
+    assert parsed(json.dumps({name: index for index, name in enumerate(folders)})) == folders
+    assert parsed(json.dumps({str(i): name for i, name in enumerate(folders)})) == folders
+    assert parsed("{0: 1998, 1: 1999}") == ("1998", "1999")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"1": "cat", "2": "dog"}',
+        '{"cat": 0, "dog": 0}',
+        '{"0": ["n01440764", "tench"]}',
+        '{"cat": "dog"}',
+        "[null]",
+        "{cat: 0}",
+        "{'cat', 'dog'",
+        "{'cat', 'dog'}",
+    ],
+)
+def test_labels_without_an_order_are_refused(text: str) -> None:
+    with pytest.raises(AttachError, match=r"^labels.json is no list of labels, and neither {index"):
+        parsed(text)
 
 
 def test_external_data_is_read(tmp_path: Path) -> None:
