@@ -32,16 +32,20 @@ class Original:
         )
 
     def __call__(self, inputs: Arrays) -> Floats:
-        """Its output, (rows, classes), for what segment 1 takes."""
+        """Its output, (rows, classes), for what segment 1 takes.
+
+        The last of several fixed batches is filled up with rows from the first on.
+        """
         prepared, num_rows = self.prepared(inputs), len(inputs[0])
         step = self.network.fixed_batch or num_rows
+        num_batches = -(-num_rows // step)
+        index = np.arange(num_batches * step) % num_rows
         outputs = [
-            self.session.run(None, {n: x[start : start + step] for n, x in prepared.items()})
-            for start in range(0, num_rows, step)
+            self.session.run([self.network.output], {n: x[rows] for n, x in prepared.items()})[0]
+            for rows in np.split(index, num_batches)
         ]
-        kept = [value.name for value in self.session.get_outputs()].index(self.network.output)
-        rows = np.concatenate([output[kept] for output in outputs])
-        return rows.reshape(num_rows, -1).astype(np.float32)
+        scores = np.concatenate(outputs).reshape(len(index), -1)
+        return scores[:num_rows].astype(np.float32)
 
     def prepared(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         preprocessing = self.network.preprocessing
@@ -58,9 +62,22 @@ class Original:
         return {image.name: np.ascontiguousarray(pixels)}
 
 
-def check_last_exit(network: Network, logits: Floats, inputs: Arrays) -> float:
+def own_scores(network: Network, inputs: Arrays) -> Floats:
+    """What the network itself says of some rows; raises AttachError where exits could not say it.
+
+    Probabilities taken for logits would give other probabilities: of two classes, at most 0.73.
+    """
+    scores = Original(network)(inputs)
+    if not network.gives_probabilities and scores.min() >= 0 and scores.max() <= 1:
+        raise AttachError(
+            "the network's scores are all from 0 to 1, as behind a sigmoid, and no softmax makes "
+            "them; export it with logits as its output"
+        )
+    return scores
+
+
+def check_last_exit(network: Network, logits: Floats, expected: Floats) -> float:
     """The largest difference between the last exit and the network itself; raises AttachError."""
-    expected = Original(network)(inputs)
     found = calibrated_probabilities(logits, 1.0) if network.gives_probabilities else logits
     if expected.shape != found.shape:
         raise AttachError(
@@ -70,7 +87,7 @@ def check_last_exit(network: Network, logits: Floats, inputs: Arrays) -> float:
     allowed = HALF_TOLERANCE if network.is_half else TOLERANCE
     if not difference <= allowed:
         raise AttachError(
-            f"cut into exits the network answers differently: by {difference:.2g} of its largest "
+            f"taken apart, the network answers differently: by {difference:.2g} of its largest "
             f"score, {allowed} is allowed"
         )
     return difference

@@ -9,7 +9,7 @@ from models.bundle.image_input import ImageInput
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from training import tokenizing
-from training.attaching.answers import check_last_exit
+from training.attaching.answers import check_last_exit, own_scores
 from training.attaching.choose import WORTH_IT, Choice, choose
 from training.attaching.cut import Place, candidates, classifier, named, places
 from training.attaching.eight_bits import in_eight_bits
@@ -30,7 +30,7 @@ from training.attaching.program import Program, program
 from training.attaching.read import Network, metadata_labels, parsed_labels, read
 from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
-from training.attaching.trial import Trial, tried, typical_length
+from training.attaching.trial import Trial, runner_of, tried, typical_length, uncut
 from training.data.sources import vocabulary_of
 from training.exporting.calibrate import halves
 from training.exporting.writing import built_aside, free_place
@@ -45,6 +45,9 @@ def attach(order: Order) -> Path:
     cuts, end = cuts_of(order, cut_up)
     labels = labels_of(order, network, parts, cut_up.shapes[LOGITS][1])
     parts = labelled(order, parts, labels)
+    rows = parts.calibration.decode(np.arange(MIN_CALIBRATION))
+    expected = own_scores(network, rows)
+    check_last_exit(network, run_all(runner_of(*uncut(cut_up, end)), rows)[-1], expected)
     trial = tried(order, cut_up, cuts, end, parts)
     choice = choice_of(order, trial)
     if choice.saving < WORTH_IT and not order.is_forced:
@@ -53,8 +56,7 @@ def attach(order: Order) -> Path:
             "worth it; --exits K attaches K all the same"
         )
     graphs = chosen_graphs(cut_up, trial, choice, end)
-    rows = parts.calibration.decode(np.arange(MIN_CALIBRATION))
-    check_last_exit(network, run_all(SegmentRunner(*graphs), rows)[-1], rows)
+    check_last_exit(network, run_all(SegmentRunner(*graphs), rows)[-1], expected)
     notes = in_words(network, trial, choice, parts.photos)
     precision: Precision = "float32"
     if order.int8:
@@ -102,6 +104,8 @@ def input_of(preprocessing: Preprocessing) -> ImageInput:
 
 def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) -> tuple[str, ...]:
     """From --labels, else the network's metadata, else the data's class names, else numbers."""
+    if num_classes < 2:
+        raise AttachError("the network gives one score; exits need one for each of two classes")
     names = parts.photos.names
     if order.labels is not None:
         labels = parsed_labels(order.labels.read_text(), str(order.labels))

@@ -12,6 +12,8 @@ from training.attaching.reading import LENGTH, Reading
 
 LOGITS = "logits"
 BATCH = "batch"
+SAME_NUMBERS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+"""Operators that give the numbers they take, in another type or shape."""
 
 
 def rename(model: ModelProto, names: dict[str, str]) -> None:
@@ -38,7 +40,7 @@ def end_in_logits(model: ModelProto, path: Path) -> tuple[str, bool]:
         names = ", ".join(value.name for value in graph.output)
         raise AttachError(f"{path} must have one output, logits or probabilities; it has {names}")
     output = scores[0].name
-    last = behind_copies(makers, output)
+    last = maker_of(makers, output)
     gives_probabilities = last is not None and last.op_type == "Softmax"
     source = last.input[0] if last is not None and gives_probabilities else output
     graph.node.append(helper.make_node("Flatten", [source], [LOGITS], axis=1))
@@ -47,10 +49,10 @@ def end_in_logits(model: ModelProto, path: Path) -> tuple[str, bool]:
     return output, gives_probabilities
 
 
-def behind_copies(makers: dict[str, NodeProto], name: str) -> NodeProto | None:
-    """The node that computes a tensor, looked up through copies and casts."""
+def maker_of(makers: dict[str, NodeProto], name: str) -> NodeProto | None:
+    """The node that computes a tensor's numbers."""
     node = makers.get(name)
-    while node is not None and node.op_type in ("Identity", "Cast"):
+    while node is not None and node.op_type in SAME_NUMBERS:
         node = makers.get(node.input[0])
     return node
 

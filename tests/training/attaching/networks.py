@@ -59,12 +59,13 @@ class Net:
         shape: list[int | str],
         kind: int = TensorProto.FLOAT,
         opset: int = 13,
+        classes: int = CLASSES,
     ) -> Path:
         graph = helper.make_graph(
             self.nodes,
             "net",
             [helper.make_tensor_value_info("x", kind, shape)],
-            [helper.make_tensor_value_info(output, kind, [shape[0], CLASSES])],
+            [helper.make_tensor_value_info(output, kind, [shape[0], classes])],
             self.weights,
         )
         opsets = [helper.make_opsetid("", opset)]

@@ -21,7 +21,15 @@ from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.errors import UserError
 from models.bundle.runner import SegmentRunner
 from offramp import app
-from tests.training.attaching.networks import CLASSES, NETWORKS, SIZE, depthwise, residual
+from tests.training.attaching.networks import (
+    CLASSES,
+    NETWORKS,
+    SIZE,
+    WIDTH,
+    Net,
+    depthwise,
+    residual,
+)
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe, train_heads
@@ -270,6 +278,22 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     with pytest.raises(UserError, match=complaint):
         attach(order(residual(tmp_path / "net.onnx"), tmp_path, cache=cache, **changes))
     assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "complaint"), [(1, "gives one score; exits need"), (3, "all from 0 to 1")]
+)
+def test_scores_of_a_sigmoid_are_refused_before_any_work(
+    classes: int, complaint: str, tmp_path: Path
+) -> None:
+    net = Net()
+    x = net.conv(net.conv("x", 1, WIDTH), WIDTH, WIDTH)
+    pooled = net.add("Flatten", [net.add("GlobalAveragePool", [x])])
+    output = net.add("Sigmoid", [net.add("Gemm", [pooled, net.weight(WIDTH, classes)])])
+    model = net.save(tmp_path / "net.onnx", output, ["batch", 1, SIZE, SIZE], classes=classes)
+    with pytest.raises(AttachError, match=complaint):
+        attach(order(model, tmp_path))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
