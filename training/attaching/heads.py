@@ -98,9 +98,13 @@ def trained_heads(
     seed: int,
     directory: Path,
 ) -> Heads:
-    """`train_heads`, or what it gave when it was called with the same before."""
-    seen = b"" if labels is None else labels.tobytes()
-    path = directory / f"heads-{fingerprint(recipe, seed, hashlib.sha256(seen).hexdigest())}.pt"
+    """`train_heads`, or what it gave when it was called with the same before.
+
+    The rows are a part of that: those that calibrate or are reported on may be others today.
+    """
+    seen = hashlib.sha256(features.rows.tobytes())
+    seen.update(b"" if labels is None else labels.tobytes())
+    path = directory / f"heads-{fingerprint(recipe, seed, seen.hexdigest())}.pt"
     torch.manual_seed(seed)
     heads = new_heads(features, recipe)
     modules = all_heads(heads)

@@ -15,6 +15,7 @@ from models.bundle.text_input import TextInput
 from training.attaching.errors import AttachError
 from training.data import DataError
 from training.data.columns import Wanted
+from training.data.errors import NoSuchSplit
 from training.data.folders import SPLIT_NAMES, FolderRows, sorted_images, split_folder
 from training.data.layout import open_rows
 from training.data.opening import Found, find_records
@@ -85,7 +86,7 @@ def open_parts(source: str, target: ImageInput, seed: int) -> Parts:
         )
     try:
         test = open_photos(source, "test", target)
-    except DataError:
+    except NoSuchSplit:
         test, order = photos.take(np.sort(order[:num_held])), order[num_held:]
     return Parts(photos, np.sort(order[num_held:]), np.sort(order[:num_held]), test)
 

@@ -11,6 +11,10 @@ class DataError(UserError):
     """The data set cannot be used; the message says why, in one sentence."""
 
 
+class NoSuchSplit(DataError):
+    """The data set has no split of this name."""
+
+
 class Undecodable(DataError):
     """An image that cannot be opened or decoded; the message names it."""
 

@@ -94,13 +94,12 @@ def split_folder(directory: Path, split: SplitName) -> Path | None:
 def folder_rows(folder: Path, names: tuple[str, ...] | None) -> FolderRows:
     """The images of every class folder, in the order of their names.
 
-    Every folder in `folder` is a class, links to folders too. Classes are numbered as in `names`,
-    where given.
+    Classes are numbered as in `names`, where given.
     """
-    folders = sorted(path.name for path in folder.iterdir() if is_class(path))
+    folders = class_names(folder)
     if not folders:
         raise DataError(f"{folder} has no class folders")
-    names = tuple(folders) if names is None else names
+    names = folders if names is None else names
     unknown = sorted(set(folders) - set(names))
     if unknown:
         raise DataError(f"{folder} has classes that are not among the labels: {listed(unknown)}")
@@ -111,8 +110,10 @@ def folder_rows(folder: Path, names: tuple[str, ...] | None) -> FolderRows:
     return FolderRows(folder, names, labels, np.concatenate(files))
 
 
-def is_class(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir()
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Those of its folders, links to folders too; hidden ones are no classes."""
+    folders = (path.name for path in folder.iterdir() if path.is_dir())
+    return tuple(sorted(name for name in folders if not name.startswith(".")))
 
 
 def sorted_images(folder: Path) -> NDArray[np.bytes_]:

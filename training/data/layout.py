@@ -11,8 +11,8 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from training.data.errors import DataError
-from training.data.folders import SPLIT_NAMES, folder_rows, split_folder
+from training.data.errors import DataError, NoSuchSplit
+from training.data.folders import SPLIT_NAMES, class_names, folder_rows, split_folder
 from training.data.rows import Rows, SplitName, digits, fixed_part
 from training.data.tables import (
     TableRows,
@@ -32,7 +32,7 @@ Names = tuple[str, ...]
 
 
 def open_rows(source: str, split: SplitName, names: Names | None = None) -> Rows:
-    """Finds a split; raises DataError where there is none.
+    """Finds a split; raises NoSuchSplit where there is none, DataError where it is faulty.
 
     Labels are numbered as in `names`; without them as the training split's are.
     """
@@ -64,12 +64,12 @@ def directory_rows(directory: Path, split: SplitName, names: Names | None) -> Ro
     folder = split_folder(directory, split)
     if folder is None:
         wanted = " or ".join(SPLIT_NAMES[split])
-        raise DataError(
+        raise NoSuchSplit(
             f"cannot load the {split} split of {str(directory)!r}: it has neither a folder "
             f"{wanted} nor parquet files named so"
         )
     if names is None and split == "test" and (train := split_folder(directory, "train")):
-        names = tuple(sorted(path.name for path in train.iterdir() if path.is_dir()))
+        names = class_names(train)
     return folder_rows(folder, names)
 
 
@@ -93,7 +93,7 @@ def hub_rows(source: str, split: SplitName, names: Names | None) -> TableRows:
             if names is None and split == "test" and "train" in found:
                 names = table_rows(found["train"], title, None).names
             return table_rows(found[name], title, names)
-    raise DataError(f"cannot load {title}: it has the splits {', '.join(found)}")
+    raise NoSuchSplit(f"cannot load {title}: it has the splits {', '.join(found)}")
 
 
 def hub_splits(source: str, title: str) -> DatasetDict:

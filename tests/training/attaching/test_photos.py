@@ -1,11 +1,15 @@
 """No image that heads learn from, or that calibrates, is reported on."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from models.bundle.image_input import ImageInput
 from tests.training.data.files import write_images
+from training.attaching.features import Features
+from training.attaching.heads import Recipe, trained_heads
 from training.attaching.photos import open_parts
 from training.data import DataError
 
@@ -20,3 +24,31 @@ def test_a_test_split_alone_is_nothing_to_learn_from(name: str, tmp_path: Path) 
         open_parts(str(tmp_path), TARGET, seed=0)
     parts = open_parts(str(tmp_path / name), TARGET, seed=0)
     assert [len(parts.learning), len(parts.calibrating), parts.test.num_rows] == [120, 40, 40]
+
+
+def test_only_a_missing_test_split_is_forgiven(tmp_path: Path) -> None:
+    write_images(tmp_path / "train" / "ant", ENOUGH)
+    parts = open_parts(str(tmp_path), TARGET, seed=0)
+    assert [len(parts.learning), len(parts.calibrating), parts.test.num_rows] == [120, 40, 40]
+    write_images(tmp_path / "test" / "bee", [1])
+    with pytest.raises(DataError, match="classes that are not among the labels: bee"):
+        open_parts(str(tmp_path), TARGET, seed=0)
+
+
+def test_heads_are_trained_anew_where_they_learn_from_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a test split it is other rows that calibrate; the cached heads have seen them."""
+    monkeypatch.setattr("training.attaching.heads.train_heads", training := Mock())
+    generator = np.random.default_rng(0)
+    pooled, logits = (generator.normal(size=(200, n)).astype(np.float32) for n in (4, 3))
+    every = Features(pooled, logits, (4,), np.arange(200), np.arange(200))
+    write_images(tmp_path / "train" / "ant", ENOUGH)
+    for _ in range(2):
+        rows = open_parts(str(tmp_path), TARGET, seed=0).learning
+        trained_heads(every.of(rows, 1), None, Recipe(), 0, tmp_path)
+    assert training.call_count == 1
+    write_images(tmp_path / "test" / "ant", [1])
+    rows = open_parts(str(tmp_path), TARGET, seed=0).learning
+    trained_heads(every.of(rows, 1), None, Recipe(), 0, tmp_path)
+    assert training.call_count == 2

@@ -43,8 +43,9 @@ def test_other_folders_and_files_are_no_rows(tmp_path: Path) -> None:
     write_images(tmp_path / "train", [5])
     (tmp_path / "train" / "ant" / "notes.txt").write_text("two ants")
     (tmp_path / "train" / "ant" / "._0.png").write_bytes(b"what a Mac leaves")
-    rows = rows_of(tmp_path)
-    assert rows.names == ("ant",)
+    write_images(tmp_path / "test" / "ant", [6])
+    rows, test = rows_of(tmp_path), rows_of(tmp_path, "test")
+    assert rows.names == test.names == ("ant",)
     assert paths(rows) == ["ant/0.png", "ant/1.png"]
 
 
