@@ -191,6 +191,8 @@ def operating_points(
     if agreement is not split:
         certify = agreement.take(certifying)
         disagreements = {name: drop_bound(certify, point) for name, point in chosen.items()}
+        # these rows chose it among n: with DELTA / n for each, all n bounds hold at once
+        disagreements[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
     return {
         name: split.point(
             thresholds,
@@ -216,11 +218,11 @@ def chosen_thresholds(
     }
 
 
-def drop_bound(certify: SplitView, thresholds: Thresholds) -> float:
-    """The accuracy that stopping early costs at most, with probability 1 - DELTA."""
+def drop_bound(certify: SplitView, thresholds: Thresholds, delta: float = DELTA) -> float:
+    """The accuracy that stopping early costs at most, with probability 1 - `delta`."""
     if not stops_early(thresholds):
         return 0.0
-    return upper_bound(certify.losses(thresholds), DELTA)
+    return upper_bound(certify.losses(thresholds), delta)
 
 
 def certified(

@@ -15,12 +15,14 @@ from training.exporting.calibrate import (
     CERTIFIED,
     DELTA,
     MAX_ACCURACY_DROP,
+    agreement_view,
     calibrate,
     certified,
     fit_temperature,
     halves,
     split_view,
 )
+from training.exporting.certificates import upper_bound
 from training.exporting.operating_points import SplitView, Thresholds, never_early, tuned_candidates
 
 Floats = NDArray[np.float32]
@@ -162,6 +164,24 @@ def test_certificates_say_on_what_they_rest(digits_bundle: Bundle) -> None:
         assert (certificate.holds_with_probability, certificate.num_rows) == (0.9, 750)
     assert certificates[CERTIFIED].max_accuracy_drop == MAX_ACCURACY_DROP
     assert points[CERTIFIED].exit_shares[-1] < 1
+
+
+def test_a_bound_on_rows_that_chose_holds_for_every_choice(digits_bundle: Bundle) -> None:
+    """`certified` is one of a path, chosen by the rows that bound how many answers differ."""
+    rows, manifest = drawn_rows(1501, 0), digits_bundle.manifest
+    made = calibrated(rows, digits_bundle)
+    split = rows.view(made, digits_bundle)
+    temperatures = [e.calibration_temperature for e in made.exits]
+    graphs = manifest.segments, manifest.exit_heads
+    tuning, certifying = halves(1501)
+    certify = agreement_view(rows.logits, temperatures, *graphs).take(certifying)
+    num_tried = len(tuned_candidates(split.take(tuning)))
+    assert num_tried > 1
+    for name, num_choices in {CERTIFIED: num_tried, "fast": 1}.items():
+        point = made.operating_points[name]
+        assert point.certificate is not None
+        bound = upper_bound(certify.losses(thresholds_of(point)), DELTA / num_choices)
+        assert point.certificate.max_disagreement == pytest.approx(bound)
 
 
 @pytest.mark.parametrize(("num_rows", "max_accuracy_drop"), [(60, MAX_ACCURACY_DROP), (1000, 0.0)])
