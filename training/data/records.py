@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from training.data.columns import Columns
 from training.data.errors import DataError, listed
 from training.data.rows import Index, Labels, SplitName, fixed_part
-from training.data.tables import numbered, renumbered
+from training.data.tables import numbered, refuse_missing, renumbered
 
 TEST_SHARE = 0.2
 """Of a single file, which has no splits of its own."""
@@ -82,23 +82,25 @@ def records(table: Dataset, columns: Columns, title: str, names: Names | None) -
 
 
 def texts_of(table: Dataset, column: str, title: str) -> tuple[str, ...]:
-    texts = table.data.column(column).to_pylist()
-    if num_missing := sum(text is None or not text.strip() for text in texts):
-        raise DataError(f"{num_missing} rows of {title} have no {column}")
-    return tuple(texts)
+    refuse_missing(table, column, title)
+    return tuple(table.data.column(column).to_pylist())
 
 
 def values_of(table: Dataset, column: str, title: str) -> NDArray[np.float32]:
     """(rows,) or (rows, numbers), float32; raises DataError where one is missing or infinite."""
-    given = table.data.column(column).to_pylist()
+    refuse_missing(table, column, title)
     try:
-        values = np.array(given, dtype=np.float32)
+        values = np.array(table.data.column(column).to_pylist(), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"column {column!r} of {title} has missing numbers, or lists of several lengths"
+            f"column {column!r} of {title} has no numbers, or lists of several lengths"
         ) from error
-    if num_bad := int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum()):
-        raise DataError(f"{num_bad} rows of {title} have no finite number in {column!r}")
+    rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).tolist()
+    if rows:
+        raise DataError(
+            f"{len(rows)} rows of {title} have no finite number in {column!r}: rows "
+            f"{listed(map(str, rows))}"
+        )
     return values
 
 

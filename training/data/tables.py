@@ -142,11 +142,9 @@ def is_plain_label(kind: object) -> bool:
 
 def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str, ...]]:
     """Labels from 0, and their names: those of the column's type, or its own values in order."""
-    values = table.data.column(column)
-    if values.null_count:
-        raise DataError(f"{values.null_count} rows of {title} have no {column}")
+    refuse_missing(table, column, title)
     kind = table.features[column]
-    given = values.to_numpy()
+    given = table.data.column(column).to_numpy()
     if not isinstance(kind, ClassLabel):
         refuse_negative(given, title)
         found, labels = np.unique(given, return_inverse=True)
@@ -156,6 +154,18 @@ def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str
     if beyond:
         raise DataError(f"{beyond} rows of {title} have labels beyond the {len(kind.names)} named")
     return given.astype(np.int64), tuple(kind.names)
+
+
+def refuse_missing(table: Dataset, column: str, title: str) -> None:
+    """Raises DataError where a cell is null, or a string without a character."""
+    cells = table.data.column(column).to_pylist()
+    rows = [
+        row for row, c in enumerate(cells) if c is None or (isinstance(c, str) and not c.strip())
+    ]
+    if rows:
+        raise DataError(
+            f"{len(rows)} rows of {title} have no {column}: rows {listed(map(str, rows))}"
+        )
 
 
 def refuse_negative(given: NDArray[Any], title: str) -> None:

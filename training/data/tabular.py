@@ -1,5 +1,6 @@
 """The splits of a table: CSV, JSON lines or parquet files, or a hub data set."""
 
+import csv
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,24 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
-from pyarrow import ArrowException
+from datasets.table import InMemoryTable
+from pyarrow.csv import ConvertOptions
 
 from training.data.errors import DataError
 from training.data.folders import SPLIT_NAMES
 from training.data.layout import hub_splits
 from training.data.tables import load_parquet, reason
 
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    "parquet": ("parquet", {}),
-    "csv": ("csv", {"keep_default_na": False}),  # "null" is a text, too
-    "tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
-    "jsonl": ("json", {}),
-    "ndjson": ("json", {}),
-    "json": ("json", {}),
+SEPARATED: dict[str, dict[str, Any]] = {
+    "csv": {},
+    "tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # a quote is a character as any other
 }
-"""What `datasets` calls the format of each suffix, and how it reads it."""
+"""How pandas reads the fields of each suffix."""
+FORMATS = ("parquet", *SEPARATED, "jsonl", "ndjson", "json")
+MISSING = ConvertOptions().null_values
+"""What stands for a missing number: an empty field, "NA", "nan", "null" and the like."""
 VALIDATION = tuple(name for name in SPLIT_NAMES["test"] if name != "test")
 WHOLE = "whole"
 """What the only table of a source without splits goes by."""
@@ -109,9 +113,30 @@ def load(files: list[Path], title: str) -> Dataset:
         raise DataError(f"{title} is none of {', '.join(FORMATS)}")
     if suffix == "parquet":
         return load_parquet(files, title)
-    builder, options = FORMATS[suffix]
-    names = [str(file) for file in files]
     try:
-        return load_dataset(builder, data_files=names, split="train", **options)
-    except (OSError, ValueError, ArrowException, DatasetsError) as error:
+        if suffix in SEPARATED:
+            return Dataset(InMemoryTable(separated(files, SEPARATED[suffix])))
+        return load_dataset("json", data_files=[str(file) for file in files], split="train")
+    except (OSError, ValueError, pa.ArrowException, DatasetsError) as error:
         raise DataError(f"cannot load {title}: {reason(error)}") from error
+
+
+def separated(files: list[Path], options: dict[str, Any]) -> pa.Table:
+    """The rows of CSV or TSV files. A column is of numbers if all its cells are, or are missing."""
+    frames = [pd.read_csv(file, dtype=str, keep_default_na=False, **options) for file in files]
+    tables = [pa.Table.from_pandas(frame, preserve_index=False) for frame in frames]
+    table = pa.concat_tables(tables, promote_options="default")
+    return pa.table({name: typed(table.column(name)) for name in table.column_names})
+
+
+def typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strings as numbers, null where one is missing; as they are where one is something else."""
+    trimmed = pc.utf8_trim_whitespace(cells)
+    is_missing = pc.is_in(trimmed, pa.array(MISSING, trimmed.type))
+    known = pc.if_else(is_missing, pa.scalar(None, trimmed.type), trimmed)
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        try:
+            return known.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return cells

@@ -104,18 +104,87 @@ def test_numbers_are_all_columns_of_numbers_or_those_named(tmp_path: Path) -> No
         (TABLE, Wanted(numbers=("utterance",)), "column 'utterance' of .* has no numbers"),
         (NUMBERS, Wanted(text="kind", numbers=("width",)), "exclude each other"),
         ({"kind": ["a", "b"]}, Wanted(), "neither images, texts nor numbers"),
-        (TABLE | {"utterance": ["a b c", "", "d e f", "g"]}, Wanted(), "1 rows of .* no utterance"),
-        (NUMBERS | {"width": [1.0, None, 2.0, 3.0]}, Wanted(), "no finite number in 'width'"),
-        (NUMBERS | {"width": [1.0, float("inf"), 2.0, 3.0]}, Wanted(), "no finite number"),
+        (
+            TABLE | {"utterance": ["a b c", "", "d e f", "g"]},
+            Wanted(),
+            "1 rows of .* have no utterance: rows 1$",
+        ),
+        (TABLE | {"intent": ["money", "", "music", None]}, Wanted(), "2 .* no intent: rows 1, 3$"),
+        (NUMBERS | {"kind": [0, 1, None, 1]}, Wanted(label="kind"), "1 .* no kind: rows 2$"),
+        (NUMBERS | {"width": [1.0, None, 2.0, None]}, Wanted(), "2 .* have no width: rows 1, 3$"),
+        (NUMBERS | {"height": [1, 2, None, 3]}, Wanted(), "1 rows .* have no height: rows 2$"),
+        (NUMBERS | {"width": [1.0, float("inf"), 2.0, 3.0]}, Wanted(), "no finite .*: rows 1$"),
     ],
 )
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_what_cannot_be_used_is_refused_in_one_sentence(
-    table: dict[str, list[Any]], wanted: Wanted, message: str, tmp_path: Path
+    suffix: str, table: dict[str, list[Any]], wanted: Wanted, message: str, tmp_path: Path
 ) -> None:
     for split in ("train", "test"):
-        write(tmp_path / f"{split}.parquet", table)
+        write(tmp_path / f"{split}.{suffix}", table)
     with pytest.raises(DataError, match=message):
         find_records(str(tmp_path), wanted)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("cell", ["", " ", "NA", "nan", "null"])
+def test_a_column_of_numbers_with_missing_cells_is_one_of_numbers(
+    cell: str, suffix: str, tmp_path: Path
+) -> None:
+    """As strings it would be left out, or taken for the labels."""
+    path = write(tmp_path / f"all.{suffix}", NUMBERS | {"width": [1.5, cell, 3, 4]})
+    with pytest.raises(DataError, match=f"^1 rows of '{path}' have no width: rows 1$"):
+        find_records(str(path), Wanted())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_words_for_missing_numbers_are_texts_and_labels_among_strings(
+    suffix: str, tmp_path: Path
+) -> None:
+    table = TABLE | {"utterance": ["NA", "null", "nan", "a b"], "intent": ["NA", "x", "x", "NA"]}
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.{suffix}", table)
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.texts == ("NA", "null", "nan", "a b")
+    assert (found.train.names, found.train.labels.tolist()) == (("NA", "x"), [0, 1, 1, 0])
+
+
+def test_numbers_in_csv_are_read_to_the_last_digit(tmp_path: Path) -> None:
+    path = tmp_path / "all.csv"
+    path.write_text("a,b,yes,kind\n" + " 1,-2.5e-3,true,x\n07,0.1,false,y\n" * 5)
+    found = find_records(str(path), Wanted())
+    assert found is not None
+    assert found.train.table[:2].tolist() == [[1, np.float32(-2.5e-3), 1], [7, np.float32(0.1), 0]]
+
+
+def test_a_quote_in_tsv_is_a_character_and_in_csv_it_quotes(tmp_path: Path) -> None:
+    """A quote that begins a field would take in all rows up to the next one."""
+    lines = ["text\tlabel", '"so it goes\ta', "plain words\tb", 'the "end"\ta', '"all"\tb']
+    (tmp_path / "train.tsv").write_text("\n".join(lines))
+    (tmp_path / "test.tsv").write_text("\n".join(lines[:2]))
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.texts == ('"so it goes', "plain words", 'the "end"', '"all"')
+    assert found.train.labels.tolist() == [0, 1, 0, 1]
+    assert found.test.texts == ('"so it goes',)
+    table = TABLE | {"utterance": ['say "no", then', "two\nlines", "a b", "c d"]}
+    path = write(tmp_path / "all.csv", {name: v * 5 for name, v in table.items()})
+    found = find_records(str(path), Wanted())
+    assert found is not None
+    assert set(found.train.texts) == set(table["utterance"])
+    path.write_text(path.read_text() + '9,"open,money\n')
+    with pytest.raises(DataError, match=f"^cannot load '{path}': .*EOF inside string"):
+        find_records(str(path), Wanted())
+
+
+def test_files_of_one_split_may_write_numbers_otherwise(tmp_path: Path) -> None:
+    write(tmp_path / "train-1.csv", NUMBERS | {"width": [1, 2, 3, 4]})
+    write(tmp_path / "train-2.csv", NUMBERS)
+    write(tmp_path / "test.csv", NUMBERS)
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.table[:, 0].tolist() == [1, 2, 3, 4, 1.5, 2.5, 3.5, 4.5]
 
 
 def test_columns_of_images_are_left_to_images(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_hidden_labels_are_refused_with_their_number(tmp_path: Path) -> None:
 
 def test_null_labels_are_refused_with_their_number(tmp_path: Path) -> None:
     write_parquet(tmp_path, [grey(1), grey(2)], kind=Value("int64"), labels=[None, 1])
-    assert complaint(tmp_path) == f"1 rows of the train split of '{tmp_path}' have no label"
+    assert complaint(tmp_path) == f"1 rows of the train split of '{tmp_path}' have no label: rows 0"
 
 
 def test_a_null_image_is_named(tmp_path: Path) -> None:
