@@ -28,8 +28,9 @@ class TrainConfig(BaseModel):
     `teachers` are the exits that every exit but the last learns to imitate: the last, the mean of
     all later ones, or the mean of all. `distillation_temperature` is constant where given; else it
     is annealed from 1, rising while the last exit's softened predictions are more confident than
-    `distillation_confidence` on average: µ of Phuong & Lampert (2019). `label_smoothing` is the
-    share of a label that is spread over all classes.
+    `distillation_confidence` on average: µ of Phuong & Lampert (2019), but at least 1.5 divided by
+    the number of classes. `label_smoothing` is the share of a label that is spread over all
+    classes.
 
     Texts go through `tokenizer`, a tokenizer.json, or else through one that is learned from the
     training rows and has up to `vocabulary` tokens; they are cut at `max_tokens`. `example` is a

@@ -14,7 +14,7 @@ from training.data.sources import Inputs
 from training.distributed import World
 from training.feed import Part
 from training.fronts import front_of
-from training.losses import annealed, distillation_loss, exit_wise_loss, mean_confidence
+from training.losses import annealed, distillation_loss, exit_wise_loss, mean_confidence, reachable
 from training.optimizers import make_optimizer, scale_trunk_gradients, set_rates
 from training.teacher import Teacher
 
@@ -33,6 +33,7 @@ class Learner:
         target: AnyInput,
         mean: Tensor,
         std: Tensor,
+        num_classes: int,
     ) -> None:
         self.config, self.world = config, world
         device = world.device
@@ -53,6 +54,7 @@ class Learner:
         self.distillation_temperature = torch.tensor(
             config.distillation_temperature or 1.0, dtype=torch.float64, device=device
         )
+        self.confidence = reachable(config.distillation_confidence, num_classes)
         self.loss_sum = torch.zeros((), device=device)
         self.num_correct = torch.zeros(self.net.num_exits, dtype=torch.float64, device=device)
 
@@ -84,7 +86,7 @@ class Learner:
         confidence = world.mean(confidence)
         if config.loss == "distillation" and config.distillation_temperature is None:
             self.distillation_temperature = annealed(
-                self.distillation_temperature, confidence, config.distillation_confidence
+                self.distillation_temperature, confidence, self.confidence
             )
 
     def backward(self, part: Part, share: float) -> Tensor:

@@ -89,13 +89,23 @@ def mean_confidence(logits: Tensor, distillation_temperature: Tensor | float) ->
     return softened(logits.detach(), distillation_temperature).amax(dim=1).mean()
 
 
+def reachable(target: float, num_classes: int) -> float:
+    """The confidence to anneal to: `target`, but at least 1.5 times that of an even guess.
+
+    At no temperature is it below 1 / classes: to reach a lower target the temperature would rise
+    without end. Of two classes 1.5 / classes is midway between an even guess and certainty. The
+    paper's targets, 0.5 of 100 classes and 0.1 of 1000, are far above.
+    """
+    return max(target, 1.5 / num_classes)
+
+
 def annealed(
     distillation_temperature: Tensor, confidence: Tensor, target: float, factor: float = 1.05
 ) -> Tensor:
     """The temperature for the next batch: raised while the last exit is too confident.
 
     `confidence` is the last exit's `mean_confidence` on a training batch at this temperature.
-    Above `target` the temperature is multiplied by `factor`; it never falls.
+    Above `target`, which is `reachable`, the temperature is multiplied by `factor`; it never falls.
     """
     raised = distillation_temperature * factor
     return torch.where(confidence > target, raised, distillation_temperature)

@@ -76,7 +76,8 @@ class Run(Learner):
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
         target, mean, std = self.data.train.target, self.feed.mean, self.feed.std
-        super().__init__(config, world, net, target, mean, std)
+        num_classes = len(self.data.train.names)
+        super().__init__(config, world, net, target, mean, std, num_classes)
         if config.teacher is not None:
             saved = earlier_run(Path(config.teacher) / BEST, self.data)
             self.teacher = teacher_of(saved, config, self.data, self.mean, self.std)

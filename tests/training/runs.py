@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
     selection_per_class=10,
     images_per_class=23,
 )
-"""Four batches an epoch with two rows left over; every batch raises the temperature."""
+"""Four batches an epoch with two rows left over; every batch but one raises the temperature."""
 
 CPU = World(torch.device("cpu"))
 

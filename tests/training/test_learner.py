@@ -32,11 +32,22 @@ def test_a_step_moves_every_weight_that_has_a_gradient(loss: str, tmp_path: Path
     assert (run.distillation_temperature.item() > 1) == (loss == "distillation")
 
 
+def test_a_step_raises_no_temperature_at_which_all_answers_are_even_guesses(tmp_path: Path) -> None:
+    """Of ten classes they still have a confidence above 0.1, which the run asks for."""
+    run = run_of(tmp_path)
+    run.set_training()
+    for temperature, expected in ((1.0, 1.05), (1000.0, 1000.0)):
+        run.distillation_temperature.fill_(temperature)
+        run.learn(run.feed.parts(run.feed.order(), 0, 0), rate=0.01)
+        assert run.distillation_temperature.item() == expected
+
+
 def test_a_batch_in_two_parts_takes_the_mean_of_their_gradients(tmp_path: Path) -> None:
     runs = []
     for parts in (1, 2):
         run = run_of(tmp_path / str(parts), micro_batches=parts)
         run.net.eval()  # normalisation by fixed statistics does not see the parts
+        run.confidence = 0.1  # any answer of ten classes is above it
         run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
         run.train_step()
         runs.append(run)

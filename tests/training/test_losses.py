@@ -17,6 +17,7 @@ from training.losses import (
     distillation_loss,
     exit_wise_loss,
     mean_confidence,
+    reachable,
     softened,
 )
 
@@ -251,6 +252,28 @@ def test_confidence_is_the_mean_over_the_batch() -> None:
     sure, unsure = [log(9.0), 0.0], [0.0, 0.0]  # 0.9 and 0.5
     logits = 2 * torch.tensor([sure, unsure])
     assert mean_confidence(logits, 2.0).item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("num_classes", "target"), [(100, 0.5), (1000, 0.1), (10, 0.18), (3, 0.5)])
+def test_a_target_well_above_an_even_guess_is_taken_as_it_is(
+    num_classes: int, target: float
+) -> None:
+    """The paper's: 0.5 of 100 classes and 0.1 of 1000."""
+    assert reachable(target, num_classes) == target
+
+
+@pytest.mark.parametrize(("num_classes", "target", "end"), [(2, 0.5, 0.75), (10, 0.1, 0.15)])
+def test_temperature_ends_where_the_target_is_no_more_than_an_even_guess(
+    num_classes: int, target: float, end: float
+) -> None:
+    """One logit of 8, the others 0, have confidence e / (e + classes - 1), e = exp(8 / tau)."""
+    logits = torch.tensor([[8.0, *[0.0] * (num_classes - 1)]] * 4)
+    temperature = torch.tensor(1.0, dtype=torch.float64)
+    for _ in range(300):
+        confidence = mean_confidence(logits, temperature)
+        temperature = annealed(temperature, confidence, reachable(target, num_classes))
+    last = 8 / log((num_classes - 1) * end / (1 - end))
+    assert last <= temperature.item() < 1.05 * last
 
 
 @given(st.floats(1, 50), st.floats(0, 1), st.floats(0.01, 0.99))

@@ -20,6 +20,7 @@ from training.losses import (
     distillation_loss,
     exit_wise_loss,
     mean_confidence,
+    reachable,
 )
 from training.progress import Progress
 
@@ -157,6 +158,7 @@ def train_heads(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
     temperature = torch.tensor(1.0, dtype=torch.float64)
+    target = reachable(recipe.distillation_confidence, features.logits.shape[1])
     truth = np.full(num_rows, UNLABELLED) if labels is None else labels[features.images]
     truth = np.where(truth < 0, UNLABELLED, truth)
     with Progress(epochs, "training heads", "epoch") as bar:
@@ -174,7 +176,7 @@ def train_heads(
                 optimizer.step()
                 schedule.step()
                 confidence = mean_confidence(teacher, temperature)
-                temperature = annealed(temperature, confidence, recipe.distillation_confidence)
+                temperature = annealed(temperature, confidence, target)
             bar.update()
             bar.describe(f"distillation temperature {temperature.item():.2f}")
 

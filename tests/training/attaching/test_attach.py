@@ -3,7 +3,7 @@
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from torch import Tensor
 from typer.testing import CliRunner
 
 from models.bundle.bundle import load_bundle
@@ -32,7 +33,8 @@ from tests.training.attaching.networks import (
 )
 from training.attaching.attach import attach
 from training.attaching.errors import AttachError
-from training.attaching.heads import Recipe, train_heads
+from training.attaching.features import Features
+from training.attaching.heads import LOSSES, Recipe, new_heads, train_heads
 from training.attaching.order import Order
 from training.attaching.passes import CHUNK, Outputs, passes, run_all
 from training.attaching.read import Options
@@ -139,6 +141,25 @@ def test_exits_imitate_without_labels_and_the_report_says_so(tmp_path: Path) -> 
     assert "right where it equals the last exit's: there are no labels" in written
     assert bundle.manifest.provenance.config["labels_seen"] is False
     assert bundle.manifest.labels == tuple("0123456789")
+
+
+def test_the_distillation_temperature_of_two_classes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap of 8 between the logits has confidence 3/4, the least to anneal to, at 8 / log 3."""
+    seen: list[float] = []
+    loss = LOSSES["distillation"]
+
+    def noted(logits: Sequence[Tensor], labels: Tensor, temperature: Tensor) -> Tensor:
+        seen.append(temperature.item())
+        return loss(logits, labels, temperature)
+
+    monkeypatch.setitem(LOSSES, "distillation", noted)
+    rows = np.arange(32)
+    pooled = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    logits = np.where(rows[:, None] % 2 == [0, 1], 8, 0).astype(np.float32)
+    features = Features(pooled, logits, (3,), rows, rows)
+    recipe = Recipe(epochs=1, min_steps=100)
+    train_heads(new_heads(features, recipe), features, None, recipe)
+    assert 8 / np.log(3) <= seen[-1] < 1.05 * 8 / np.log(3)
 
 
 def test_with_labels_both_promises_are_certified(attached: Attached) -> None:
