@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import Interrupted, UserError
 from models.bundle.image_input import ImageInput, Resize
 from models.bundle.profile import hardware
+from models.bundle.tensor_input import TensorInput
 from models.bundle.text_input import TextInput
 from models.nets.multi_exit import NetError
 from models.nets.presets import find
@@ -27,7 +29,7 @@ from training.config import RECIPES, TrainConfig
 from training.data import ImageSource
 from training.data.columns import wanted_columns
 from training.data.layout import open_rows
-from training.data.numbers import NumberSource
+from training.data.numbers import NumberSource, columns_of
 from training.data.opening import find_test
 from training.data.source import Undecodables
 from training.data.sources import Source
@@ -200,8 +202,10 @@ def test_source(bundle: Bundle, data: str, undecodable: Undecodables) -> Source:
         return ImageSource(open_rows(data, "test", labels), takes, undecodable)
     known = bundle.manifest.provenance.config
     names = (known.get(name) for name in ("text_column", "label_column", "number_columns"))
-    rows = find_test(data, wanted_columns(*names), labels)
-    is_text = isinstance(takes, TextInput)
+    wanted, is_text = wanted_columns(*names), isinstance(takes, TextInput)
+    if isinstance(takes, TensorInput):
+        wanted = replace(wanted, numbers=columns_of(takes) or wanted.numbers)
+    rows = find_test(data, wanted, labels)
     if rows is None or (rows.values is None) != is_text:
         raise UserError(f"{data} has no {'texts' if is_text else 'numbers'}")
     if isinstance(takes, TextInput):

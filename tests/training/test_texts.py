@@ -1,10 +1,12 @@
 """Texts and rows of numbers from a table to a bundle: the same road as images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -20,6 +22,8 @@ from training import cli, loop, tokenizing
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
+from training.data.numbers import MAX_NAMED, NumberSource, columns_of, target_of
+from training.data.records import Records
 from training.data.texts import similar_lengths
 from training.distributed import World
 from training.exporting.export import export
@@ -165,8 +169,9 @@ def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> N
         Run(config, tmp_path, World(torch.device("cpu")), lambda _: None).feed.order()
 
 
-def test_rows_of_numbers_become_a_bundle_too(tmp_path: Path) -> None:
-    iris = load_iris()
+@pytest.fixture(scope="module")
+def iris_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    tmp_path, iris = tmp_path_factory.mktemp("iris"), load_iris()
     header = "sepal length,sepal width,petal length,petal width,species\n"
     rows = zip(iris.data.tolist(), iris.target_names[iris.target], strict=True)
     lines = "".join(f"{','.join(map(str, row))},{name}\n" for row, name in rows)
@@ -175,7 +180,11 @@ def test_rows_of_numbers_become_a_bundle_too(tmp_path: Path) -> None:
         tmp_path / "iris.csv", "mlp", "numbers", epochs=15, batch_size=8, calibration_share=0.3
     )
     loop.train(config, tmp_path / "run", lambda _: None, is_rehearsed=True)
-    bundle = load_bundle(export(tmp_path / "run", "iris", 1, tmp_path / "zoo"))
+    return load_bundle(export(tmp_path / "run", "iris", 1, tmp_path / "zoo"))
+
+
+def test_rows_of_numbers_become_a_bundle_too(iris_bundle: Bundle) -> None:
+    bundle = iris_bundle
     names = ("sepal length", "sepal width", "petal length", "petal width")
     tensors = tuple(RowTensor(name=name, dtype="float32", shape=()) for name in names)
     assert bundle.manifest.input == TensorInput(tensors=tensors)
@@ -183,3 +192,37 @@ def test_rows_of_numbers_become_a_bundle_too(tmp_path: Path) -> None:
     report = json.loads((bundle.path / "report.json").read_text())
     assert report["num_rows"] == 30
     assert report["exits"][-1]["top1"] > 0.85
+
+
+def test_a_table_is_evaluated_by_the_names_of_its_columns(
+    iris_bundle: Bundle, tmp_path: Path
+) -> None:
+    """In another order and with others beside them; one that is missing is named."""
+    path = iris_bundle.path.parents[2] / "iris.csv"
+    table = pd.read_csv(path)
+    mixed = table[table.columns[::-1]].assign(id=range(150), note="a flower it was")
+    mixed.to_csv(tmp_path / "mixed.csv", index=False)
+    plain, other = (
+        cli.test_source(iris_bundle, str(file), "refuse") for file in (path, tmp_path / "mixed.csv")
+    )
+    rows = np.arange(len(plain.labels))
+    assert all(map(torch.equal, plain.take(rows).inputs, other.take(rows).inputs))
+    assert plain.labels.tolist() == other.labels.tolist()
+    mixed.drop(columns="sepal width").to_csv(tmp_path / "mixed.csv", index=False)
+    with pytest.raises(DataError, match=r"mixed.csv' has no column 'sepal width' among species, "):
+        cli.test_source(iris_bundle, str(tmp_path / "mixed.csv"), "refuse")
+
+
+@pytest.mark.parametrize("number", [3, 40])
+def test_a_split_with_other_numbers_than_the_network_takes_is_refused(number: int) -> None:
+    """Where many columns are one tensor, their number is all that can be compared."""
+    some, more = (
+        {f"c{k}": np.full(4, k, np.float32) for k in range(columns)}
+        for columns in (number, number + 1)
+    )
+    rows = Records("the test split", ("yes", "no"), np.zeros(4, np.int64), values=some)
+    target = target_of(some)
+    assert columns_of(target) == (() if number > MAX_NAMED else tuple(some))
+    assert NumberSource(rows, target).take(np.arange(4)).inputs[-1].max() == number - 1
+    with pytest.raises(DataError, match="the test split has other numbers than the network takes"):
+        NumberSource(replace(rows, values=more), target)

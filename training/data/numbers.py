@@ -7,6 +7,7 @@ from math import prod
 import torch
 
 from models.bundle.tensor_input import RowTensor, TensorInput
+from training.data.errors import DataError, listed
 from training.data.records import Records, Values
 from training.data.rows import Index
 from training.data.sources import BaseSource, Inputs, Taken
@@ -19,7 +20,16 @@ ALL = "numbers"
 
 @dataclass(frozen=True)
 class NumberSource(BaseSource[Records, TensorInput]):
-    """A split of rows of numbers."""
+    """A split of rows of numbers; raises DataError where `target` is of others."""
+
+    def __post_init__(self) -> None:
+        assert self.rows.values is not None
+        found = target_of(self.rows.values)
+        if found != self.target:
+            raise DataError(
+                f"{self.rows.title} has other numbers than the network takes: {shown(found)}; "
+                f"not {shown(self.target)}"
+            )
 
     @property
     def row_bytes(self) -> int:
@@ -48,3 +58,14 @@ def target_of(values: Values) -> TensorInput:
         shapes = {ALL: (sum(map(prod, shapes.values())),)}
     tensors = (RowTensor(name=n, dtype="float32", shape=shape) for n, shape in shapes.items())
     return TensorInput(tensors=tuple(tensors))
+
+
+def columns_of(target: TensorInput) -> tuple[str, ...]:
+    """The columns that its tensors are named for; none where many became one tensor."""
+    names = tuple(tensor.name for tensor in target.tensors)
+    is_one_of_many = names == (ALL,) and prod(target.tensors[0].shape) > MAX_NAMED
+    return () if is_one_of_many else names
+
+
+def shown(target: TensorInput) -> str:
+    return listed(f"{tensor.name!r} of shape {list(tensor.shape)}" for tensor in target.tensors)
