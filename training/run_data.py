@@ -99,7 +99,7 @@ def open_found(config: TrainConfig, given: Found, run: Path, *, is_new: bool) ->
         sources: list[Source] = [NumberSource(rows, target) for rows in (train, test)]
         return RunData(sources[0], sources[1], splits, found, notes)
     texts = train.take(splits.train).texts
-    tokenizer = tokenizer_of(config, texts, run)
+    tokenizer = tokenizer_of(config, texts) if is_new else tokenizing.read(run)
     text_input = tokenizing.target_of(tokenizer, texts, config.max_tokens, config.example)
     size = vocabulary_of(tokenizer)
     lengths = ", ".join(map(str, text_input.length_buckets))
@@ -108,10 +108,8 @@ def open_found(config: TrainConfig, given: Found, run: Path, *, is_new: bool) ->
     return RunData(sources[0], sources[1], splits, found, notes, tokenizer)
 
 
-def tokenizer_of(config: TrainConfig, texts: Sequence[str], run: Path) -> str:
-    """The run's own; of a new run the one that is named, the network's, or one that is learned."""
-    if (run / tokenizing.FILE).is_file():
-        return tokenizing.read(run)
+def tokenizer_of(config: TrainConfig, texts: Sequence[str]) -> str:
+    """A new run's: the one that is named, the network's, or one that is learned."""
     if config.tokenizer is not None:
         return tokenizing.read(Path(config.tokenizer).expanduser())
     if config.net.startswith(PREFIX):

@@ -94,6 +94,18 @@ def test_a_run_on_texts_learns_a_tokenizer_and_keeps_it(words_run: Path) -> None
     assert len(data.splits.calibration) == 40
 
 
+def test_a_run_that_never_saved_leaves_no_tokenizer_to_the_next(
+    words_run: Path, tmp_path: Path
+) -> None:
+    config = config_of(words_run.parent, "text-tiny", "text", vocabulary=100)
+    open_data(config, tmp_path, is_new=True).keep(tmp_path)
+    kept = (tmp_path / "tokenizer.json").read_text()
+    other = config.model_copy(update={"vocabulary": 30})
+    assert open_data(config, tmp_path, is_new=True).tokenizer == kept
+    assert open_data(other, tmp_path, is_new=True).tokenizer != kept
+    assert open_data(other, tmp_path, is_new=False).tokenizer == kept
+
+
 @pytest.mark.parametrize("vocabulary", [40, 100])
 def test_equal_texts_give_equal_tokenizers(vocabulary: int) -> None:
     """Also in the order of other texts: only how often words come counts."""
