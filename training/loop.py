@@ -46,9 +46,9 @@ def train(
         if (directory / LAST).exists():
             run.restore(checkpoint.load(directory / LAST))
             log(f"resuming {directory} after epoch {run.epoch}, step {run.step}")
-        elif is_rehearsed and world.is_main:
-            rehearse(run)
-        if world.is_main:
+        elif world.is_main:
+            if is_rehearsed:
+                rehearse(run)
             run.data.keep(directory)
         with stopping_on_signals(run):
             while run.epoch < config.epochs:

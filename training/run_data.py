@@ -1,5 +1,6 @@
 """The data of one run: opened, split once, and compared when the run goes on."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,11 @@ class RunData:
     tokenizer: str = ""
 
     def keep(self, run: Path) -> None:
-        """Writes splits, fingerprint and tokenizer into the run's directory."""
-        np.savez(run / SPLITS, **vars(self.splits))
+        """Writes splits, aside first, fingerprint and tokenizer into a new run's directory."""
+        aside = run / f".{SPLITS}.{os.getpid()}"
+        with aside.open("wb") as file:
+            np.savez(file, **vars(self.splits))
+        os.replace(aside, run / SPLITS)
         fingerprint.keep(self.fingerprint, run)
         if self.tokenizer:
             (run / tokenizing.FILE).write_text(self.tokenizer)

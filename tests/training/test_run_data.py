@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.training.data.files import write_images
+from tests.training.runs import Killed
 from training import loop
 from training.config import TrainConfig
 from training.data import DataError
@@ -68,6 +70,27 @@ def test_splits_are_never_drawn_again(run: Path) -> None:
     drawn = open_data(config, run, is_new=True).splits
     assert kept.train.tolist() == np.load(run / SPLITS)["train"].tolist()
     assert kept.train.tolist() != drawn.train.tolist()
+
+
+def test_a_run_that_goes_on_leaves_its_splits_alone(run: Path) -> None:
+    before = (run / SPLITS).stat().st_mtime_ns
+    loop.train(config_of(run.parent / "data"), run, lambda _: None)
+    assert (run / SPLITS).stat().st_mtime_ns == before
+
+
+def test_killed_while_it_writes_its_splits_a_run_keeps_the_old_ones(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(file: IO[bytes], **_: object) -> None:
+        file.write(b"PK")
+        raise Killed
+
+    before = (run / SPLITS).read_bytes()
+    data = open_data(config_of(run.parent / "data"), run, is_new=True)
+    monkeypatch.setattr(np, "savez", dies)
+    with pytest.raises(Killed):
+        data.keep(run)
+    assert (run / SPLITS).read_bytes() == before
 
 
 def test_the_same_data_elsewhere_are_the_same(run: Path) -> None:
