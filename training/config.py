@@ -44,9 +44,10 @@ class TrainConfig(BaseModel):
     the images it is part of. Where texts or numbers have a validation split beside a test split,
     its rows select and calibrate, and none of the training split is kept apart for that.
 
-    `start_from` is an earlier run, on the same data, whose best weights the first step starts from;
-    what is kept apart now must have been kept apart there. `teacher` is another such run, of any
-    network, whose last exit every exit imitates in place of `teachers`.
+    `start_from` is an earlier run, on the same data, whose best weights the first step starts from,
+    and whose mean and deviation normalise; what is kept apart now must have been kept apart there.
+    `teacher` is another such run, of any network, whose last exit every exit imitates in place of
+    `teachers`.
 
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the

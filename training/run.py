@@ -18,7 +18,7 @@ from training.data.errors import listed
 from training.distributed import World
 from training.feed import feed_of
 from training.learner import Learner, are_finite
-from training.origin import earlier_run, git_commit
+from training.origin import earlier_run, git_commit, take_weights
 from training.progress import Progress
 from training.run_data import open_data
 from training.schedule import learning_rate
@@ -68,11 +68,8 @@ class Run(Learner):
         net = build(config.net, self.data.train.shape, len(self.data.train.names)).to(world.device)
         if config.start_from is not None:
             earlier = earlier_run(Path(config.start_from) / BEST, self.data)
-            if earlier.config.net != config.net:
-                raise CheckpointError(
-                    f"{config.start_from} holds a {earlier.config.net}, not a {config.net}"
-                )
-            net.load_state_dict(earlier.weights)
+            take_weights(net, earlier, self.data, config)
+            net.normalisation = earlier.mean, earlier.std
         if net.normalisation is not None:
             self.feed.mean, self.feed.std = (torch.tensor(x) for x in net.normalisation)
         target, mean, std = self.data.train.target, self.feed.mean, self.feed.std

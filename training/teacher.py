@@ -8,6 +8,7 @@ from torch import Tensor
 from models.nets.multi_exit import Features
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import TrainConfig
+from training.origin import refuse_other_inputs
 from training.run_data import RunData
 
 
@@ -43,14 +44,14 @@ def teacher_of(
 ) -> Teacher:
     """The best weights of a run on the same data; `mean` and `std` are the student's.
 
-    Raises CheckpointError where that run made something else of its rows.
+    Raises CheckpointError where that run made something else of its rows, or cut texts shorter.
     """
-    is_text = bool(data.tokenizer)
-    same = saved.tokenizer == data.tokenizer if is_text else saved.input == data.train.target
-    if not same:
+    refuse_other_inputs(saved, data, f"{config.teacher}")
+    longest, needed = saved.shape[-1], data.train.shape[-1]
+    if data.tokenizer and longest < needed:
         raise CheckpointError(
-            f"{config.teacher} makes other inputs of the same rows: its image size, resize rule or "
-            "tokenizer differs"
+            f"{config.teacher} cuts texts at {longest} tokens, not at {needed}: --set "
+            f"max_tokens={longest}"
         )
     device = mean.device
     net = saved.network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -104,6 +104,19 @@ def test_a_run_can_start_from_an_earlier_ones_best_weights(
     assert run.epoch == 0
 
 
+def test_a_run_normalises_as_the_one_that_it_starts_from(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Its weights were trained on what that mean and deviation made of the rows."""
+    earlier = checkpoint.load(uninterrupted / BEST)
+    own = run_of(tmp_path / "own", images_per_class=30)
+    assert own.mean.tolist() != earlier.mean
+    run = run_of(tmp_path / "run", images_per_class=30, start_from=str(uninterrupted))
+    assert (run.mean.tolist(), run.std.tolist()) == (earlier.mean, earlier.std)
+    assert run.feed.mean.tolist() == earlier.mean
+    assert run.snapshot().mean == earlier.mean
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

@@ -1,6 +1,8 @@
 """Texts and rows of numbers from a table to a bundle: the same road as images."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +20,17 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
-from training import cli, loop, tokenizing
+from tests.training.runs import CPU
+from training import checkpoint, cli, loop, tokenizing
 from training.checkpoint import CheckpointError
 from training.config import RECIPES, TrainConfig
 from training.data import DataError
 from training.data.numbers import MAX_NAMED, NumberSource, columns_of, target_of
 from training.data.records import Records
 from training.data.texts import similar_lengths
-from training.distributed import World
 from training.exporting.export import export
 from training.exporting.graphs import run_all
-from training.run import Run
+from training.run import BEST, Run
 from training.run_data import open_data
 
 WORDS = {"money": ("balance", "bank", "card"), "music": ("song", "play", "band")}
@@ -151,14 +153,57 @@ def test_a_run_on_texts_is_taught_by_one_with_the_same_tokenizer(
 ) -> None:
     settings = {"batch_size": 20, "vocabulary": 100, "teacher": str(words_run)}
     config = config_of(words_run.parent, "text-tiny", "text", **settings)
-    student = Run(config, tmp_path, World(torch.device("cpu")))
+    student = Run(config, tmp_path, CPU)
     (part,) = student.feed.parts(student.feed.order(), 0, 0)
     assert student.teacher is not None
     answers = student.teacher.logits(part.inputs).argmax(dim=1)
     assert (answers == part.labels).float().mean() >= 0.9
-    another = config.model_copy(update={"vocabulary": 60})
+
+
+OTHER_TOKENS = "^{run} makes other inputs of the same rows: "
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "complaint"),
+    [
+        ("teacher", {"vocabulary": 60}, OTHER_TOKENS),
+        ("start_from", {"vocabulary": 60}, OTHER_TOKENS),
+        (
+            "teacher",
+            {"max_tokens": 32},
+            "^{run} cuts texts at 16 tokens, not at 32: --set max_tokens=16$",
+        ),
+        (
+            "start_from",
+            {"max_tokens": 32},
+            r"^the weights of {run} do not fit: its network was built for tokens x length of "
+            r"(\d+) x 16, this one for \1 x 32$",
+        ),
+    ],
+)
+def test_an_earlier_run_on_texts_has_the_same_tokens_and_lengths(
+    use: str, settings: dict[str, object], complaint: str, words_run: Path, tmp_path: Path
+) -> None:
+    net = checkpoint.load(words_run / BEST).config.net
+    config = config_of(words_run.parent, net, "text", batch_size=20, vocabulary=100)
+    config = config.model_copy(update={use: str(words_run)} | settings)
+    with pytest.raises(CheckpointError, match=complaint.format(run=re.escape(str(words_run)))):
+        Run(config, tmp_path, CPU)
+
+
+def test_a_run_starts_from_one_with_the_same_tokenizer_alone(
+    words_run: Path, tmp_path: Path
+) -> None:
+    """Another one of as many tokens would fit the weights."""
+    saved = checkpoint.load(words_run / BEST)
+    config = config_of(words_run.parent, saved.config.net, "text", batch_size=20, vocabulary=100)
+    run = Run(config.model_copy(update={"start_from": str(words_run)}), tmp_path, CPU)
+    assert all(torch.equal(run.net.state_dict()[n], value) for n, value in saved.weights.items())
+    shutil.copytree(words_run, tmp_path / "other")
+    other = replace(saved, tokenizer=saved.tokenizer.replace('"balance"', '"balancing"'))
+    checkpoint.save(other, tmp_path / "other" / BEST)
     with pytest.raises(CheckpointError, match="makes other inputs of the same rows"):
-        Run(another, tmp_path, World(torch.device("cpu")))
+        Run(config.model_copy(update={"start_from": str(tmp_path / "other")}), tmp_path, CPU)
 
 
 def test_batches_are_of_similar_lengths_and_miss_no_text() -> None:
@@ -178,7 +223,7 @@ def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> N
         (tmp_path / f"{split}.jsonl").write_text(f"{lines}{row}\n")
     config = config_of(tmp_path, "text-tiny", "text", calibration_per_class=2)
     with pytest.raises(DataError, match=r"1 texts of .* have no token: rows 120"):
-        Run(config, tmp_path, World(torch.device("cpu")), lambda _: None).feed.order()
+        Run(config, tmp_path, CPU, lambda _: None).feed.order()
 
 
 @pytest.fixture(scope="module")
