@@ -12,6 +12,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle.bundle import sha256
@@ -116,7 +117,7 @@ def _export(
     model = _traced(piece, stem, features, buckets, input_names, output_names)
     content = model.SerializeToString()
     outputs = features.through(piece)
-    macs = {length: _macs(piece, features.by_length[length]) for length in buckets}
+    macs = {length: macs_of(piece, features.by_length[length]) for length in buckets}
     given = zip(input_names, features.rows, features.shapes, strict=True)
     made = zip(output_names, outputs.rows, outputs.shapes, strict=True)
     used = {value.name for value in model.graph.input}
@@ -126,7 +127,7 @@ def _export(
         exit=exit,
         inputs=tuple(_spec(name, x, shape) for name, x, shape in given if name in used),
         outputs=tuple(_spec(name, x, shape) for name, x, shape in made),
-        macs=macs[buckets[-1]] if buckets else _macs(piece, [x[:1] for x in features.rows]),
+        macs=macs[buckets[-1]] if buckets else macs_of(piece, [x[:1] for x in features.rows]),
         parameters=sum(p.numel() for p in module.parameters()),
         macs_by_length=macs,
     )
@@ -167,9 +168,19 @@ def _traced(
     return model
 
 
-def _macs(piece: Piece, features: Features) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        piece(*features)
+def macs_of(module: nn.Module, features: Features) -> int:
+    """MACs of one call. The counter does not see into attention that is fused: it runs in parts."""
+    was_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            module(*features)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fused)
     return int(counter.get_total_flops() // 2)
 
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 import transformers
 
-from models.nets.multi_exit import NetError
+from models.nets.layers import Head
+from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.presets import build
+from training.exporting.graphs import macs_of
 
 SIZE = 32
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -47,6 +49,17 @@ def test_the_last_exit_is_the_model_itself(kind: str, tmp_path: Path) -> None:
         expected = model(images).logits
     assert [tuple(z.shape) for z in logits] == [(3, 5)] * 4
     assert torch.allclose(logits[-1], expected, atol=1e-5)
+
+
+def test_macs_of_a_vit_by_hand(tmp_path: Path) -> None:
+    """16 patches of 8x8x3 and the class token, 6 layers of width 16, a linear layer at the end."""
+    saved("ViT", tmp_path)
+    net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5).eval()
+    free = [Head() for _ in range(net.num_exits - 1)]
+    trunk = MultiExitNet(list(net.segments), [*free, net.heads[-1]])
+    layer = 17 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 17 * 17 * 16
+    found = macs_of(trunk, [torch.zeros(1, 3, SIZE, SIZE)])
+    assert found == 16 * (8 * 8 * 3) * 16 + 6 * layer + 16 * 5
 
 
 def test_another_number_of_classes_begins_with_a_new_classifier(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import onnx
 import pytest
 import torch
 from onnx import ModelProto, TensorProto
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle.bundle import Bundle
@@ -24,6 +25,7 @@ from training.exporting.graphs import (
     ExportError,
     check_independence,
     check_parity,
+    macs_of,
 )
 from training.run import BEST
 
@@ -121,6 +123,34 @@ def test_macs_and_parameters_are_those_of_the_network(
 def test_macs_of_the_first_head_by_hand(digits_bundle: Bundle) -> None:
     """64 channels at 2x2, two 3x3 convolutions of width 32 and stride 2, a linear layer."""
     assert digits_bundle.manifest.exit_heads[0].macs == 64 * 32 * 9 + 32 * 32 * 9 + 32 * 10
+
+
+class Attention(nn.Module):
+    """Attention of a row to itself by torch's fused operation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(x, x, x)
+
+
+WIDTH, INNER, TOKENS = 8, 16, 5
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs"),
+    [
+        (Attention(), 2 * TOKENS * TOKENS * WIDTH),
+        (
+            nn.TransformerEncoderLayer(WIDTH, 2, INNER, batch_first=True),
+            TOKENS * (3 * WIDTH * WIDTH + WIDTH * WIDTH + 2 * WIDTH * INNER)
+            + 2 * TOKENS * TOKENS * WIDTH,
+        ),
+        (nn.Conv1d(TOKENS, 3, 3), 3 * (WIDTH - 2) * TOKENS * 3),
+    ],
+)
+def test_macs_of_fused_layers_by_hand(layer: nn.Module, macs: int) -> None:
+    """Scores and weighted values take tokens x tokens x width MACs each."""
+    assert macs_of(layer.eval(), [torch.zeros(1, TOKENS, WIDTH)]) == macs
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_parity_allows_rounding_and_nothing_more() -> None:
