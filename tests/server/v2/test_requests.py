@@ -101,6 +101,8 @@ def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], va
         b'{"parameters": {"max_exit": 2, "max_e\\u0078it": 3}, ',
         b'{"outputs": [{"name": "label", "name": "exit"}], ',
         b'{"x": [[1, 2], [3, 4]], "x": [5e3, -1.5], ',
+        b'{"x": [[1], "a"], "id": "a", "id": "a", ',
+        b'{"[": 1, "x": [[[[[[1]], 2]]]], "[": [2], ',
     ],
 )
 def test_a_key_that_is_there_twice_is_refused(manifest: Manifest, start: bytes) -> None:
@@ -114,6 +116,23 @@ def test_the_same_key_in_two_objects_is_right(manifest: Manifest) -> None:
     head = request({"outputs": outputs})
     read = read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
     assert [wanted.name for wanted in read.outputs] == ["label", "exit"]
+
+
+def test_keys_that_look_like_arrays_are_told_apart(manifest: Manifest) -> None:
+    head = request({"[1]": 1, "[2]": 2, "id": "]"})
+    assert read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS).id == "]"
+
+
+@pytest.mark.parametrize("text", ["[", "[1,", '[\\"', "[]", '\\"['])
+def test_brackets_in_a_string_are_read_once(text: str) -> None:
+    body = '{"id": "%s", "ready": true}' % (text * 600_000)
+    assert parse(IndexRequest, body.encode()).ready  # in quadratic time this takes hours
+
+
+@pytest.mark.parametrize("data", [f"{'[' * 50}{'1,' * 9_000}", f"{'[' * 50}{'[1],' * 4_000}"])
+def test_arrays_without_an_end_are_no_json(data: str) -> None:
+    with pytest.raises(BadBody, match="EOF"):
+        parse(IndexRequest, f'{{"data": {data}{" " * 2_000_000}'.encode())
 
 
 def test_null_stands_for_what_is_left_out(manifest: Manifest) -> None:
