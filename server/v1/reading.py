@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from email.message import Message
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -23,7 +23,7 @@ MAX_FIELDS = 50
 SERVED = ", ".join((*MEDIA_TYPES, "multipart/form-data", TEXT, "application/json"))
 RAW = frozenset((*MEDIA_TYPES, "image/jpg", "application/octet-stream"))
 """Bodies that are one image: what clients call it matters less than what it is."""
-CHARSETS = frozenset(("", "utf-8", "utf8", "us-ascii"))
+CHARSETS = frozenset((b"utf-8", b"utf8", b"us-ascii"))
 PARTS = ("image", "images", "file")
 """Names of a form's image parts that clients use; the first is the documented one."""
 
@@ -47,7 +47,8 @@ async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
     if media_type == "application/json":
         contents, fields = await read_json(exchange, max_rows)
     elif media_type == "multipart/form-data":
-        images, fields = await read_form(exchange, max_rows)
+        check_charset(given)
+        images, fields = await read_form(exchange, given, max_rows)
         check_number("image", images, max_rows)
         contents = Contents("image", images, media_type=media_type)
     else:
@@ -59,13 +60,11 @@ async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
     return contents, parameters_of(in_query | fields)
 
 
-@lru_cache(maxsize=256)
 def check_charset(content_type: str) -> None:
-    """Raises UnsupportedMedia for a text in anything but UTF-8."""
-    message = Message()
-    message["content-type"] = content_type
-    if (charset := message.get_content_charset("")) not in CHARSETS:
-        raise UnsupportedMedia(f"charset {charset!r}; texts are UTF-8")
+    """Raises UnsupportedMedia for a text or a form in anything but UTF-8."""
+    _, options = parse_options_header(content_type)
+    if (charset := options.get(b"charset", b"utf-8")).lower() not in CHARSETS:
+        raise UnsupportedMedia(f"charset {charset.decode('latin-1')!r}; texts are UTF-8")
 
 
 def check_number(name: str, rows: Sequence[object], max_rows: int) -> None:
@@ -128,9 +127,11 @@ def contents_of(content: bytes, max_rows: int) -> tuple[Contents, dict[str, Any]
     return Contents(kind, getattr(body, name), name), fields
 
 
-async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], dict[str, Any]]:
+async def read_form(
+    exchange: Exchange, content_type: str, max_images: int
+) -> tuple[list[bytes], dict[str, Any]]:
     parser = WholeFormParser(
-        Headers(scope=exchange.scope),
+        Headers({"content-type": content_type}),
         stream(exchange),
         max_files=max_images + 1,  # one too many is told apart from a broken form
         max_fields=MAX_FIELDS,
@@ -141,8 +142,6 @@ async def read_form(exchange: Exchange, max_images: int) -> tuple[list[bytes], d
         form = await parser.parse()
     except MultiPartException as error:
         raise BadBody(error.message) from error
-    except UnicodeError as error:
-        raise BadBody("the form's fields are not in its charset") from error
     if not parser.is_whole:
         raise BadBody("the form ends before its closing boundary")
     try:

@@ -170,16 +170,10 @@ FIELD_PART = b'Content-Disposition: form-data; name="top_k"\r\n\r\n1'
 
 
 @pytest.mark.parametrize(
-    ("body", "parameter"),
-    [
-        (form(IMAGE_PART, IMAGE_PART, end=b""), ""),
-        (form(IMAGE_PART)[:-40], ""),
-        (form(IMAGE_PART, FIELD_PART), "; charset=undefined"),
-        (b"no form", ""),
-    ],
+    "body", [form(IMAGE_PART, IMAGE_PART, end=b""), form(IMAGE_PART)[:-40], b"no form"]
 )
-def test_damaged_form(client: httpx.Client, body: bytes, parameter: str) -> None:
-    headers = {"content-type": f"multipart/form-data; boundary=x{parameter}"}
+def test_damaged_form(client: httpx.Client, body: bytes) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
     said = client.post("/v1/classify", content=body, headers=headers)
     assert said.status_code == 400
 

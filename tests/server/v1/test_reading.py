@@ -7,10 +7,13 @@ import httpx
 import pytest
 
 from server.engine.model import ServedModel
+from server.errors import UnsupportedMedia
+from server.v1.reading import check_charset
 from tests.server.live import PNG, live
 
 BASE64 = base64.b64encode(PNG).decode()
 JSON = {"content-type": "application/json"}
+FORM = "multipart/form-data; boundary=x"
 RAW = ["image/png", "image/jpg", "image/jpeg", "application/octet-stream", "IMAGE/PNG; x=y"]
 
 
@@ -68,3 +71,54 @@ def test_bodies_that_say_a_thing_twice_or_not_at_all(model: ServedModel) -> None
         for value in ("", ["1", "2"]):
             said = httpx.post(path, files={"image": PNG}, data={"top_k": value})
             assert (said.status_code, said.json()["errors"][0]["field"]) == (422, "top_k")
+
+
+def test_forms_are_utf_8(model: ServedModel) -> None:
+    image, name = (
+        b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % part
+        for part in ((b'image"; filename="i', PNG), (b"\\ud800", b"1"))
+    )
+    with live(model) as url:
+        path = f"{url}/v1/classify"
+        for charset, code in (("", 200), ("; charset=UTF-8", 200), ('; Charset="utf8"', 200)):
+            kind = {"content-type": FORM + charset}
+            said = httpx.post(path, content=image + b"--x--\r\n", headers=kind)
+            assert said.status_code == code
+        named = image + name + b"--x--\r\n"
+        for charset in ("unicode_escape", "punycode", "latin-1", "x\u00e9"):
+            kinds = [(b"content-type", f"{FORM}; charset={charset}".encode("latin-1"))]
+            said = httpx.post(path, content=named, headers=kinds)
+            assert (said.status_code, "UTF-8" in said.json()["detail"]) == (415, True)
+        # of a header given twice the last one counts
+        twice = [("content-type", f"{FORM}; charset=unicode_escape"), ("content-type", FORM)]
+        said = httpx.post(path, content=named, headers=twice)
+        assert (said.status_code, said.json()["errors"][0]["field"]) == (422, "\\ud800")
+
+
+def test_a_content_type_is_read_once() -> None:
+    check_charset('text/plain; a="' + 300_000 * ";")  # in quadratic time this takes minutes
+    with pytest.raises(UnsupportedMedia, match="'utf-16'"):
+        check_charset("text/plain; a=b; charset=utf-16")
+
+
+def test_half_a_surrogate_pair_is_refused_wherever_it_is(model: ServedModel) -> None:
+    lone = "\\ud800"
+    with live(model) as url:
+        for body in (
+            f'{{"images": ["{lone}"]}}',
+            f'{{"images": ["{BASE64}"], "{lone}": 1}}',
+            f'{{"images": ["{BASE64}"], "model": "{lone}"}}',
+            f'{{"images": ["{BASE64}"], "top_k": ["{lone}"]}}',
+            f'{{"images": ["{BASE64}"], "model": {{"{lone}": 1}}}}',
+            f'{{"rows": [["{lone}"]], "images": 3}}',
+            f'{{"texts": ["{lone}"]}}',
+        ):
+            said = httpx.post(f"{url}/v1/classify", content=body, headers=JSON)
+            assert said.status_code in (400, 415, 422), said.text
+            assert said.headers["content-type"] == "application/problem+json"
+        for query in ("%ED%A0%80=1", "model=%ED%A0%80"):
+            said = httpx.post(f"{url}/v1/classify?{query}", files={"image": PNG})
+            assert (said.status_code, said.json()["status"]) in ((422, 422), (404, 404))
+        for body in (f'{{"{lone}": 1}}', f'{{"id": "{lone}"}}', f'{{"outputs": ["{lone}"]}}'):
+            said = httpx.post(f"{url}/v2/models/digits/infer", content=body)
+            assert (said.status_code, list(said.json())) == (400, ["error"])
