@@ -180,7 +180,9 @@ class Limits(Record):
         512, description="POST requests in progress at once; more are refused with 503."
     )
     max_connections: PositiveInt = Field(
-        1000, description="Connections at once, probes included; more are refused with 503."
+        1000,
+        description="Connections served at once, in each process; on more, all requests but probes"
+        " are refused with 503.",
     )
 
     @model_validator(mode="after")

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ClientGone, Overloaded
+from server.http import probes
 from server.http.access import check_work
-from server.http.exchange import CLIENT_GONE, Exchange, Held, own_path
+from server.http.exchange import CLIENT_GONE, Exchange, Held, Reply, own_path
 from server.http.hot import HotRoute
 from server.http.problems import reply_of
 from server.http.refusals import Refusals
 from server.service import Service
 from server.telemetry.logs import is_logged, log_request, request_id
+from server.telemetry.requests import shed_reason
 from server.telemetry.tracing import trace_route
 
 EXCHANGE = "exchange"
@@ -81,11 +83,14 @@ class Edge:
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = own_path(scope)
+        exchange: Exchange = scope[EXCHANGE]
         route = self.find(scope["method"], path)
+        if route is not None:
+            exchange.route = route.path
+        if exchange.is_surplus and path not in probes.PATHS:
+            return await refusal_of(exchange.service, path)(scope, receive, send)
         if route is None:
             return await self.app(scope, receive, send)
-        exchange: Exchange = scope[EXCHANGE]
-        exchange.route = route.path
         if exchange.service.settings.telemetry.traces:
             trace_route(scope["method"], route.path)
         response: ASGIApp | None
@@ -101,3 +106,10 @@ class Edge:
                 self._refusals.note(exchange, error, response)
         await response(scope, receive, send)
         return None
+
+
+def refusal_of(service: Service, path: str) -> Reply:
+    """Counts a request on a connection that is one too many; gives its response."""
+    error = Overloaded(f"{service.settings.limits.max_connections} connections are open")
+    service.metrics.shed(shed_reason(error), 1)
+    return reply_of(error, path)

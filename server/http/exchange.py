@@ -62,8 +62,8 @@ class Exchange:
 
     __slots__ = (
         "_deadline", "_gone", "_is_whole", "_num_bytes", "_receive", "_send", "_task", "arrival",
-        "exits", "headers", "held", "id", "is_background", "is_told_by_head", "lag_s", "route",
-        "scope", "service", "status",
+        "exits", "headers", "held", "id", "is_background", "is_surplus", "is_told_by_head", "lag_s",
+        "route", "scope", "service", "status",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,7 @@ class Exchange:
         self.route, self.status = UNMATCHED, 500
         self.exits: list[int] = []
         self.is_background = self.is_told_by_head = False
+        self.is_surplus: bool = scope.get("is_surplus", False)
         # from the arrival, as the connection's timer counts: it wakes the reader at this time
         self._deadline = self.arrival + service.settings.timeouts.receive_timeout_s
         self._num_bytes, self._is_whole = 0, False
@@ -161,7 +162,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
-            if self.service.gate.is_draining:
+            if self.service.gate.is_draining or self.is_surplus:
                 headers.append((b"connection", b"close"))
             message["headers"] = headers
         elif not message.get("more_body", False):

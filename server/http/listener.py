@@ -32,6 +32,7 @@ class Listener(uvicorn.Server):
     ) -> None:
         self._app, self._settings, self._closes_at = app, settings, inf
         parts = {
+            "max_connections": settings.limits.max_connections,
             "receive_timeout_s": settings.timeouts.receive_timeout_s,
             "send_timeout_s": settings.timeouts.send_timeout_s,
             "waited_s": staticmethod(self._waited_s),
@@ -44,7 +45,6 @@ class Listener(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=settings.limits.max_connections,
             timeout_keep_alive=settings.timeouts.keep_alive_s,
             timeout_graceful_shutdown=settings.timeouts.shutdown_grace_s + LAST_WORDS_S,
         )

@@ -35,9 +35,11 @@ class Protocol(HttpToolsProtocol):
     connection is to be closed: a client that is cut off while it sends would lose the response.
 
     `scope["gone"]` is done once the connection is lost. `scope["arrival"]` is when the request
-    came: it may have waited unread, for as long as `waited_s` says at most.
+    came: it may have waited unread, for as long as `waited_s` says at most. `scope["is_surplus"]`
+    tells that `max_connections` older ones are open: the application is to end this one.
     """
 
+    max_connections: int
     receive_timeout_s = 10.0
     send_timeout_s = 10.0
     waited_s: Callable[[float], float]
@@ -46,9 +48,11 @@ class Protocol(HttpToolsProtocol):
     _num_header_bytes = 0
     _is_over = False
     """Whether all that still comes is dropped."""
+    _is_surplus = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._is_surplus = len(self.connections) > self.max_connections
         self._gone = self.loop.create_future()
         self._responding = Transport(transport, self._close_after_body)
         self._expect(self.receive_timeout_s)
@@ -80,6 +84,8 @@ class Protocol(HttpToolsProtocol):
         now = time.monotonic()
         self.scope["arrival"] = now - self._unread_s(now)  # type: ignore[typeddict-unknown-key]
         self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
+        self._is_surplus &= len(self.connections) > self.max_connections
+        self.scope["is_surplus"] = self._is_surplus  # type: ignore[typeddict-unknown-key]
         if self._is_idle():
             self._expect(self.receive_timeout_s)
         super().on_headers_complete()

@@ -14,7 +14,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
 from tests.server.http.test_departure import INFER, PATH, check_answers, gated, gone
-from tests.server.live import PNG, connect, live, request, samples, until
+from tests.server.live import PNG, connect, listening, live, request, samples, until
 
 HEADERS = {"content-type": "image/png"}
 
@@ -287,11 +287,42 @@ def refused(url: str) -> httpx.Response:
 
 def test_more_connections_than_may_be_open(model: ServedModel) -> None:
     with live(model, max_connections=3) as url:
-        held = [connect(url) for _ in range(3)]
-        until(lambda: httpx.get(f"{url}/healthz").status_code == 503)
+        held = [httpx.Client(base_url=url) for _ in range(3)]
+        assert [client.get("/v1/models").status_code for client in held] == 3 * [200]
+        for path, count in ((PATH, 1), ("/v1/models", 2), ("/v2/models/digits/infer", 3)):
+            said = httpx.request("GET" if path == "/v1/models" else "POST", f"{url}{path}")
+            assert said.status_code == 503
+            assert said.headers["retry-after"] in {"1", "2", "3"}
+            assert said.headers["connection"] == "close"
+            problem = said.json()
+            assert problem["error" if "v2" in path else "detail"] == "3 connections are open"
+            assert samples(url)['offramp_shed_total{reason="overload"}'] == count
+        assert samples(url)['offramp_requests_total{code="503",route="/v1/classify"}'] == 1
+        for probe in ("/healthz", "/readyz"):
+            said = httpx.get(f"{url}{probe}")
+            assert (said.status_code, said.headers["connection"]) == (200, "close")
+        for client in held:
+            assert client.post(PATH, content=PNG, headers=HEADERS).status_code == 200
+        held.pop().close()
+        until(lambda: httpx.get(f"{url}/v1/models").status_code == 200)
         for client in held:
             client.close()
-        until(lambda: httpx.get(f"{url}/healthz").status_code == 200)
+        check_answers(url)
+
+
+def test_a_connection_made_in_a_crowd_is_served_once_the_others_have_gone(
+    model: ServedModel,
+) -> None:
+    with listening(model, max_connections=1) as (server, url):
+        connections = server.server_state.connections
+        with connect(url) as first, connect(url) as second:
+            until(lambda: len(connections) == 2)
+            first.close()
+            until(lambda: len(connections) == 1)
+            second.sendall(request(PATH))
+            assert status(second.recv(65_536)) == 200
+            second.sendall(request(PATH))
+            assert status(second.recv(65_536)) == 200
         check_answers(url)
 
 
