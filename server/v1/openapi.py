@@ -47,7 +47,8 @@ STREAMED = event("exit", orjson.dumps(examples.EXIT)) + event(
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; as `text/event-stream`, where accepted, an `exit` event "
-        "per exit as it is computed, then one `final` event, which is the plain answer",
+        "per exit as it is computed, then one `final` event, which is the plain answer, "
+        "or an `error` event, which is a problem document",
         "content": {
             "application/json": {"example": examples.CLASSIFICATION},
             STREAM: {"schema": {"type": "string"}, "example": STREAMED.decode()},

@@ -1,4 +1,4 @@
-"""Answers as server-sent events: an `exit` event per exit as it is computed, then one `final`.
+"""Server-sent events: an `exit` event per exit as it is computed, then `final` or `error`.
 
 The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from server.engine.job import Answer
-from server.errors import ClientGone, NoAnswer
+from server.errors import ClientGone
 from server.http.exchange import Exchange
 from server.http.problems import problem_of
 from server.running import Running
@@ -82,7 +82,7 @@ class EventStream(StreamingResponse):
             yield event("exit", orjson.dumps(self._exit_event(*entry)))
         try:
             yield event("final", orjson.dumps(self._final.result()))
-        except NoAnswer as error:
+        except Exception as error:  # the status has been sent: only an event can tell
             yield event("error", problem_of(error)[0].model_dump_json(exclude_none=True).encode())
 
 

@@ -10,6 +10,10 @@ import pytest
 
 from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
+from server.errors import Infeasible, Overloaded, Unavailable
+from server.http.problems import UNEXPECTED
+from server.running import Running, Served
+from server.service import Service
 from tests.server.engines import failing
 from tests.server.http.test_departure import (
     ENDINGS,
@@ -132,6 +136,34 @@ def test_a_failure_on_the_way_is_an_event(
         ((name, problem),) = streamed(url, "", content=PNG)
         assert (name, problem["status"]) == ("error", 500)
         assert samples(url)[ended("failed")] == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "detail"),
+    [
+        (Overloaded("every queue is full"), 503, "every queue is full"),
+        (Infeasible("too late"), 503, "too late"),
+        (Unavailable("no replica stays alive"), 503, "no replica stays alive"),
+        (KeyError("secret"), 500, UNEXPECTED),
+    ],
+)
+def test_whatever_fails_on_the_way_is_an_event(
+    model: ServedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    status: int,
+    detail: str,
+) -> None:
+    async def fail(service: Service, running: Running) -> Served:
+        await finish(service, running)
+        raise failure
+
+    finish = Service.finish
+    monkeypatch.setattr(Service, "finish", fail)
+    with live(model) as url:
+        *exits, (name, problem) = streamed(url, "threshold=1", content=PNG)
+        assert [said["exit"] for _, said in exits] == [1, 2, 3]
+        assert (name, problem["status"], problem["detail"]) == ("error", status, detail)
 
 
 def test_a_stream_ends_with_what_it_has_where_a_later_segment_fails(
