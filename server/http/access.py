@@ -1,20 +1,23 @@
 """Checks before a body is read: a key, and room for work."""
 
+import re
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
 from server.service import Service, service_of
+from server.settings import Access
 from server.telemetry.requests import shed_reason
 
 documented = HTTPBearer(auto_error=False, description="Needed where the server has keys set.")
 Key = Annotated[HTTPAuthorizationCredentials | None, Security(documented)]
 """For the OpenAPI document; what is checked is the header itself."""
+FIXED_HOST = re.compile(r"(localhost|[\d.]+|\[[\da-f:.]+\])(:\d+)?", re.IGNORECASE)
+"""No name server decides where these lead."""
 
 
 def check_key(authorization: str, hashes: tuple[bytes, ...]) -> None:
@@ -52,16 +55,28 @@ async def trusted(request: Request, _: Key) -> None:
     A browser sends what a page of another origin asks for before it knows whether the page may:
     without keys nothing else would stop it.
     """
-    service, origin = service_of(request), request.headers.get("origin")
+    service = service_of(request)
     check_trusted(service, request.headers.get("authorization", ""))
-    own = request.headers.get("host")
-    if (
-        origin is not None
-        and origin not in service.settings.access.cors_origins
-        and urlsplit(origin).netloc != own
-    ):
-        raise Forbidden("pages of other origins may not manage models")
+    if (origin := request.headers.get("origin")) is not None:
+        check_origin(origin, request.headers.get("host", ""), service.settings.access)
     service.gate.check_open()
+
+
+def check_origin(origin: str, host: str, settings: Access) -> None:
+    """Raises Forbidden unless a page of this origin may manage models of the server at `host`.
+
+    Any name may be made to lead to this server, and its pages are then of the server's own origin
+    (DNS rebinding): where no key is asked for, a name must be among the settings' origins.
+    """
+    if origin in settings.cors_origins:
+        return
+    if origin.partition("://")[2] != host:
+        raise Forbidden("pages of other origins may not manage models")
+    if not settings.management_key_hashes and FIXED_HOST.fullmatch(host) is None:
+        raise Forbidden(
+            "without a management key, pages may manage models at an IP address or localhost,"
+            " or if OFFRAMP_CORS_ORIGINS names their origin"
+        )
 
 
 def check_trusted(service: Service, authorization: str) -> None:

@@ -108,18 +108,44 @@ def test_management_has_keys_of_its_own(
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
-        ("http://testserver", 200),
+        ("http://127.0.0.1", 200),
         ("https://console.example", 200),
         ("https://page.example", 403),
-        ("http://testserver:8001", 403),
-        ("http://testserver.page.example", 403),
+        ("http://127.0.0.1:8001", 403),
+        ("http://127.0.0.1.page.example", 403),
+        ("http://[", 403),
+        ("http://", 403),
         ("null", 403),
+        ("", 403),
     ],
 )
 def test_pages_of_other_origins_do_not_manage(origin: str, status: int) -> None:
     client, _ = managed({"cors_origins": "https://console.example"})
-    said = client.post("/load", headers={"origin": origin})
+    said = client.post("/load", headers={"origin": origin, "host": "127.0.0.1"})
     assert said.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("Localhost", 200),
+        ("page.example:8000", 403),
+        ("127.0.0.1.page.example", 403),
+        ("localhost.page.example", 403),
+        ("[::1", 403),
+    ],
+)
+def test_a_name_that_leads_here_is_no_reason_to_trust_its_pages(host: str, status: int) -> None:
+    headers = {"origin": f"http://{host}", "host": host}
+    client, _ = managed({})
+    assert client.post("/load", headers=headers).status_code == status
+    client, _ = managed({"cors_origins": headers["origin"]})
+    assert client.post("/load", headers=headers).status_code == 200
+    client, _ = managed({"management_key_hashes": hashes(KEY)})
+    assert client.post("/load", headers=headers).status_code == 401
+    assert client.post("/load", headers=headers | bearer(KEY)).status_code == 200
 
 
 def test_a_server_that_ends_loads_nothing_any_more() -> None:
