@@ -1,7 +1,6 @@
 """`ModelInfer` and `ModelStreamInfer`: messages to rows, outcomes to messages."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import TypeVar
@@ -71,14 +70,13 @@ async def infer_by_exits(call: Call, message: bytes) -> AsyncGenerator[ModelInfe
 
 async def read(call: Call, message: bytes) -> tuple[Inference, Demand]:
     """What a message asks for; off the event loop where understanding it takes long."""
-    service, started = call.service, time.monotonic()
+    service = call.service
     is_small = len(message) <= SMALL_BYTES
     request = await done(service, is_small, partial(parse, ModelInferRequest, message))
     model = find(service, request.model_name, request.model_version)
     is_quick = is_small and len(request.raw_input_contents) > 0
     limits = model.manifest, service.settings.limits.max_images
     asked = await done(service, is_quick, partial(understood, request, *limits))
-    service.metrics.decoded(time.monotonic() - started)
     parameters = within(asked.parameters, call)
     demand = service.demand(model, parameters, call.arrival, call.lag_s, call.id)
     call.is_background = demand.is_background

@@ -34,7 +34,7 @@ class RequestMetrics(Families):
             "request_duration_seconds", "From headers received to last byte sent", "route"
         )
         self._decode_duration = self._histogram(
-            "decode_duration_seconds", "Decoding the images of one request"
+            "decode_duration_seconds", "Decoding the rows of one request, once its body is read"
         ).labels()
         self._shed = self._counter(
             "shed", "Images, or whole requests, refused before any work", "reason"

@@ -1,7 +1,6 @@
 """`POST /v2/models/NAME/infer`: tensors to rows, outcomes to tensors."""
 
 import asyncio
-import time
 from dataclasses import replace
 from math import inf
 
@@ -45,9 +44,7 @@ def route_of(method: str, path: str) -> HotRoute | None:
 async def infer(exchange: Exchange) -> ASGIApp:
     """Classifies every row of a tensor, each within the request's budget."""
     service, model = exchange.service, model_of(exchange)
-    started = time.monotonic()
     asked = await read(exchange, model)
-    service.metrics.decoded(time.monotonic() - started)
     parameters = asked.parameters
     demand = service.demand(model, parameters, exchange.arrival, exchange.lag_s, exchange.id)
     exchange.is_background = demand.is_background

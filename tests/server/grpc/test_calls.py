@@ -109,6 +109,16 @@ def test_limits(model: ServedModel) -> None:
         assert code_of(infer, message()) is grpc.StatusCode.OK
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_request_is_decoded_once(model: ServedModel, is_stream: bool) -> None:
+    with channel_to(model) as (url, channel):
+        if is_stream:
+            assert len(list(channel.stream_stream(STREAMED)(iter([message()])))) > 1
+        else:
+            assert code_of(channel.unary_unary(INFER), message()) is grpc.StatusCode.OK
+        assert samples(url)["offramp_decode_duration_seconds_count"] == 1
+
+
 def test_a_refusal_says_when_to_come_again(model: ServedModel) -> None:
     with channel_to(model, max_body_bytes=1000, max_held_bytes=1000, max_requests=1) as (
         _,

@@ -1,5 +1,6 @@
 """What one answer counts as, and what the host's meter says."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from server.engine.model import ServedModel
 from server.telemetry.answers import is_depth_limited
 from server.telemetry.metrics import Metrics
 from tests.models.bundle.test_energy import add_zone
+from tests.server.http.test_departure import BOTH_PROTOCOLS
+from tests.server.live import connect, live, request, samples
 
 
 def outcome(exit: int, reason: StopReason, queue_s: float, length: int = 0) -> Outcome:
@@ -72,6 +75,23 @@ def test_a_default_version_with_fewer_exits_leaves_no_shares_of_the_deeper_one(
         for exit in "123"
     ]
     assert shares == [0.75, 0.25, None]
+
+
+@BOTH_PROTOCOLS
+def test_a_request_is_decoded_once_and_its_upload_is_no_decoding(
+    model: ServedModel, path: str, body: bytes, route: str
+) -> None:
+    pause_s = 0.3
+    with live(model) as url:
+        with connect(url) as client:
+            client.sendall(request(path, body[:10], len(body)))
+            time.sleep(pause_s)
+            client.sendall(body[10:])
+            assert b" 200 OK" in client.recv(65_536)
+        said = samples(url)
+        assert said[f'offramp_requests_total{{code="200",route="{route}"}}'] == 1
+        assert said["offramp_decode_duration_seconds_count"] == 1
+        assert said["offramp_decode_duration_seconds_sum"] < pause_s
 
 
 @pytest.mark.parametrize("code", [500, 503])
