@@ -5,14 +5,14 @@ is read, a message that does not come has its time, and a damaged one is the cli
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Never, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from server.errors import BadBody, ClientGone
+from server.errors import BadBody, ClientGone, Unauthenticated
 from server.grpc import answers
 from server.grpc import open_inference_pb2 as pb
 from server.grpc.calls import CODES, Call, Context, Front
@@ -104,10 +104,20 @@ def unary(front: Front, name: str) -> Handler:
 
 
 def stream(front: Front) -> Handler:
-    """Requests of a stream are answered one after the other; an error ends its request alone."""
+    """Requests of a stream are answered one after the other; an error ends its request alone.
+
+    A stream without a key is ended before its first message.
+    """
     route, idle_s = route_of(STREAM), front.service.settings.timeouts.keep_alive_s
 
     async def behave(_: AsyncIterator[bytes], context: Context) -> None:
+        opening = Call(front, context, route)
+        try:
+            known(front.service, opening.authorization)
+        except Unauthenticated:
+            with suppress(Unauthenticated), opening.counted():
+                raise
+            await refuse(context, opening)
         while True:
             try:
                 message = await front.next_message(context, idle_s)

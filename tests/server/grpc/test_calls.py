@@ -84,9 +84,25 @@ def test_keys(model: ServedModel, key: str | None, asks: str, manages: str) -> N
                 assert name in MANAGED, "it names no model"
                 code = grpc.StatusCode.OK
             assert code.name == expected, name
-        said = channel.stream_stream(STREAMED)(iter([message()]), metadata=metadata)
-        errors = [pb.ModelStreamInferResponse.FromString(part).error_message for part in said]
-        assert any(errors) == (asks != "OK")
+        stream = channel.stream_stream(STREAMED)
+        code = code_of(lambda *a, **b: list(stream(*a, **b)), iter([message()]), metadata=metadata)
+        assert code.name == asks
+
+
+def test_a_stream_without_a_key_ends_before_its_first_message(model: ServedModel) -> None:
+    with channel_to(model, api_key_hashes=hashed(ASKING)) as (url, channel):
+        waiting = threading.Event()
+
+        def never() -> Iterator[bytes]:
+            waiting.wait(LIMIT_S)
+            yield b""
+
+        stream = channel.stream_stream(STREAMED)(never(), timeout=LIMIT_S / 2)
+        with pytest.raises(grpc.RpcError, match="a key of this server is needed"):
+            next(stream)
+        waiting.set()
+        assert stream.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert samples(url)[f'offramp_requests_total{{code="401",route="{STREAMED}"}}'] == 1
 
 
 def test_limits(model: ServedModel) -> None:
