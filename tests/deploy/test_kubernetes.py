@@ -187,8 +187,10 @@ def test_guides_policy_for_traces_is_valid_and_adds_only_ways_out() -> None:
 @pytest.mark.parametrize("container", [CONTAINER, RUNTIME["containers"][0]], ids=["pod", "kserve"])
 def test_environment_names_only_known_settings(container: Manifest) -> None:
     assert {variable["name"] for variable in container["env"]} <= variables().keys()
-    (workers,) = (each for each in container["env"] if each["name"] == "OFFRAMP_WORKERS")
-    assert workers["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
+    said = {each["name"]: each for each in container["env"]}
+    processes = said["OFFRAMP_PROCESSES"]["valueFrom"]
+    assert processes == {"resourceFieldRef": {"resource": "requests.cpu"}}
+    assert said["OFFRAMP_WORKERS"]["value"] == "1"
     assert "cpu" not in container["resources"]["limits"]
 
 
