@@ -18,12 +18,11 @@ from tests.deploy.test_prometheus import executable
 Series = dict[str, str]
 
 
-def requests(good: float, bad: float, code: int = 500) -> Series:
+def requests(good: float, bad: float, code: int = 500, route: str = "/v1/classify") -> Series:
     """Requests a minute that were answered, and that were not."""
-    route = 'route="/v1/classify"'
     return {
-        f'offramp_requests_total{{{route},code="200"}}': rising(good),
-        f'offramp_requests_total{{{route},code="{code}"}}': rising(bad),
+        f'offramp_requests_total{{route="{route}",code="200"}}': rising(good),
+        f'offramp_requests_total{{route="{route}",code="{code}"}}': rising(bad),
         'offramp_shed_total{reason="infeasible"}': rising(0),
     }
 
@@ -123,12 +122,21 @@ class Case:
 
 
 UP = 'up{job="offramp",instance="a"}'
+GRPC = "/inference.GRPCInferenceService/ModelInfer"
 CASES = (
     Case("OfframpDown", "the scrape fails", {UP: "1 1 0 0 0"}, "4m", True),
     Case("OfframpDown", "nobody knows a server", {}, "4m", True),
     Case("OfframpDown", "one scrape fails", {UP: "1 1 0 1 1"}, "4m", False),
     Case("OfframpErrorBudgetBurnFast", "2% fail", requests(98, 2), "70m", True),
     Case("OfframpErrorBudgetBurnFast", "2% refused", requests(98, 2, 503), "70m", True),
+    Case("OfframpErrorBudgetBurnFast", "2% of gRPC fail", requests(98, 2, route=GRPC), "70m", True),
+    Case(
+        "OfframpErrorBudgetBurnFast",
+        "2% fail beside many probes",
+        requests(98, 2) | requests(10_000, 0, route="/v2/health/ready"),
+        "70m",
+        True,
+    ),
     Case("OfframpErrorBudgetBurnFast", "0.7% fail for hours", requests(993, 7), "6h", True, "5m"),
     Case("OfframpErrorBudgetBurnFast", "0.5% fail", requests(995, 5), "70m", False),
     Case(
