@@ -1,6 +1,7 @@
 """The ingress's engine: sends jobs to replicas, and to others when those die."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 
@@ -14,6 +15,7 @@ from server.engine.job import Demand, Job, Outcome
 from server.engine.pace import Pace
 from server.errors import Overloaded, Unavailable
 
+logger = logging.getLogger("offramp.ray")
 ATTEMPTS = 5
 """Answering has no side effects: if a replica dies, another can answer the same request."""
 PAUSE_S = 0.2
@@ -86,6 +88,9 @@ class RemoteEngine:
     async def _send(self, slots: Slots, jobs: list[Job]) -> None:
         results = await self._results(jobs, strict=slots in self._strict)
         for job, result in zip(jobs, results, strict=True):
+            if job.progress is not None and isinstance(result, Outcome):
+                for answer in result.answers:  # all at once: a replica answers when it has ended
+                    job.progress(answer)
             job.deliver(result)
 
     def _sent(self, slots: Slots, jobs: list[Job]) -> None:
@@ -106,5 +111,8 @@ class RemoteEngine:
             except BackPressureError:
                 return [Overloaded("every replica's queue is full")] * len(jobs)
             except RayError:  # the replica died, or its node
+                await asyncio.sleep(PAUSE_S)
+            except Exception:  # Ray Serve's own, such as that no replica is left
+                logger.exception("replicas cannot be asked")
                 await asyncio.sleep(PAUSE_S)
         return [Unavailable("no replica stays alive")] * len(jobs)

@@ -31,6 +31,7 @@ class EngineReplica:
         model = self._catalog.find(work.model, work.version)
         now = time.monotonic()
         demand = Demand(model, work.policy, work.budget, now, is_background=work.is_background)
+        demand.length = work.length
         results = Results(len(work.rows))
         jobs = [
             Job(demand, row, partial(results.settle, number))

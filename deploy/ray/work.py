@@ -8,7 +8,10 @@ from server.engine.job import Budget, Given, Job, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The rows of one request, and what is left of its latency budget."""
+    """The rows of one request, and what is left of its latency budget.
+
+    `length` is the bucket that they are expected to have, 0 where all rows have one size.
+    """
 
     model: str
     version: int
@@ -17,6 +20,7 @@ class Work:
     rows: list[Given]
     strict: bool
     is_background: bool = False
+    length: int = 0
 
 
 def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
@@ -29,7 +33,7 @@ def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
     manifest = demand.model.manifest
     rows = [job.given for job in jobs]
     key = manifest.name, manifest.version
-    return Work(*key, demand.policy, budget, rows, strict, demand.is_background)
+    return Work(*key, demand.policy, budget, rows, strict, demand.is_background, demand.length)
 
 
 def shifted(outcome: Outcome, seconds: float) -> Outcome:

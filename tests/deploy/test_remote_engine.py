@@ -13,7 +13,7 @@ from models.bundle.bundle import Bundle
 from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
-from server.errors import Overloaded
+from server.errors import Overloaded, Unavailable
 from server.running import Results
 from tests.server.conftest import made_profile, served
 from tests.server.engines import results_of, running
@@ -23,6 +23,7 @@ if find_spec("ray") is None:
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own
+    from deploy.ray import remote_engine
     from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.work import Work, shifted
 
@@ -75,3 +76,48 @@ def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
         assert [work.strict for work in replicas.seen] == [True]
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_progress_has_every_answer_before_the_outcome(digits_bundle: Bundle) -> None:
+    model, told = served(digits_bundle, made_profile(per_row_s=0.001)), list[int]()
+
+    async def run() -> None:
+        handle: Any = Replicas(model)
+        engine, demand, results = RemoteEngine(handle, capacity=2), asked(model), Results(1)
+        job = Job(
+            demand,
+            ROW,
+            lambda result: (told.append(0), results.settle(0, result)),
+            lambda answer: told.append(answer.exit),
+        )
+        engine.submit(engine.admit(demand, 1), [job])
+        await results.all
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert told == [1, 2, 3, 0]
+
+
+def test_replicas_that_cannot_be_asked_are_unavailable(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Ray has no replica left: it raises what is no RayError."""
+    monkeypatch.setattr(remote_engine, "PAUSE_S", 0.0)
+
+    class NoReplicas(Replicas):
+        async def remote(self, work: Work) -> list[Any]:
+            self.seen.append(work)
+            raise LookupError("made to fail")
+
+    async def run() -> tuple[Any, int, int]:
+        replicas = NoReplicas(served(digits_bundle, made_profile(per_row_s=0.001)))
+        handle: Any = replicas
+        engine, demand, results = RemoteEngine(handle, 2), asked(replicas.model), Results(1)
+        job = Job(demand, ROW, lambda result: results.settle(0, result))
+        engine.submit(engine.admit(demand, 1), [job])
+        (result,) = await results.all
+        await asyncio.sleep(0)
+        return result, len(replicas.seen), engine.in_flight()
+
+    result, num_asked, in_flight = asyncio.run(asyncio.wait_for(run(), 10))
+    assert isinstance(result, Unavailable)
+    assert (num_asked, in_flight) == (remote_engine.ATTEMPTS, 0)

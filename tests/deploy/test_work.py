@@ -28,6 +28,9 @@ def test_work_brings_what_is_left_of_the_budget(digits_bundle: Bundle) -> None:
     assert work.budget.energy_j == 2.0
     assert not work.strict
     assert work_of([one], now=100.2, strict=True).strict
+    assert work.length == 0
+    one.demand.length = 32
+    assert work_of([one], now=100.2).length == 32
     assert pickle.loads(pickle.dumps(work)).policy == POLICY
 
 
