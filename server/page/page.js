@@ -847,7 +847,10 @@ async function chooseModel() {
   const [name, number] = JSON.parse($("#model").value), before = kind();
   const { versions } = state.models.find((model) => model.name === name);
   Object.assign(state, { name, version: versions.find(({ version }) => version === number), calibration: null, thresholdLine: [], samples: [], said: [], final: null });
-  if (kind() !== before) state.input = null;
+  if (kind() !== before) {
+    state.controller?.abort();
+    Object.assign(state, { input: null, isRunning: false, turn: state.turn + 1 });
+  }
   makeInput();
   makeExits();
   makePoints();

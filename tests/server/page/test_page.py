@@ -320,6 +320,19 @@ def test_another_version_and_the_live_numbers(tab: Page) -> None:
     assert abs(sum(shares) - 100) <= 4
 
 
+def test_a_model_of_another_kind_shows_no_answer_of_the_one_before(
+    browser: Browser, shipped: str
+) -> None:
+    version = httpx.get(f"{shipped}/v1/models/{TEXTS}").json()["versions"][0]["version"]
+    with opened(browser, shipped, is_slowed=True) as (tab, complaints):
+        tab.get_by_role("button", name="apple").click()
+        expect(tab.locator("#exits li:not(.waiting)")).not_to_have_count(0)
+        tab.get_by_label("Model").select_option(label=f"{TEXTS} · version {version}")
+        tab.wait_for_timeout(1500)  # the first run would have ended by now
+        expect(tab.locator("#verdict .label")).to_have_text("Nothing to look at yet")
+        assert complaints == []
+
+
 def test_texts_have_one_scale_of_macs(tab: Page, shipped: str) -> None:
     version = httpx.get(f"{shipped}/v1/models/{TEXTS}").json()["versions"][0]
     tab.get_by_label("Model").select_option(label=f"{TEXTS} · version {version['version']}")
