@@ -24,8 +24,9 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
 
 
 def begin(settings: Settings) -> None:
-    """Sets up logs, and ends with status 0 on SIGTERM while models load."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Sets up logs, and ends with status 0 on SIGTERM or Ctrl-C while models load."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     configure_logs(access=settings.telemetry.access_log)
 
 

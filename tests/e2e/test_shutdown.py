@@ -148,12 +148,13 @@ def test_a_job_that_still_runs_then_answers_with_its_last_exit(digits_bundle: Bu
     assert (said.json()["exit"], said.json()["stop_reason"]) == (1, "deadline")
 
 
-def test_models_that_load_do_not_hold_up_the_end() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_models_that_load_do_not_hold_up_the_end(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "offramp", "serve", "--zoo", str(SHIPPED), "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "loading" in process.stderr.readline()
-        process.terminate()
+        process.send_signal(number)
         assert "Traceback" not in process.stderr.read()
         assert process.wait(20) == 0
 
