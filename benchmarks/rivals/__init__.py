@@ -6,7 +6,7 @@
   file that a network was attached from (`uncut.py`, `web.py`).
 - *mosec*: naive exits behind mosec's Rust front, in batches where batches win (`batches.py`).
 
-Each has two workers of one thread each, decodes images and tokenizes texts as the server does, and
+Each has a worker of one thread per core, decodes images and tokenizes texts as the server does, and
 pads no text. A rival may have a limit, beyond which it refuses: uvicorn's `--limit-concurrency`, in
 each worker, or mosec's `--capacity`. It may have a budget: then it refuses a request whose time is
 up before it starts on it, by the client's `X-Request-Start`, which costs it less than to answer;

@@ -1,4 +1,4 @@
-"""Naive exits behind mosec: a Rust front, two worker processes, batches of a size that is tried.
+"""Naive exits behind mosec: a Rust front, a worker process per core, batches of a tried size.
 
 python -m benchmarks.rivals.batches --port 8000
 """
@@ -12,8 +12,9 @@ from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.networks import Answer, Features
 from benchmarks.rivals.setup import Setup
 from models.bundle.bundle import load_bundle
+from models.bundle.cores import num_cores
 
-WORKERS = 2
+WORKERS = num_cores()
 SHORTEST_WAIT_MS = 1
 """For a batch to fill; mosec takes 0 for its default of 10."""
 WORKER_LIMIT_S = 30.0

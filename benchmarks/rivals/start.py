@@ -8,8 +8,9 @@ from typing import Self
 
 from benchmarks.process import ServerProcess, free_port, started
 from benchmarks.rivals.setup import Setup
+from models.bundle.cores import num_cores
 
-WORKERS = 2
+WORKERS = num_cores()
 
 
 @dataclass(frozen=True)
