@@ -20,6 +20,7 @@ from server.errors import BadBody, BadParameter, BodyTooLarge, TextTooLong, Unsu
 from server.http.contents import Contents, encoded
 from server.http.rows import Arrays
 from server.http.texts import text_of
+from server.running import Encoded
 from server.v1.reading import contents_of
 from server.v2.infer import decode
 from server.zoo.catalog import serve_bundle
@@ -92,9 +93,13 @@ def rows_of(model: ServedModel, body: bytes, protocol: str) -> Sequence[Given]:
         length = None if protocol == "v2" else str(body.find(END) + len(END))
         asked = decode(body, "", length, model.manifest, LIMITS)
         if isinstance(asked.rows, Arrays):
-            return asked.rows.decode()
+            return decoded(asked.rows)
         contents = asked.rows
-    return encoded(contents, model, LIMITS, Decoding()).decode()
+    return decoded(encoded(contents, model, LIMITS, Decoding()))
+
+
+def decoded(rows: Encoded) -> list[Given]:
+    return [row for part in rows.parts() for row in part()]
 
 
 @st.composite

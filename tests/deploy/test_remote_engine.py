@@ -14,7 +14,7 @@ from models.bundle.policy import policy_of_threshold
 from server.engine.job import Budget, Demand, Given, Job, Outcome
 from server.engine.model import ServedModel
 from server.errors import Overloaded, Unavailable
-from server.running import Results
+from server.running import Result, Results
 from tests.server.conftest import made_profile, served
 from tests.server.engines import results_of, running
 
@@ -84,12 +84,12 @@ def test_progress_has_every_answer_before_the_outcome(digits_bundle: Bundle) -> 
     async def run() -> None:
         handle: Any = Replicas(model)
         engine, demand, results = RemoteEngine(handle, capacity=2), asked(model), Results(1)
-        job = Job(
-            demand,
-            ROW,
-            lambda result: (told.append(0), results.settle(0, result)),
-            lambda answer: told.append(answer.exit),
-        )
+
+        def deliver(result: Result) -> None:
+            told.append(0)
+            results.settle(0, result)
+
+        job = Job(demand, ROW, deliver, lambda answer: told.append(answer.exit))
         engine.submit(engine.admit(demand, 1), [job])
         await results.all
 
