@@ -70,7 +70,7 @@ class Images:
 
     def parts(self) -> list[Callable[[], list[Given]]]:
         """One image each: the images of a request may take as long as many other requests."""
-        return [partial(self._decoded, index) for index in range(self.num_rows)]
+        return [partial(self.decode_one, index) for index in range(self.num_rows)]
 
     def decode(self) -> list[Given]:
         return [image for part in self.parts() for image in part()]
@@ -78,7 +78,7 @@ class Images:
     def sources(self) -> list[bytes]:
         return [b"file:" + content for content in self.contents]
 
-    def _decoded(self, index: int) -> list[Given]:
+    def decode_one(self, index: int) -> list[Given]:
         """An image; an error names it where there are several.
 
         Raises Infeasible, before it decodes the first, where all would be ready too late.

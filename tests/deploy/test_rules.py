@@ -391,4 +391,4 @@ def test_guide_says_of_every_alert_and_no_other_what_to_do_and_when_to_move_it()
     assert [name for name, *_ in sections] == list(ALERTS)
     for name, *to_do, move in sections:
         assert to_do, name
-        assert move.startswith("Move "), name
+        assert move.startswith(("Set ", "Raise ", "Lower ")), name

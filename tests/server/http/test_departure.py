@@ -128,7 +128,7 @@ def test_gone_while_decoding(
 
         return called
 
-    monkeypatch.setattr(Images, "decode", gated_call(Images.decode))
+    monkeypatch.setattr(Images, "decode_one", gated_call(Images.decode_one))
     monkeypatch.setattr("server.http.decode.SMALL_BYTES", 0)
     monkeypatch.setattr("server.v2.infer.SMALL_BYTES", 0)
     monkeypatch.setattr("server.v2.infer.decode", gated_call(decode))

@@ -29,12 +29,12 @@ def test_what_takes_long_is_decoded_elsewhere(
     """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
     found: list[bool] = []
 
-    def watched(images: Images) -> list[Given]:
+    def watched(images: Images, index: int) -> list[Given]:
         found.append(threading.current_thread().name.startswith("offramp-decode"))
-        return decode(images)
+        return decode_one(images, index)
 
-    decode = Images.decode
-    monkeypatch.setattr(Images, "decode", watched)
+    decode_one = Images.decode_one
+    monkeypatch.setattr(Images, "decode_one", watched)
     with live(model) as url:
         answer = httpx.post(
             f"{url}/v1/classify", content=image, headers={"content-type": "image/png"}
