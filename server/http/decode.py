@@ -69,16 +69,27 @@ class Images:
         return None
 
     def parts(self) -> list[Callable[[], list[Given]]]:
-        """One image each: the images of a request may take as long as many other requests."""
-        return [partial(self.decode_one, index) for index in range(self.num_rows)]
+        """A large image, or small ones of `SMALL_BYTES` together."""
+        groups: list[list[int]] = []
+        num_bytes = 0
+        for index, content in enumerate(self.contents):
+            num_bytes += len(content)
+            if not groups or num_bytes > SMALL_BYTES:
+                groups.append([])
+                num_bytes = len(content)
+            groups[-1].append(index)
+        return [partial(self._decoded, group) for group in groups]
 
     def decode(self) -> list[Given]:
-        return [image for part in self.parts() for image in part()]
+        return self._decoded(range(self.num_rows))
 
     def sources(self) -> list[bytes]:
         return [b"file:" + content for content in self.contents]
 
-    def decode_one(self, index: int) -> list[Given]:
+    def _decoded(self, indices: Sequence[int]) -> list[Given]:
+        return [self.decode_one(index) for index in indices]
+
+    def decode_one(self, index: int) -> Given:
         """An image; an error names it where there are several.
 
         Raises Infeasible, before it decodes the first, where all would be ready too late.
@@ -87,7 +98,7 @@ class Images:
             self._check_time()
         try:
             content = self.contents[index]
-            return [Given.of(decode_image(content, self.target, self.max_pixels, self.pace))]
+            return Given.of(decode_image(content, self.target, self.max_pixels, self.pace))
         except (BadImage, ImageTooLarge) as error:
             if self.num_rows > 1:
                 error.field = f"images.{index}"

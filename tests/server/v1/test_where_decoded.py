@@ -29,7 +29,7 @@ def test_what_takes_long_is_decoded_elsewhere(
     """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
     found: list[bool] = []
 
-    def watched(images: Images, index: int) -> list[Given]:
+    def watched(images: Images, index: int) -> Given:
         found.append(threading.current_thread().name.startswith("offramp-decode"))
         return decode_one(images, index)
 
