@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
@@ -110,9 +110,7 @@ class RemoteEngine:
                 return [error.cause] * len(jobs)
             except BackPressureError:
                 return [Overloaded("every replica's queue is full")] * len(jobs)
-            except RayError:  # the replica died, or its node
-                await asyncio.sleep(PAUSE_S)
-            except Exception:  # Ray Serve's own, such as that no replica is left
-                logger.exception("replicas cannot be asked")
+            except Exception as error:  # the replica died, or its node, or none is left
+                logger.warning("a replica did not answer: %r", error)
                 await asyncio.sleep(PAUSE_S)
         return [Unavailable("no replica stays alive")] * len(jobs)
