@@ -1,4 +1,4 @@
-"""What `offramp simulate` foretells beside what the server then does, at three loads.
+"""What `offramp simulate` predicts beside what the server then does, at three loads.
 
     python -m benchmarks.agreement models/zoo/cifar100-msdnet/5 DATA
 

@@ -101,7 +101,7 @@ def trained_heads(
 ) -> Heads:
     """`train_heads`, or what it gave when it was called with the same before.
 
-    The rows are a part of that: those that calibrate or are reported on may be others today.
+    The key includes the rows that heads learn from: another run may calibrate on some of them.
     """
     seen = hashlib.sha256(features.rows.tobytes())
     seen.update(b"" if labels is None else labels.tobytes())
