@@ -90,6 +90,17 @@ def test_the_watcher_loads_what_came_while_models_were_loading(
     assert repository.find("digits", 1) is first, "unchanged"
 
 
+def test_a_bundle_whose_files_cannot_be_looked_at_does_not_keep_others_from_serving(
+    digits_bundle: Bundle, tmp_path: Path, metrics: Metrics
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 1)
+    (tmp_path / "digits/2").mkdir()
+    (tmp_path / "digits/2/manifest.json").symlink_to(tmp_path / "gone")
+    catalog = load_catalog(load_settings(zoo=tmp_path, profile_s=0.2), metrics)
+    assert [model.key for model in catalog] == [("digits", 1)]
+    assert list(catalog.reasons) == [("digits", 2)]
+
+
 def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository) -> None:
     async def run() -> None:
         load = asyncio.create_task(repository.load("digits", 1))
