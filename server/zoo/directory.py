@@ -1,6 +1,5 @@
 """The zoo's directories: which bundles there are, before any is read."""
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -53,7 +52,7 @@ def signatures(zoo: Path) -> dict[Key, Signature]:
     """
     found: dict[Key, Signature] = {}
     for key, path in find_bundles(zoo).items():
-        stats = {entry.name: entry.stat() for entry in os.scandir(path)}
+        stats = {file.name: file.stat() for file in path.iterdir()}
         if MANIFEST in stats:
             found[key] = frozenset(
                 (name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()
