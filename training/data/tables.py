@@ -64,12 +64,17 @@ class TableRows:
 def parquet_files(directory: Path, split: SplitName) -> list[Path]:
     """The parquet files of a split: DIR/SPLIT/*.parquet, or SPLIT*.parquet in DIR or DIR/data."""
     for name in SPLIT_NAMES[split]:
-        pattern = re.compile(rf"{name}([-_.].*)?\.parquet", re.IGNORECASE)
+        pattern = re.compile(rf"{name}([-_.].*)?", re.IGNORECASE)
         for place in (directory, directory / "data"):
-            found = [path for path in place.glob("*.parquet") if pattern.fullmatch(path.name)]
-            if found := found or list((place / name).glob("*.parquet")):
-                return sorted(found)
+            found = [path for path in visible(place, "parquet") if pattern.fullmatch(path.stem)]
+            if found := found or visible(place / name, "parquet"):
+                return found
     return []
+
+
+def visible(directory: Path, suffix: str) -> list[Path]:
+    """Files of a suffix in order, without hidden ones: archives bring `._NAME` beside `NAME`."""
+    return sorted(p for p in directory.glob(f"*.{suffix}") if not p.name.startswith("."))
 
 
 def load_parquet(files: Sequence[Path], title: str) -> Dataset:
@@ -118,7 +123,7 @@ def is_bytes_type(kind: object) -> bool:
 
 
 def label_column(features: Features, title: str) -> str:
-    """The first column of class labels, or else of integers or strings by a label's usual name.
+    """The first column of class labels, or else one of a label's usual name.
 
     CIFAR-100's fine labels come before its coarse ones.
     """
@@ -127,7 +132,7 @@ def label_column(features: Features, title: str) -> str:
             return str(name)
     plain = [name for name, kind in features.items() if is_plain_label(kind)]
     for name in LABEL_COLUMNS:
-        if name in plain:
+        if name in plain or is_bool(features.get(name)):
             return name
     if len(plain) == 1:
         return str(plain[0])
@@ -140,6 +145,10 @@ def is_plain_label(kind: object) -> bool:
     return isinstance(kind, Value) and re.match(r"u?int|(large_)?string", kind.dtype) is not None
 
 
+def is_bool(kind: object) -> bool:
+    return isinstance(kind, Value) and kind.dtype == "bool"
+
+
 def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str, ...]]:
     """Labels from 0, and their names: those of the column's type, or its own values in order."""
     refuse_missing(table, column, title)
@@ -148,7 +157,8 @@ def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str
     if not isinstance(kind, ClassLabel):
         refuse_negative(given, title)
         found, labels = np.unique(given, return_inverse=True)
-        return labels.astype(np.int64), tuple(map(str, found.tolist()))
+        names = (str(v).lower() if isinstance(v, bool) else str(v) for v in found.tolist())
+        return labels.astype(np.int64), tuple(names)
     refuse_negative(given, title)
     beyond = int((given >= len(kind.names)).sum())
     if beyond:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +20,16 @@ from pyarrow.csv import ConvertOptions
 from training.data.errors import DataError
 from training.data.folders import SPLIT_NAMES
 from training.data.layout import hub_splits
-from training.data.tables import load_parquet, reason
+from training.data.tables import load_parquet, reason, visible
 
-SEPARATED: dict[str, dict[str, Any]] = {
+SEPARATED: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+"""How pandas reads fields: as they are, the first one too where the header has fewer."""
+SUFFIXES: dict[str, dict[str, Any]] = {
     "csv": {},
     "tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # a quote is a character as any other
 }
-"""How pandas reads the fields of each suffix."""
-FORMATS = ("parquet", *SEPARATED, "jsonl", "ndjson", "json")
+FORMATS = ("parquet", *SUFFIXES, "jsonl", "ndjson", "json")
+UNREADABLE = (OSError, ValueError, pa.ArrowException, DatasetsError, pd.errors.ParserWarning)
 MISSING = ConvertOptions().null_values
 """What stands for a missing number: an empty field, "NA", "nan", "null" and the like."""
 VALIDATION = tuple(name for name in SPLIT_NAMES["test"] if name != "test")
@@ -100,10 +103,12 @@ def table_files(directory: Path, name: str) -> list[Path]:
     ):
         for suffix in FORMATS:
             files = [
-                p for p in place.glob(f"*.{suffix}") if not is_named or pattern.fullmatch(p.stem)
+                path
+                for path in visible(place, suffix)
+                if not is_named or pattern.fullmatch(path.stem)
             ]
             if files:
-                return sorted(files)
+                return files
     return []
 
 
@@ -114,16 +119,18 @@ def load(files: list[Path], title: str) -> Dataset:
     if suffix == "parquet":
         return load_parquet(files, title)
     try:
-        if suffix in SEPARATED:
-            return Dataset(InMemoryTable(separated(files, SEPARATED[suffix])))
+        if suffix in SUFFIXES:
+            return Dataset(InMemoryTable(separated(files, SUFFIXES[suffix])))
         return load_dataset("json", data_files=[str(file) for file in files], split="train")
-    except (OSError, ValueError, pa.ArrowException, DatasetsError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot load {title}: {reason(error)}") from error
 
 
 def separated(files: list[Path], options: dict[str, Any]) -> pa.Table:
     """The rows of CSV or TSV files. A column is of numbers if all its cells are, or are missing."""
-    frames = [pd.read_csv(file, dtype=str, keep_default_na=False, **options) for file in files]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        frames = [pd.read_csv(file, **SEPARATED, **options) for file in files]
     tables = [pa.Table.from_pandas(frame, preserve_index=False) for frame in frames]
     table = pa.concat_tables(tables, promote_options="default")
     return pa.table({name: typed(table.column(name)) for name in table.column_names})

@@ -178,6 +178,40 @@ def test_a_quote_in_tsv_is_a_character_and_in_csv_it_quotes(tmp_path: Path) -> N
         find_records(str(path), Wanted())
 
 
+@pytest.mark.parametrize(
+    "rows", ["a b,x,1\nc d,y,2\n" * 5, "a b,x\nc d,y,2\n" * 5, "a b,x,\nc d,y,\n" * 5]
+)
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_rows_with_more_fields_than_the_header_are_refused(
+    rows: str, suffix: str, separator: str, tmp_path: Path
+) -> None:
+    """Read as pandas does, the first field would be an index, and every column the next one's."""
+    path = tmp_path / f"all.{suffix}"
+    path.write_text(("text,label\n" + rows).replace(",", separator))
+    with pytest.raises(DataError, match=f"^cannot load '{path}': .*(does not match|saw 3$)"):
+        find_records(str(path), Wanted())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_labels_may_be_true_and_false(suffix: str, tmp_path: Path) -> None:
+    table = {name: TABLE[name] for name in ("id", "utterance")} | {"label": [True, False] * 2}
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.{suffix}", table)
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert (found.train.names, found.train.labels.tolist()) == (("false", "true"), [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_hidden_files_are_no_part_of_a_split(suffix: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split / f"part.{suffix}", TABLE)
+        (tmp_path / split / f"._part.{suffix}").write_bytes(b"\0\5\26\7")
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.texts == found.test.texts == tuple(TABLE["utterance"])
+
+
 def test_files_of_one_split_may_write_numbers_otherwise(tmp_path: Path) -> None:
     write(tmp_path / "train-1.csv", NUMBERS | {"width": [1, 2, 3, 4]})
     write(tmp_path / "train-2.csv", NUMBERS)

@@ -32,6 +32,7 @@ def test_files_are_of_the_split_they_are_named_for(tmp_path: Path) -> None:
     write_parquet(tmp_path / "data", [grey(5)], "validation")
     write_parquet(tmp_path / "data", [grey(6)], "out_of_scope")
     write_parquet(tmp_path / "data", [grey(7)], "trains")
+    (tmp_path / "data" / "._train.parquet").write_bytes(b"\0\5\26\7")
     for place in (tmp_path / "data", tmp_path):
         train, test = rows_of(place), rows_of(place, "test")
         assert (len(train.labels), len(test.labels)) == (4, 1)
