@@ -44,7 +44,8 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         torch.manual_seed(0)
         place = Path(directory) / "made" / "large" / "1"
-        bundle = write_bundle(build(net, (pixels, pixels, 3), classes), pixels, classes, place)
+        built = build(net, (pixels, pixels, 3), classes)
+        bundle = write_bundle(built, pixels, classes, place)
         images = random_images(pixels, NUM_IMAGES)
         files = written([encode(image, "JPEG") for image in images], Path(directory), "jpeg")
         labels = torch.zeros(NUM_IMAGES, dtype=torch.int64)
@@ -52,6 +53,9 @@ def main(
         print(f"{net}, {pixels} pixels, {connections} connections, rounds: {rounds} of {seconds} s")
         print(f"{circumstances()}. {SETTINGS}\n")
         with offramp(bundle, Path(directory)) as server:
+            deepest = asked.ask(server.url + ROUTE).mean_exit
+            if deepest < built.num_exits:
+                raise SystemExit(f"answers came at exit {deepest:.2f} on average, not at the last")
             asked.closed_loop(server.url + ROUTE, connections, 2)
             bare, served, probes = [], [], []
             for _ in tqdm(range(rounds), unit="round"):

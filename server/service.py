@@ -131,7 +131,7 @@ class Service:
         return Running(demand, jobs, results, decode_s)
 
     async def finish(self, running: Running) -> Served:
-        """Waits for the results of all rows, and raises the first failure.
+        """Waits for the results of all rows, and raises the refusal, or the first row's failure.
 
         Cancelling it frees the slots of all.
         """
@@ -141,6 +141,9 @@ class Service:
             self.engine.cancel(running.jobs)
             self.metrics.cancelled(running.demand.model, len(running.jobs))
             raise
+        if isinstance(results[0], Overloaded | Infeasible):  # by an engine that is elsewhere
+            self.metrics.shed(shed_reason(results[0]), len(results))
+            raise results[0]
         total_s = time.monotonic() - running.demand.arrival
         outcomes = self._counted(running.demand, results, total_s)
         are_cut = [job.given.is_cut for job in running.jobs]

@@ -92,7 +92,6 @@ def load(source: str, num_classes: int) -> Any:  # noqa: ANN401
             num_labels=num_classes,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
-            attn_implementation="eager",  # the counter of MACs does not see into the others
         )
     except (OSError, ValueError) as error:
         reason = f"{error}".strip().partition("\n")[0]

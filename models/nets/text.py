@@ -88,7 +88,7 @@ class Block(nn.Module):
         return [x + self.dropout(self.mlp(self.mlp_norm(x))), mask]
 
     def attention(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Written out: the counter of MACs does not see into torch's fused one on a CPU."""
+        """Multi-head self-attention over (batch, tokens, width); `mask` is 0 at padding."""
         split = self.queries_keys_values(x).unflatten(-1, (3, self.num_heads, -1))
         queries, keys, values = split.permute(2, 0, 3, 1, 4)  # (batch, head, token, channel) each
         scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)

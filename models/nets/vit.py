@@ -45,10 +45,7 @@ class Tokens(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over (batch, tokens, width).
-
-    Written out: the counter of MACs does not see into torch's fused one on a CPU.
-    """
+    """Multi-head self-attention over (batch, tokens, width)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from models.bundle.bundle import Bundle
-from server.engine.job import Given
+from server.engine.admission import Slots
+from server.engine.job import Given, Job
+from server.errors import Overloaded
 from server.http.decode import Images
 from server.service import Service
 from tests.server.conftest import made_profile, served
-from tests.server.live import PATIENCE_S, PNG, listening
+from tests.server.live import PATIENCE_S, PNG, listening, samples, sums
 
 TYPE = {"content-type": "image/png"}
 
@@ -62,6 +64,27 @@ def test_the_images_of_a_request_do_not_hold_up_another(
         second = httpx.post(f"{url}/v1/classify", content=one, headers=TYPE)
         assert (first.result().status_code, second.status_code) == (200, 200)
     assert order == ["many", "one", "many", "many"]
+
+
+def test_what_an_engine_refuses_once_it_has_the_rows_is_shed_and_has_not_failed(
+    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As engines of other machines do, which are asked for room and given the rows at once."""
+    with listening(served(digits_bundle, made_profile(0.0005))) as (server, url):
+        engine = server.config.loaded_app.state.service.engine
+
+        def refuse(slots: Slots, jobs: list[Job]) -> None:
+            engine.release(slots)
+            for job in jobs:
+                job.deliver(Overloaded("its queue is full"))
+
+        monkeypatch.setattr(engine, "submit", refuse)
+        images = {"images": [base64.b64encode(PNG).decode()] * 2}
+        said = httpx.post(f"{url}/v1/classify", json=images)
+        assert (said.status_code, said.json()["detail"]) == (503, "its queue is full")
+        counted = samples(url)
+    assert counted['offramp_shed_total{reason="overload"}'] == 2
+    assert sums(counted, "offramp_inferences_total") == 0
 
 
 def large_image(seed: int) -> bytes:

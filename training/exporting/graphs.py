@@ -12,6 +12,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
+from torch.backends import mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -169,9 +170,10 @@ def _traced(
 
 
 def macs_of(module: nn.Module, features: Features) -> int:
-    """MACs of one call. The counter does not see into attention that is fused: it runs in parts."""
-    was_fused = torch.backends.mha.get_fastpath_enabled()
+    """MACs of one call. The counter does not see into fused layers: they run in parts."""
+    had_fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    had_onednn, mkldnn.enabled = mkldnn.enabled, False  # type: ignore[assignment] # fuses LSTM
     try:
         with (
             torch.no_grad(),
@@ -180,7 +182,8 @@ def macs_of(module: nn.Module, features: Features) -> int:
         ):
             module(*features)
     finally:
-        torch.backends.mha.set_fastpath_enabled(was_fused)
+        torch.backends.mha.set_fastpath_enabled(had_fast_path)
+        mkldnn.enabled = had_onednn
     return int(counter.get_total_flops() // 2)
 
 

@@ -145,6 +145,8 @@ WIDTH, INNER, TOKENS = 8, 16, 5
             + 2 * TOKENS * TOKENS * WIDTH,
         ),
         (nn.Conv1d(TOKENS, 3, 3), 3 * (WIDTH - 2) * TOKENS * 3),
+        (nn.LSTM(WIDTH, INNER, batch_first=True), TOKENS * 4 * INNER * (WIDTH + INNER)),
+        (nn.GRU(WIDTH, INNER, batch_first=True), TOKENS * 3 * INNER * (WIDTH + INNER)),
     ],
 )
 def test_macs_of_fused_layers_by_hand(layer: nn.Module, macs: int) -> None:
