@@ -36,7 +36,8 @@ class Task:
 class Computed:
     """A task's results; `failure` is the error of the segment, `head_failure` that of the head.
 
-    `probabilities` are (head rows, classes), in the order of the task's `head_rows`.
+    `probabilities` are (head rows, classes), in the order of the task's `head_rows`. A row has no
+    answer where its confidence is NaN: large numbers in it may have overflowed on the way.
     """
 
     features: Arrays | None = None
@@ -72,13 +73,13 @@ def compute(task: Task, options: ort.RunOptions) -> Computed:
 
 
 def _run_head(task: Task, features: Arrays, computed: Computed, options: ort.RunOptions) -> None:
-    """Raises FloatingPointError where a logit is no number."""
+    """Raises FloatingPointError where no row has logits that are numbers."""
     if len(task.head_rows) < len(task.rows):
         features = select(features, task.head_rows)
     logits = task.model.runner.run_head(task.exit, features, options)
     fitted = task.model.bundle.calibration.exits[task.exit - 1]
     probabilities, confidences = softmax(logits, fitted.calibration_temperature)
-    if not all(map(isfinite, confidences)):
+    if not any(map(isfinite, confidences)):
         raise FloatingPointError("logits are not finite")
     computed.probabilities, computed.confidences = probabilities, confidences
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
+from math import inf, isfinite
 from typing import Protocol
 
 from models.bundle.policy import StopReason
@@ -239,7 +239,8 @@ class Engine:
             self._counts.graph_failed(batch.model, step.exit)
         if any(job.is_counted for job in batch.jobs):
             seconds = computed.segment_s if computed.failure is None and not step.is_head else None
-            self._counts.batch_ran(batch.model, step.exit, rows, seconds, computed.confidences)
+            confidences = list(filter(isfinite, computed.confidences))
+            self._counts.batch_ran(batch.model, step.exit, rows, seconds, confidences)
 
     def _shadow(self, job: Job, now: float) -> None:
         """Runs a copy of some early answers on to the last exit, when lanes are idle."""

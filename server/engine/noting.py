@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from server.engine.compute import Computed
 from server.engine.job import Answer, Job, Row, Run
@@ -34,7 +35,7 @@ def note(batch: Batch, head_rows: Sequence[int], computed: Computed, now: float)
     for row, probabilities, confidence in zip(
         head_rows, computed.probabilities, computed.confidences, strict=True
     ):
-        if not jobs[row].is_over:
+        if isfinite(confidence) and not jobs[row].is_over:
             answer = Answer(step.exit, probabilities, confidence, now)
             jobs[row].answered(answer, computed.head_s, energy_j)
 
@@ -60,7 +61,8 @@ def note_failures(batch: Batch, computed: Computed, now: float) -> int:
             if (breaker := breakers.get((step.exit, is_head))) is not None:
                 breaker.succeeded()
         elif not isinstance(error, GraphOutOfUse):
-            breakers[step.exit, is_head].failed(now)
+            if not isinstance(error, FloatingPointError):  # which may be the row's own fault
+                breakers[step.exit, is_head].failed(now)
             what = batch.model.step(step.exit, is_head=is_head, length=step.length)
             logger.error("%s failed", what, exc_info=error, extra=requests_of(batch.jobs))
             num_failed += 1

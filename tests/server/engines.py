@@ -70,22 +70,25 @@ def failing(bundle: Bundle, *broken: tuple[int, bool], per_row_s: float = 0.0) -
 
 
 class Numberless(SegmentRunner):
-    """Says no number at some exits."""
+    """Says no number at some exits, to some rows of a batch."""
 
     exits: tuple[int, ...] = ()
+    rows = slice(None)
 
     def run_head(
         self, exit: int, features: Arrays, options: ort.RunOptions | None = None
     ) -> Floats:
         logits = super().run_head(exit, features, options)
-        return logits * np.float32("nan") if exit in self.exits else logits
+        if exit in self.exits:
+            logits[self.rows] = np.nan
+        return logits
 
 
-def numberless(bundle: Bundle, *exits: int) -> ServedModel:
-    """A model whose heads at these exits say NaN."""
-    manifest, model = bundle.manifest, served(bundle, made_profile(per_row_s=0.0))
+def numberless(bundle: Bundle, *exits: int, rows: slice = slice(None)) -> ServedModel:
+    """A model whose heads at these exits say NaN, to these rows of a batch."""
+    manifest, model = bundle.manifest, served(bundle, made_profile(0.0, fixed_s=0.0005))
     runner = Numberless(manifest.segments, manifest.exit_heads, bundle.graphs)
-    runner.exits = exits
+    runner.exits, runner.rows = exits, rows
     return replace(model, runner=runner)
 
 

@@ -110,6 +110,37 @@ def test_an_exit_head_that_says_no_number_has_failed(digits_bundle: Bundle) -> N
     assert isinstance(error, NoAnswer)
 
 
+def test_a_row_whose_logits_are_no_numbers_fails_no_other_row(digits_bundle: Bundle) -> None:
+    """Its own numbers may have overflowed: that says nothing about the graph."""
+    metrics = Metrics()
+    model = numberless(digits_bundle, 2, 3, rows=slice(1))
+    bad, *good = outcomes(model, rows=3, metrics=metrics)
+    assert isinstance(bad, Outcome)
+    assert (bad.stop_reason, bad.answer.exit) == (StopReason.DEGRADED, 1)
+    for outcome in good:
+        assert isinstance(outcome, Outcome)
+        assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.FINAL, 3)
+        assert [said.exit for said in outcome.answers] == [1, 2, 3]
+    assert not value(metrics, "segment_failures_total", model="digits", exit="3")
+    assert value(metrics, "confidence_count", model="digits", exit="3") == 2
+    assert not np.isnan(value(metrics, "confidence_sum", model="digits", exit="3") or np.nan)
+
+
+def test_rows_whose_logits_are_no_numbers_take_no_head_out_of_use(digits_bundle: Bundle) -> None:
+    model = numberless(digits_bundle, 3, rows=slice(1))
+
+    async def run() -> None:
+        async with running() as engine:
+            for _ in range(2 * breaker.MAX_FAILURES):
+                outcome = only(await results_of(engine, model))
+                assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.DEGRADED, 2)
+            *_, good = await results_of(engine, model, rows=2)
+            assert isinstance(good, Outcome)
+            assert good.stop_reason is StopReason.FINAL
+
+    asyncio.run(run())
+
+
 def test_a_segment_that_keeps_failing_is_used_no_more_until_it_works_again(
     digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
