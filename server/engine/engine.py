@@ -210,8 +210,8 @@ class Engine:
         verdict = judge(batch, asked, now)
         for job in verdict.going_on:
             self._scheduler.wait(job, now)
-        for job in verdict.to_answer:
-            self._scheduler.wait_to_answer(job, now)
+        for job, reason in verdict.to_answer:
+            self._scheduler.wait_to_answer(job, reason, now)
         for job, reason in verdict.ended:
             if reason is StopReason.CONFIDENT:
                 self._shadow(job, now)
@@ -229,7 +229,7 @@ class Engine:
             if job.answers:
                 self._end([(job, job.outcome(StopReason.DEGRADED, now))])
             elif job.exit > 0 and not batch.step.is_head:
-                self._scheduler.wait_to_answer(job, now)
+                self._scheduler.wait_to_answer(job, StopReason.DEGRADED, now)
             else:
                 self._end([(job, NoAnswer(f"{batch.step} failed"))])
 

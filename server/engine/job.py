@@ -114,9 +114,9 @@ class Job:
 
     `deadline` is when its outcome must exist, so that the response is in time; infinite without a
     latency budget. `due` orders the jobs: every job has one. `progress` is told every answer as it
-    is computed, then `deliver`, once, the outcome or the error. `is_degraded` says that a segment
-    failed for it, `is_over` that nothing waits for it any more, `is_counted` that metrics and
-    statistics count its runs.
+    is computed, then `deliver`, once, the outcome or the error. `must_stop` is why it stops where
+    it waits for an exit head alone. `is_degraded` says that a segment failed for it, `is_over` that
+    nothing waits for it any more, `is_counted` that metrics and statistics count its runs.
     """
 
     demand: Demand
@@ -135,6 +135,7 @@ class Job:
     energy_j: float = 0.0
     macs: int = 0
     runs: list[Run] = field(default_factory=list)
+    must_stop: StopReason = StopReason.DEADLINE
     is_degraded: bool = False
     is_over: bool = False
     is_counted: bool = True

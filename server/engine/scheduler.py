@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from math import inf
 
+from models.bundle.policy import StopReason
 from server.engine.debt import Debt
 from server.engine.job import Job
 from server.engine.model import ServedModel, Step
@@ -68,8 +69,9 @@ class Scheduler:
         """Puts an admitted job in the queue of its next segment."""
         self._put(job, job.demand.model.step(job.exit + 1, length=job.length), now)
 
-    def wait_to_answer(self, job: Job, now: float) -> None:
-        """Puts an admitted job in the queue of the exit head it has reached."""
+    def wait_to_answer(self, job: Job, reason: StopReason, now: float) -> None:
+        """Puts an admitted job, which must stop, in the queue of the exit head it has reached."""
+        job.must_stop = reason
         self._put(job, head_step(job), now)
 
     def _put(self, job: Job, step: Step, now: float) -> None:

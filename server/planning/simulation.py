@@ -210,8 +210,8 @@ class Simulation:
         verdict = judge(batch, {jobs[row] for row in asked}, self.now)
         for job in verdict.going_on:
             self.scheduler.wait(job, self.now)
-        for job in verdict.to_answer:
-            self.scheduler.wait_to_answer(job, self.now)
+        for job, reason in verdict.to_answer:
+            self.scheduler.wait_to_answer(job, reason, self.now)
         for job, reason in verdict.ended:
             self._end(job, job.outcome(reason, self.now))
 

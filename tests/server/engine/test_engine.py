@@ -11,14 +11,17 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from models.bundle.bundle import Bundle
-from models.bundle.policy import Policy, StopReason
+from models.bundle.policy import Policy, StopReason, policy_of_threshold
 from models.bundle.runner import Arrays
 from server.engine.compute import gather
 from server.engine.engine import Engine
 from server.engine.job import Answer, Budget, Demand, Given, Job, Outcome, Row
 from server.engine.model import ServedModel
+from server.engine.scheduler import Batch
+from server.engine.verdict import judge
 from server.errors import Draining
 from server.running import Result, Results
+from server.telemetry.answers import is_depth_limited
 from server.telemetry.ledger import later
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import trace_segments
@@ -362,6 +365,44 @@ def test_a_head_that_turns_out_to_be_needed_runs_alone(digits_bundle: Bundle) ->
     value = metrics.registry.get_sample_value
     assert value("offramp_segment_duration_seconds_count", labels) == 1
     assert value("offramp_confidence_count", labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "budget_j"),
+    [(0.1, 1.8), (LONG_S, 0.6)],  # 0.8 J of segment 1 are foreseen, and leave too little; or not
+)
+def test_energy_is_the_reason_where_a_head_has_not_been_consulted(
+    digits_bundle: Bundle, expected_s: float, budget_j: float
+) -> None:
+    ran: list[tuple[int, bool]] = []
+
+    def work(exit: int, is_head: bool) -> None:
+        ran.append((exit, is_head))
+        end_s = time.thread_time() + 0.1
+        while not is_head and time.thread_time() < end_s:
+            pass
+
+    model = tampered(digits_bundle, work, expected_s)
+    budget = Budget(energy_j=budget_j)
+    outcome = only(outcomes(model, UNCONSULTED, budget))
+    assert (outcome.stop_reason, outcome.answer.exit) == (StopReason.ENERGY, 1)
+    assert ran == [(1, False), (1, True)]
+    assert not is_depth_limited(model, budget, outcome, 1.0)
+
+
+def test_a_survivor_of_a_batch_pays_for_its_next_answer_alone(model: ServedModel) -> None:
+    """In four rows an answer takes 32 mJ of each, alone 80 mJ."""
+    policy, budget = policy_of_threshold(0.5, 3), Budget(energy_j=0.05)
+    jobs = [Job(Demand(model, policy, budget, 0.0), Given.of(image), print) for image in IMAGES[:4]]
+    for job, confidence in zip(jobs, (0.4, 0.9, 0.9, 0.9), strict=True):
+        job.exit = 1
+        job.answers.append(Answer(1, np.zeros(10, np.float32), confidence, 0.0))
+    verdict = judge(Batch(model.step(1), jobs, 0.0, 0.0), set(jobs), 0.0)
+    confident = [(job, StopReason.CONFIDENT) for job in jobs[1:]]
+    assert verdict.ended == [*confident, (jobs[0], StopReason.ENERGY)]
+    for job in jobs:
+        job.answers[-1].confidence = 0.4
+    assert judge(Batch(model.step(1), jobs, 0.0, 0.0), set(jobs), 0.0).going_on == jobs
 
 
 def test_an_answer_that_is_overdue_is_never_of_before_it_was_known(

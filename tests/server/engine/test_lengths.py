@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.small_bundles import LENGTHS, NUM_EXITS
-from models.bundle.policy import policy_of_threshold
+from models.bundle.policy import StopReason, policy_of_threshold
 from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
 from server.errors import Infeasible
@@ -37,7 +37,7 @@ def test_a_job_keeps_its_length_from_exit_to_exit(words: ServedModel) -> None:
     survivor.exit = 1
     desk.scheduler.wait(survivor, 0.0)
     assert desk.run().step == words.step(2, length=8)
-    desk.scheduler.wait_to_answer(survivor, 0.0)
+    desk.scheduler.wait_to_answer(survivor, StopReason.DEADLINE, 0.0)
     assert desk.run().step == words.step(1, is_head=True, length=8)
 
 
