@@ -188,8 +188,7 @@ def load_catalog(
     catalog, meter = Catalog(), find_meter(settings.cores.execution_provider)
     if meter is not None:
         metrics.meter_found(meter)
-    with suppress(OSError):  # of one bundle: it is refused below, and the watcher looks at all anew
-        catalog.signatures = signatures(settings.models.zoo)
+    catalog.signatures = signatures(settings.models.zoo)
     refusal = ""
     for key, path in find_bundles(settings.models.zoo).items():
         if only is not None and key not in only:

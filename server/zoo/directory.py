@@ -48,11 +48,16 @@ def find_bundles(zoo: Path) -> dict[Key, Path]:
 def signatures(zoo: Path) -> dict[Key, Signature]:
     """What tells a bundle from its replacement, unread: its files' names, inodes, sizes and ages.
 
-    Raises BundleError or OSError where the zoo cannot be read or is empty.
+    Of one whose files cannot be looked at, the reason. Raises BundleError where the zoo cannot be
+    read or is empty.
     """
     found: dict[Key, Signature] = {}
     for key, path in find_bundles(zoo).items():
-        stats = {file.name: file.stat() for file in path.iterdir()}
+        try:
+            stats = {file.name: file.stat() for file in path.iterdir()}
+        except OSError as error:  # loading it says why
+            found[key] = frozenset({(str(error), 0, 0, 0)})
+            continue
         if MANIFEST in stats:
             found[key] = frozenset(
                 (name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()

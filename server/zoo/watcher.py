@@ -24,11 +24,11 @@ async def watch(repository: Repository, zoo: Path, interval_s: float) -> None:
     while True:
         try:
             found = await asyncio.to_thread(signatures, zoo)
-            for key in sorted(seen.keys() | found.keys()):
+            for key in (*found, *sorted(seen.keys() - found.keys())):  # a successor comes first
                 if seen.get(key) != found.get(key):
                     await follow(repository, key, is_gone=key not in found)
             seen, complaint = found, ""
-        except (BundleError, OSError) as error:
+        except BundleError as error:
             if str(error) != complaint:
                 complaint = str(error)
                 logger.warning("the zoo is not followed: %s", complaint)

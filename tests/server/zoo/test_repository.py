@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import shutil
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import httpx
 import pytest
 
 from models.bundle.bundle import Bundle, BundleError
+from models.bundle.manifest import Key
 from server.app import load_catalog
 from server.engine.model import ServedModel
 from server.errors import NotReady
@@ -77,15 +80,9 @@ def test_the_watcher_loads_what_came_while_models_were_loading(
     monkeypatch.setattr("server.app.serve_bundle", served)
     repository = Repository(settings, load_catalog(settings, metrics), metrics, Gate(1))
 
-    async def run() -> None:
-        watching = asyncio.create_task(watch(repository, tmp_path, 0.01))
-        deadline = time.monotonic() + PATIENCE_S
-        while repository.catalog.get(("digits", 2)) is None and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
-        watching.cancel()
-
     first = repository.find("digits", 1)
-    asyncio.run(run())
+    has_come = lambda: repository.catalog.get(("digits", 2)) is not None  # noqa: E731
+    asyncio.run(watched(repository, tmp_path, has_come))
     assert repository.find("digits", None).key == ("digits", 2)
     assert repository.find("digits", 1) is first, "unchanged"
 
@@ -99,6 +96,40 @@ def test_a_bundle_whose_files_cannot_be_looked_at_does_not_keep_others_from_serv
     catalog = load_catalog(load_settings(zoo=tmp_path, profile_s=0.2), metrics)
     assert [model.key for model in catalog] == [("digits", 1)]
     assert list(catalog.reasons) == [("digits", 2)]
+    repository = Repository(load_settings(zoo=tmp_path, profile_s=0.2), catalog, metrics, Gate(1))
+    copied(digits_bundle.path, tmp_path, "digits", 3)
+    asyncio.run(watched(repository, tmp_path, lambda: catalog.get(("digits", 3)) is not None))
+    assert repository.find("digits", None).key == ("digits", 3)
+
+
+def test_the_watcher_loads_a_successor_before_it_unloads(
+    digits_bundle: Bundle, tmp_path: Path, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 1)
+    settings = load_settings(zoo=tmp_path, profile_s=0.2)
+    catalog = load_catalog(settings, metrics)
+    served = list[list[Key]]()
+
+    def loaded(*arguments: Any) -> ServedModel:  # noqa: ANN401
+        served.append([model.key for model in catalog])
+        return serve_bundle(*arguments)
+
+    monkeypatch.setattr("server.zoo.repository.serve_bundle", loaded)
+    repository = Repository(settings, catalog, metrics, Gate(1))
+    copied(digits_bundle.path, tmp_path, "digits", 2)
+    shutil.rmtree(tmp_path / "digits/1")
+    asyncio.run(watched(repository, tmp_path, lambda: catalog.get(("digits", 1)) is None))
+    assert served == [[("digits", 1)]]
+    assert [model.key for model in catalog] == [("digits", 2)]
+
+
+async def watched(repository: Repository, zoo: Path, has_happened: Callable[[], bool]) -> None:
+    """Watches a zoo until something has happened, or for PATIENCE_S."""
+    watching = asyncio.create_task(watch(repository, zoo, 0.01))
+    deadline = time.monotonic() + PATIENCE_S
+    while not has_happened() and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    watching.cancel()
 
 
 def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository) -> None:
