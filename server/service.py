@@ -193,8 +193,8 @@ class Service:
         if not self.repository.catalog.names():
             return "no model is served"
         now = time.monotonic()
-        reasons = (model.reason_against(now) for model in self.repository.catalog)
-        return next(filter(None, reasons), None)
+        reasons = [model.reason_against(now) for model in self.repository.catalog]
+        return reasons[0] if all(reasons) else None  # the others serve
 
 
 def service_of(request: HTTPConnection) -> Service:

@@ -4,13 +4,14 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from models.bundle.bundle import Bundle
+from models.bundle.bundle import Bundle, load_bundle
 from server.app import create_app
 from server.engine.breaker import MAX_FAILURES
 from server.engine.model import ServedModel
@@ -19,16 +20,18 @@ from server.telemetry.logs import JsonLines
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 from server.zoo.repository import Repository
+from tests.bundles import copied
 from tests.e2e.v2 import request
 from tests.server.engines import IMAGES, failing, numberless, tampered
 from tests.server.http.test_departure import SLOW_S
 from tests.server.live import PATIENCE_S, live, samples, until
 
 
-def client(model: ServedModel) -> TestClient:
+def client(*models: ServedModel) -> TestClient:
     catalog, metrics = Catalog(), Metrics()
-    catalog.add(model)
-    metrics.model_loaded(model)
+    for model in models:
+        catalog.add(model)
+        metrics.model_loaded(model)
     return TestClient(create_app(load_settings(), catalog, metrics))
 
 
@@ -68,6 +71,22 @@ def test_ready_until_the_first_segment_is_out_of_use(digits_bundle: Bundle, png:
         assert 'offramp_shed_total{reason="unavailable"} 2.0' in metrics
         model.breakers[1, False].retry_at = 0.0
         assert http.get("/readyz").status_code == 200, "the next batch tries again"
+
+
+def test_ready_while_another_version_can_answer(
+    digits_bundle: Bundle, png: bytes, tmp_path: Path
+) -> None:
+    copied(digits_bundle.path, tmp_path, "digits", 2)
+    good = failing(load_bundle(tmp_path / "digits/2"))
+    with client(failing(digits_bundle, (1, False)), good) as http:
+        for _ in range(MAX_FAILURES):
+            assert http.post(
+                "/v2/models/digits/versions/1/infer", json=request(IMAGES[:1])
+            ).is_error
+        assert http.get("/v2/models/digits/versions/1/ready").status_code == 503
+        assert http.get("/readyz").status_code == 200
+        said = http.post("/v1/classify", content=png, headers={"content-type": "image/png"})
+        assert (said.status_code, said.json()["version"]) == (200, 2)
 
 
 def test_not_ready_without_a_model(digits_bundle: Bundle) -> None:
