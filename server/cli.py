@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from models.bundle.bundle import load_bundle
+from models.bundle.cost_profile import GraphCosts
 from models.bundle.errors import UserError
 from models.bundle.policy import policy_at
 from models.bundle.profile import RUNS, measure
@@ -73,22 +74,33 @@ def refuse_unless_positive(option: str, value: float) -> None:
 
 
 def profile(path: Path) -> None:
-    """Measures a bundle here and prints milliseconds per graph and batch size."""
+    """Measures a bundle here and prints milliseconds per graph and batch size, and per length."""
     bundle = load_bundle(path)
     manifest = bundle.manifest
+    lengths = manifest.input.length_buckets
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
     with Progress(transient=True) as progress:
         task = progress.add_task("profiling", total=RUNS)
-        cost = measure(runner, progress=lambda: progress.advance(task))
+        cost = measure(runner, lengths=lengths, progress=lambda: progress.advance(task))
     console = Console()
     console.print(f"{path} on one thread of {cost.hardware}, {cost.runs} runs")
-    for name in ("median_s", "p95_s"):
-        table = Table(title=f"{name.removesuffix('_s')}, milliseconds")
-        table.add_column("batch size")
-        for rows in cost.batch_sizes:
-            table.add_column(str(rows), justify="right")
-        for kind, graphs in (("segment", cost.segments), ("exit head", cost.exit_heads)):
-            for graph in graphs:
-                seconds: tuple[float, ...] = getattr(graph, name)
-                table.add_row(f"{kind} {graph.exit}", *[f"{1000 * s:.2f}" for s in seconds])
-        console.print(table)
+    for length in lengths or (None,):
+        costs, of_length = cost, ""
+        if length is not None:
+            costs, of_length = cost.of_length(length), f", texts of {length} tokens"
+        for name in ("median_s", "p95_s"):
+            title = f"{name.removesuffix('_s')}, milliseconds{of_length}"
+            console.print(table(costs, name, title))
+
+
+def table(costs: GraphCosts, name: str, title: str) -> Table:
+    """A row for every graph, a column for every batch size."""
+    made = Table(title=title)
+    made.add_column("batch size")
+    for rows in costs.batch_sizes:
+        made.add_column(str(rows), justify="right")
+    for kind, graphs in (("segment", costs.segments), ("exit head", costs.exit_heads)):
+        for graph in graphs:
+            seconds: tuple[float, ...] = getattr(graph, name)
+            made.add_row(f"{kind} {graph.exit}", *[f"{1000 * s:.2f}" for s in seconds])
+    return made

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.process import ROOT
+from benchmarks.small_bundles import LENGTHS, write_text_bundle
 from models.bundle.bundle import Bundle
 from offramp import at_home, main
 
@@ -213,6 +214,13 @@ def test_evaluate_prints_the_report_of_the_bundle(digits_bundle: Bundle, tmp_pat
     assert printed.strip() == (digits_bundle.path / "report.md").read_text().strip()
     written = (tmp_path / "report.json").read_text()
     assert written == (digits_bundle.path / "report.json").read_text()
+
+
+def test_profile_prints_every_length_of_texts(tmp_path: Path) -> None:
+    printed = offramp("profile", str(write_text_bundle(tmp_path)))
+    for length in LENGTHS:
+        assert printed.count(f"texts of {length} tokens") == 2, "a median and a 95th percentile"
+    assert printed.count("segment 1") == 2 * len(LENGTHS)
 
 
 def test_profile_prints_every_graph(digits_bundle: Bundle) -> None:
