@@ -39,7 +39,7 @@ SHIPPED = Path(__file__).parents[1] / HERE
 
 def split(text: object) -> object:
     """The parts of a list that is given as text with commas."""
-    return tuple(filter(None, text.split(","))) if isinstance(text, str) else text
+    return tuple(filter(None, map(str.strip, text.split(",")))) if isinstance(text, str) else text
 
 
 def digest(text: object) -> object:

@@ -12,6 +12,11 @@ def test_what_is_given_wins_over_variables(monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.address.port, settings.models.zoo) == (4321, Path("elsewhere"))
 
 
+def test_the_parts_of_a_list_may_have_blanks_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFRAMP_CORS_ORIGINS", "https://a.example, https://b.example ,")
+    assert load_settings().access.cors_origins == ("https://a.example", "https://b.example")
+
+
 def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_WORKRES", "2")
     said = "unknown setting OFFRAMP_WORKRES; did you mean OFFRAMP_WORKERS"
