@@ -7,6 +7,7 @@ The counts of a process outlive it, and its successor adds to them.
 import json
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -43,7 +44,7 @@ class Memory:
     """The memory of this process, by default a new one; `head` is indexed by Head.
 
     Any thread may add to a number: the interpreter switches threads nowhere between the read and
-    the write of one.
+    the write of one. New numbers are taken by one thread at a time.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -54,17 +55,20 @@ class Memory:
         self.head[Head.USED] = max(self.head[Head.USED], len(Head))
         self.head[Head.PID] = os.getpid()
         self._places = places(self.fd)
+        self._lock = threading.Lock()
 
     def take(self, key: Key, size: int) -> "memoryview[float]":
         """The numbers of that name: those there are, or new ones, at 0."""
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = self._new(key, size)
+            with self._lock:
+                if (place := self._places.get(key)) is None:
+                    place = self._places[key] = self._new(key, size)
         return self._numbers[place]
 
     def matching(self, prefix: Key) -> "Iterator[memoryview[float]]":
         """All whose name begins so."""
-        for key, place in self._places.items():
+        for key, place in self._places.copy().items():  # another thread may take new ones
             if key[: len(prefix)] == prefix:
                 yield self._numbers[place]
 

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
+import threading
 
 from benchmarks.process import ROOT
-from server.telemetry.memory import Head, Memory, State, new_memory, shared_head
+from server.telemetry.memory import Head, Memory, State, new_memory, places, shared_head
 from server.telemetry.metrics import Metrics
 
 SHED = "offramp_shed_total"
@@ -25,6 +26,34 @@ def test_a_number_is_found_again_by_its_name() -> None:
     memory.take(("a", "x"), 2)[1] = 5.0
     assert list(Memory(memory.fd).take(("a", "x"), 2)) == [0.0, 5.0]
     assert list(memory.take(("a", "y"), 2)) == [0.0, 0.0]
+
+
+def test_threads_that_take_new_numbers_at_once_get_numbers_of_their_own() -> None:
+    keys = [("a", str(number)) for number in range(300)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            memory, starting = Memory(), threading.Barrier(2)
+
+            def take(keys: list[tuple[str, str]], memory: Memory, start: threading.Barrier) -> None:
+                start.wait()
+                for key in keys:
+                    memory.take(key, 1)
+
+            threads = [
+                threading.Thread(target=take, args=(some, memory, starting))
+                for some in (keys, keys[::-1])
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            found = places(memory.fd)
+            assert found.keys() == set(keys)
+            assert len({place.start for place in found.values()}) == len(keys)
+    finally:
+        sys.setswitchinterval(interval_s)
 
 
 def test_every_process_exports_the_sum_of_all_counts() -> None:
