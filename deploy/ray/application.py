@@ -15,6 +15,7 @@ from ray.serve.schema import LoggingConfig
 from deploy.ray.exporting import Exporter
 from deploy.ray.remote_engine import RemoteEngine
 from deploy.ray.replica import EngineReplica
+from deploy.ray.repository import FixedRepository
 from server.app import create_app, load_catalog
 from server.settings import Settings, load_settings
 from server.telemetry.metrics import Metrics
@@ -37,8 +38,9 @@ class Ingress:
         self._replicas = replicas
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        settings, metrics = load_settings(), Metrics()
-        return create_app(settings, load_catalog(settings, metrics), metrics, self._start_engine)
+        settings, metrics = load_settings(watch_interval_s=None), Metrics()
+        catalog = load_catalog(settings, metrics)
+        return create_app(settings, catalog, metrics, self._start_engine, FixedRepository)
 
     def _start_engine(self, settings: Settings, metrics: Metrics) -> RemoteEngine:
         Exporter(metrics.registry).report()
