@@ -101,8 +101,10 @@ class RemoteEngine:
     async def _results(self, jobs: list[Job], *, strict: bool) -> list[Outcome | Exception]:
         for _ in range(ATTEMPTS):
             sent = time.monotonic()
+            # the engine sees neither the way there nor the way back
+            work = work_of(jobs, sent + self.pace.delivery_s, strict=strict)
             try:
-                results = await self._replicas.answer.remote(work_of(jobs, sent, strict=strict))
+                results = await self._replicas.answer.remote(work)
                 return [
                     shifted(each, sent) if isinstance(each, Outcome) else each for each in results
                 ]

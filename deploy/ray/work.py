@@ -8,7 +8,7 @@ from server.engine.job import Budget, Given, Job, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The rows of one request, and what is left of its latency budget.
+    """The rows of one request, and what is left of its latency budget for the engine.
 
     `length` is the bucket that they are expected to have, 0 where all rows have one size.
     """
@@ -24,7 +24,7 @@ class Work:
 
 
 def work_of(jobs: list[Job], now: float, *, strict: bool = False) -> Work:
-    """Jobs of one request as they can be sent at a moment of this machine's clock."""
+    """Jobs of one request, with what is left of the budget at a moment of this machine's clock."""
     demand = jobs[0].demand
     latency_s = demand.budget.latency_s
     if latency_s is not None:

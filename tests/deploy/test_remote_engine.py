@@ -28,6 +28,7 @@ with warnings.catch_warnings():
 from deploy.ray.work import Work, shifted
 
 ROW = Given.of(np.zeros((8, 8, 1), np.uint8))
+NO_BUDGET = Budget()
 
 
 class Replicas:
@@ -44,8 +45,8 @@ class Replicas:
         return [shifted(each, -now) for each in ended if isinstance(each, Outcome)]
 
 
-def asked(model: ServedModel) -> Demand:
-    return Demand(model, policy_of_threshold(1.0, 3), Budget(), time.monotonic())
+def asked(model: ServedModel, budget: Budget = NO_BUDGET) -> Demand:
+    return Demand(model, policy_of_threshold(1.0, 3), budget, time.monotonic())
 
 
 def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
@@ -76,6 +77,26 @@ def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
         assert [work.strict for work in replicas.seen] == [True]
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_the_time_there_and_back_comes_out_of_the_budget(digits_bundle: Bundle) -> None:
+    async def run() -> tuple[float, float, float]:
+        replicas = Replicas(served(digits_bundle, made_profile(per_row_s=0.001)))
+        handle: Any = replicas
+        engine, results = RemoteEngine(handle, capacity=2), Results(1)
+        for _ in range(100):
+            engine.pace.delivered(0.05)
+        demand = asked(replicas.model, Budget(latency_s=60.0))
+        job = Job(demand, ROW, lambda result: results.settle(0, result))
+        engine.submit(engine.admit(demand, 1), [job])
+        await results.all
+        (work,) = replicas.seen
+        assert work.budget.latency_s is not None
+        return work.budget.latency_s, engine.pace.delivery_s, time.monotonic() - demand.arrival
+
+    left_s, delivery_s, took_s = asyncio.run(asyncio.wait_for(run(), 10))
+    assert delivery_s == pytest.approx(0.05, rel=0.1)
+    assert 60.0 - delivery_s - took_s < left_s <= 60.0 - delivery_s
 
 
 def test_progress_has_every_answer_before_the_outcome(digits_bundle: Bundle) -> None:
