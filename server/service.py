@@ -20,7 +20,7 @@ from server.parameters import InferenceParameters, budget_of, policy_of
 from server.running import Encoded, Progress, Result, Results, Rows, Running, Served
 from server.settings import Settings
 from server.telemetry.metrics import Metrics
-from server.telemetry.requests import shed_reason
+from server.telemetry.requests import BACKGROUND, shed_reason
 from server.telemetry.tracing import trace_segments
 from server.zoo.repository import Repository
 
@@ -126,7 +126,7 @@ class Service:
             ]
             self.engine.submit(slots, jobs)
         except (Overloaded, Infeasible, Unavailable) as error:  # before any work
-            self.metrics.shed(shed_reason(error), encoded.num_rows)
+            self._shed(demand, error, encoded.num_rows)
             raise
         return Running(demand, jobs, results, decode_s)
 
@@ -142,12 +142,19 @@ class Service:
             self.metrics.cancelled(running.demand.model, len(running.jobs))
             raise
         if isinstance(results[0], Overloaded | Infeasible):  # by an engine that is elsewhere
-            self.metrics.shed(shed_reason(results[0]), len(results))
+            self._shed(running.demand, results[0], len(results))
             raise results[0]
         total_s = time.monotonic() - running.demand.arrival
         outcomes = self._counted(running.demand, results, total_s)
         are_cut = [job.given.is_cut for job in running.jobs]
         return Served(running.demand, outcomes, running.decode_s, total_s, are_cut)
+
+    def _shed(self, demand: Demand, error: Exception, num_rows: int) -> None:
+        """Counts a refusal by rows; in the background by requests, since alerts subtract those."""
+        if demand.is_background and isinstance(error, Overloaded):
+            self.metrics.shed(BACKGROUND, 1)
+        else:
+            self.metrics.shed(shed_reason(error), num_rows)
 
     async def _decoded(self, encoded: Encoded) -> Rows:
         if (rows := encoded.decode_here()) is not None:

@@ -15,6 +15,8 @@ SHED_REASONS: dict[type[Exception], str] = {
     Unavailable: "unavailable",
     Draining: "draining",
 }
+BACKGROUND = "background"
+"""The reason counted for a background request that finds no slot; its client sends it again."""
 CANCELLED_STAGES = ("body", "decode", "queue", "segment", "response")
 """What was going on when a client went away; "segment" from the first segment that ran."""
 
@@ -40,7 +42,7 @@ class RequestMetrics(Families):
             "shed", "Images, or whole requests, refused before any work", "reason"
         )
         self._cancelled = self._counter("cancelled", "Requests whose client went away", "stage")
-        for reason in SHED_REASONS.values():
+        for reason in (*SHED_REASONS.values(), BACKGROUND):
             self._shed.labels(reason)
         for stage in CANCELLED_STAGES:
             self._cancelled.labels(stage)

@@ -29,6 +29,7 @@ def test_depth_lost_of_a_pod(
 ) -> None:
     """Of so many images a minute; half are answered at each exit."""
     by_series = {
+        f'offramp_shed_total{{reason="background",{POD}}}': 600,
         f'offramp_depth_limited_total{{model="m",{POD}}}': cut_short,
         f'offramp_exits_total{{model="m",exit="1",{POD}}}': answered / 2,
         f'offramp_exits_total{{model="m",exit="2",{POD}}}': answered / 2,

@@ -24,6 +24,7 @@ def requests(good: float, bad: float, code: int = 500, route: str = "/v1/classif
         f'offramp_requests_total{{route="{route}",code="200"}}': rising(good),
         f'offramp_requests_total{{route="{route}",code="{code}"}}': rising(bad),
         'offramp_shed_total{reason="infeasible"}': rising(0),
+        'offramp_shed_total{reason="background"}': rising(0),
     }
 
 
@@ -146,6 +147,20 @@ CASES = (
         "70m",
         False,
     ),
+    Case(
+        "OfframpErrorBudgetBurnFast",
+        "background requests find no slot",
+        requests(50, 50, 503) | {'offramp_shed_total{reason="background"}': rising(50)},
+        "70m",
+        False,
+    ),
+    Case(
+        "OfframpErrorBudgetBurnFast",
+        "2% fail beside refused background requests",
+        requests(98, 52, 503) | {'offramp_shed_total{reason="background"}': rising(50)},
+        "70m",
+        True,
+    ),
     Case("OfframpErrorBudgetBurnFast", "clients err", requests(50, 50, 400), "70m", False),
     Case("OfframpErrorBudgetBurnFast", "one request", requests(0.1, 0.1), "70m", False),
     Case("OfframpErrorBudgetBurnSlow", "0.4% fail", requests(996, 4), "25h", True, "5m"),
@@ -160,6 +175,13 @@ CASES = (
     Case("OfframpQueueSaturated", "images refused", load(30, refused=5), "15m", True),
     Case("OfframpQueueSaturated", "slots free", load(200), "15m", False),
     Case("OfframpQueueSaturated", "one refused", load(30, 1000, refused=1), "15m", False),
+    Case(
+        "OfframpQueueSaturated",
+        "background requests find no slot",
+        load(30) | {'offramp_shed_total{reason="background"}': rising(600)},
+        "15m",
+        False,
+    ),
     Case("OfframpBrownOut", "a third cut short", mix(50, 50, depth_limited=33), "20m", True),
     Case("OfframpBrownOut", "a tenth cut short", mix(50, 50, depth_limited=10), "20m", False),
     Case("OfframpBrownOut", "a short burst", mix(50, 50, depth_limited=33), "8m", False),

@@ -66,8 +66,15 @@ def test_the_images_of_a_request_do_not_hold_up_another(
     assert order == ["many", "one", "many", "many"]
 
 
+@pytest.mark.parametrize(
+    ("priority", "reason", "expected"), [("normal", "overload", 2), ("background", "background", 1)]
+)
 def test_what_an_engine_refuses_once_it_has_the_rows_is_shed_and_has_not_failed(
-    digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    digits_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    priority: str,
+    reason: str,
+    expected: int,
 ) -> None:
     """As engines of other machines do, which are asked for room and given the rows at once."""
     with listening(served(digits_bundle, made_profile(0.0005))) as (server, url):
@@ -80,10 +87,10 @@ def test_what_an_engine_refuses_once_it_has_the_rows_is_shed_and_has_not_failed(
 
         monkeypatch.setattr(engine, "submit", refuse)
         images = {"images": [base64.b64encode(PNG).decode()] * 2}
-        said = httpx.post(f"{url}/v1/classify", json=images)
+        said = httpx.post(f"{url}/v1/classify?priority={priority}", json=images)
         assert (said.status_code, said.json()["detail"]) == (503, "its queue is full")
         counted = samples(url)
-    assert counted['offramp_shed_total{reason="overload"}'] == 2
+    assert counted[f'offramp_shed_total{{reason="{reason}"}}'] == expected
     assert sums(counted, "offramp_inferences_total") == 0
 
 

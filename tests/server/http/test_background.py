@@ -1,14 +1,18 @@
 """`priority=background` in both protocols: answered in idle time, and nothing is promised of it."""
 
+import base64
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
 from tests.e2e.v2 import request
-from tests.server.live import PNG, live, samples
+from tests.server.http.test_departure import gated
+from tests.server.live import PNG, live, samples, until
 
 IMAGE = np.zeros((1, 8, 8, 1), np.uint8)
 HEADERS = {"content-type": "image/png"}
@@ -31,6 +35,26 @@ def test_background_is_answered_counted_and_not_timed(model: ServedModel) -> Non
             assert counted[f'offramp_requests_total{{code="200",route="{route}"}}'] == 1
             timed = f'offramp_request_duration_seconds_count{{route="{route}"}}'
             assert counted[timed] == 0
+
+
+def test_a_background_request_without_a_slot_is_one_refusal_and_no_overload(
+    digits_bundle: Bundle,
+) -> None:
+    model, runner = gated(digits_bundle, exit=1)
+    images = {"images": [base64.b64encode(PNG).decode()] * 2}
+    with (
+        live(model, max_in_flight=2, max_images=2) as url,
+        httpx.Client(base_url=url, params={"priority": "background"}, timeout=30) as client,
+        ThreadPoolExecutor() as clients,
+    ):
+        first = clients.submit(client.post, CLASSIFY, json=images)
+        until(lambda: runner.num_waiting > 0)
+        assert client.post(CLASSIFY, json=images).status_code == 503
+        counted = samples(url)
+        runner.gate.set()
+        assert first.result().status_code == 200
+    assert counted['offramp_shed_total{reason="background"}'] == 1
+    assert counted['offramp_shed_total{reason="overload"}'] == 0
 
 
 @pytest.mark.parametrize("latency", ["latency_budget_ms", "timeout"])
