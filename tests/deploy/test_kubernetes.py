@@ -19,6 +19,8 @@ from server.settings import load_settings, variables
 DIRECTORY = ROOT / "deploy/kubernetes"
 VERSIONS = ("1.32", "1.37")
 """The first with all that is used (sleep before stop is on by default), and the newest."""
+DEFAULT_GRACE_S = 30
+"""What a pod gets that names no terminationGracePeriodSeconds."""
 Manifest = dict[str, Any]
 
 
@@ -242,10 +244,22 @@ def test_everything_selects_the_pods() -> None:
         assert MANIFESTS[name]["spec"][key] == {"matchLabels": LABELS}
 
 
-def test_server_is_given_time_to_finish() -> None:
+@pytest.mark.parametrize(
+    ("container", "given_s"),
+    [
+        (CONTAINER, POD["terminationGracePeriodSeconds"]),
+        (RUNTIME["containers"][0], DEFAULT_GRACE_S),
+    ],
+    ids=["pod", "kserve"],
+)
+def test_server_is_given_time_to_finish_once_it_gets_no_more_requests(
+    container: Manifest, given_s: int
+) -> None:
     grace_s = load_settings().timeouts.shutdown_grace_s
-    sleep_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["terminationGracePeriodSeconds"] > grace_s + sleep_s
+    sleep_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep_s > 0
+    assert given_s > grace_s + sleep_s
+    assert "OFFRAMP_DRAIN_DELAY_S" not in {each["name"] for each in container["env"]}
 
 
 def test_autoscaler_asks_for_the_metric_that_the_adapter_makes() -> None:
