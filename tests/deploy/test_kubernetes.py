@@ -283,6 +283,7 @@ def test_image_is_of_this_version(kustomization: Manifest) -> None:
     assert image["newTag"] == version()
 
 
-def test_inference_service_has_the_name_of_a_bundle() -> None:
-    name = read("kserve/inference-service.yaml")["metadata"]["name"]
-    assert (ROOT / "models/zoo" / name).is_dir()
+def test_inference_service_has_the_name_of_a_bundle_and_runs_without_knative() -> None:
+    metadata = read("kserve/inference-service.yaml")["metadata"]
+    assert (ROOT / "models/zoo" / metadata["name"]).is_dir()
+    assert metadata["annotations"] == {"serving.kserve.io/deploymentMode": "Standard"}
