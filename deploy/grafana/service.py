@@ -134,9 +134,10 @@ ROWS: dict[str, list[Panel]] = {
         ),
         curves(
             "Worker restarts",
-            "Worker threads that ended or hung and were replaced.",
+            "Worker threads, and server processes, that ended or hung and were replaced.",
             "ops",
-            Curve(rate_of_servers("offramp_worker_restarts_total"), "restarts"),
+            Curve(rate_of_servers("offramp_worker_restarts_total"), "threads"),
+            Curve(rate_of_servers("offramp_process_restarts_total"), "processes"),
             width=6,
         ),
         curves(

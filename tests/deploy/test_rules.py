@@ -223,8 +223,21 @@ CASES = (
     Case(
         "OfframpWorkerRestarted", "never", {"offramp_worker_restarts_total": "3x30"}, "20m", False
     ),
+    Case(
+        "OfframpWorkerRestarted",
+        "one of several processes killed",
+        started(100, 700) | {'offramp_process_restarts_total{instance="a"}': "0x9 1x9"},
+        "12m",
+        True,
+    ),
     Case("OfframpWorkerRestarted", "killed twice", started(100, 700, 1300), "30m", True),
-    Case("OfframpWorkerRestarted", "deployed once", started(100, 700, 700), "30m", False),
+    Case(
+        "OfframpWorkerRestarted",
+        "deployed once",
+        started(100, 700, 700) | {'offramp_process_restarts_total{instance="a"}': "0x29"},
+        "30m",
+        False,
+    ),
     Case(
         "OfframpSegmentDisabled",
         "open",
@@ -307,8 +320,8 @@ SAID: dict[str, Said] = {
     ),
     "OfframpWorkerRestarted: once": (
         {"instance": "a"},
-        "Worker threads were replaced, or a server keeps ending",
-        "a replaced 1 workers in 15 minutes, or was started as often within an hour.",
+        "Worker threads or processes were replaced, or a server keeps ending",
+        "a replaced 1 threads or processes in 15 minutes, or started as often within an hour.",
     ),
     "OfframpSegmentDisabled: open": (
         M | {"exit": "3"},
