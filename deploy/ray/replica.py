@@ -10,7 +10,7 @@ from server.app import load_catalog, local_engine
 from server.engine.job import Demand, Job, Outcome
 from server.errors import Unavailable
 from server.running import Result, Results
-from server.settings import load_settings
+from server.settings import NUM_CORES, load_settings
 from server.telemetry.metrics import Metrics
 
 
@@ -18,7 +18,8 @@ class EngineReplica:
     """Settings and bundles are those of the node it runs on. Its metrics leave through Ray."""
 
     def __init__(self) -> None:
-        settings, metrics = load_settings(), Metrics()
+        # one worker unless OFFRAMP_WORKERS says otherwise: Serve gives a replica one CPU
+        settings, metrics = load_settings(processes=NUM_CORES), Metrics()
         self._catalog = load_catalog(settings, metrics)
         self._engine = local_engine(settings, metrics)
         metrics.watch(
