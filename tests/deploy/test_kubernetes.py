@@ -186,6 +186,19 @@ def test_guides_policy_for_traces_is_valid_and_adds_only_ways_out() -> None:
     assert ports == {53, 4318}
 
 
+def test_guides_commands_give_rules_the_label_that_operators_select_by() -> None:
+    guide = (ROOT / "docs/deploying.md").read_text()
+    (commands,) = re.findall(r"^```sh\n(release=.+?^done)$", guide, re.M | re.S)
+    applied = commands.replace("kubectl apply --namespace offramp --filename -", "sed '1i---'")
+    said = subprocess.run(["sh", "-c", applied], cwd=ROOT, check=True, capture_output=True)
+    rules = list(yaml.safe_load_all(said.stdout))
+    assert [rule["kind"] for rule in rules] == ["PrometheusRule", "PrometheusRule"]
+    names = ["offramp-rules", "offramp-rules-alerts"]
+    labels = {"release": "kube-prometheus-stack"}
+    assert [rule["metadata"] for rule in rules] == [{"name": n, "labels": labels} for n in names]
+    assert all(rule["spec"]["groups"] for rule in rules)
+
+
 @pytest.mark.parametrize("container", [CONTAINER, RUNTIME["containers"][0]], ids=["pod", "kserve"])
 def test_environment_names_only_known_settings(container: Manifest) -> None:
     assert {variable["name"] for variable in container["env"]} <= variables().keys()
