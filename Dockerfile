@@ -35,5 +35,5 @@ USER 10001:10001
 EXPOSE 8000
 # The server listens only once its models are loaded and measured, hence the start period.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=2m CMD ["python3", "-c", \
-    "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"OFFRAMP_PORT\"]}/readyz')"]
+    "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"OFFRAMP_PORT\"]}/readyz')"]
 CMD ["offramp", "serve"]

@@ -1,6 +1,11 @@
 """The Dockerfile against what it relies on: settings, routes, and the lock file."""
 
+import json
 import re
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 from benchmarks.process import ROOT
 from server.http.probes import router
@@ -34,6 +39,26 @@ def test_asks_for_a_route_that_exists() -> None:
     (path,) = re.findall(r"OFFRAMP_PORT\\\"\]\}(/\w+)", FINAL_STAGE)
     assert path == "/readyz"
     assert path in {getattr(route, "path", None) for route in router.routes}
+
+
+def test_health_check_asks_the_server_and_no_proxy() -> None:
+    (command,) = re.findall(r"^HEALTHCHECK .+?CMD (.+?\])$", FINAL_STAGE, re.MULTILINE | re.DOTALL)
+    _, *arguments = json.loads(command.replace("\\\n", ""))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"OFFRAMP_PORT": str(server.server_port), "HTTP_PROXY": "http://127.0.0.1:1"}
+        environment["http_proxy"] = environment["HTTP_PROXY"]
+        said = subprocess.run([sys.executable, *arguments], env=environment, check=False)
+        server.shutdown()
+    assert said.returncode == 0
+
+
+class Ready(BaseHTTPRequestHandler):
+    """A server that is ready."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
 
 
 def test_command_is_executed_without_a_shell() -> None:
