@@ -67,8 +67,8 @@ def write(
         parts.calibration.labels,
         mean_cost(segments, shares),
         mean_cost(heads, shares),
-        order.max_disagreement,
         lengths=parts.calibration.order if shares else None,
+        max_disagreement=order.max_disagreement,
     )
     cost = profile_with_progress(runner, target.length_buckets)
     bundle = write_bundle(

@@ -62,13 +62,15 @@ def calibrate(
     heads: Sequence[Graph],
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     lengths: Rows | None = None,
+    max_disagreement: float | None = None,
 ) -> Calibration:
     """Fits everything the stop rule needs; `logits` has one (rows, classes) array per exit.
 
-    `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
+    `max_accuracy_drop` is what the operating point `certified` may lose against the last exit;
+    `max_disagreement`, where given, is instead the share of its answers that may differ.
     `lengths` are the rows' length buckets, which simulations need; None where rows have one size.
-    Without labels the last exit's answers take their place: `max_accuracy_drop` is then the share
-    of answers that may differ, and accuracy is agreement.
+    Without labels the last exit's answers take their place: accuracy is agreement, and
+    `max_accuracy_drop` limits disagreement.
     """
     last_answers: Labels = logits[-1].argmax(axis=1)
     tuning, certifying = halves(len(last_answers))
@@ -77,6 +79,7 @@ def calibrate(
         temperatures = agreement_temperatures(logits, tuning)
         split = agreement = agreement_view(logits, temperatures, segments, heads)
         labels, drops = last_answers, DISAGREEMENTS
+        max_disagreement = max_disagreement or max_accuracy_drop
     else:
         temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
         split = split_view(logits, temperatures, labels, segments, heads)
@@ -91,7 +94,7 @@ def calibrate(
             for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
         ),
         operating_points=operating_points(
-            split, agreement, tuning, certifying, max_accuracy_drop, drops
+            split, agreement, tuning, certifying, max_accuracy_drop, max_disagreement, drops
         ),
         rows=CalibrationRows.of(split.confidences, split.is_right, lengths),
     )
@@ -175,6 +178,7 @@ def operating_points(
     tuning: Rows,
     certifying: Rows,
     max_accuracy_drop: float,
+    max_disagreement: float | None = None,
     accuracy_drops: Mapping[str, float] = ACCURACY_DROPS,
 ) -> dict[str, OperatingPoint]:
     """Operating points chosen on the rows that tune, each with its certificate from the others.
@@ -182,17 +186,20 @@ def operating_points(
     What a point is said to give is an estimate from all rows. `agreement` is the same split judged
     by the last exit.
     """
-    tune, certify = split.take(tuning), split.take(certifying)
+    tune, certify, agree = split.take(tuning), split.take(certifying), agreement.take(certifying)
     front = tuned_candidates(tune)
     chosen = chosen_thresholds(tune, front, accuracy_drops)
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
-    chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
-    disagreements = drops
-    if agreement is not split:
-        certify = agreement.take(certifying)
-        disagreements = {name: drop_bound(certify, point) for name, point in chosen.items()}
-        # these rows chose it among n: with DELTA / n for each, all n bounds hold at once
-        disagreements[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
+    disagreements = {name: drop_bound(agree, thresholds) for name, thresholds in chosen.items()}
+    # those rows chose it among n: with DELTA / n for each, all n bounds hold at once
+    if max_disagreement is None:
+        chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
+        disagreements[CERTIFIED] = drop_bound(agree, chosen[CERTIFIED], DELTA / len(front))
+    else:
+        chosen[CERTIFIED], disagreements[CERTIFIED] = certified(agree, front, max_disagreement)
+        drops[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
+    if agreement is split:
+        drops = disagreements
     return {
         name: split.point(
             thresholds,

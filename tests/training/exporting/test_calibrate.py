@@ -184,6 +184,23 @@ def test_a_bound_on_rows_that_chose_holds_for_every_choice(digits_bundle: Bundle
         assert point.certificate.max_disagreement == pytest.approx(bound)
 
 
+def test_with_labels_certified_may_be_limited_by_disagreement(digits_bundle: Bundle) -> None:
+    rows, manifest = drawn_rows(3001, 0), digits_bundle.manifest
+    graphs = manifest.segments, manifest.exit_heads
+    for limit in (0.1, 0.3):
+        made = calibrate(rows.logits, rows.labels, *graphs, max_disagreement=limit)
+        point = made.operating_points[CERTIFIED]
+        assert point.certificate is not None
+        assert point.certificate.max_disagreement == limit
+        assert point.exit_shares[-1] < 1
+        new = drawn_rows(20_000, 1)
+        stops, _ = new.view(made, digits_bundle).walk(thresholds_of(point))
+        answers = np.stack([z.argmax(axis=1) for z in new.logits], axis=1)
+        differ = answers[np.arange(len(stops)), stops] != answers[:, -1]
+        assert limit / 2 < differ.mean() <= limit
+        assert point.certificate.max_accuracy_drop < limit
+
+
 @pytest.mark.parametrize(("num_rows", "max_accuracy_drop"), [(60, MAX_ACCURACY_DROP), (1000, 0.0)])
 def test_where_nothing_passes_no_row_stops_early(
     num_rows: int, max_accuracy_drop: float, digits_bundle: Bundle
