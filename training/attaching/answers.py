@@ -7,8 +7,9 @@ from onnx import TensorProto
 
 from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.defaults import CPU
-from models.bundle.runner import Arrays
+from models.bundle.runner import Arrays, SegmentRunner
 from training.attaching.errors import AttachError
+from training.attaching.passes import run_all
 from training.attaching.program import session_options
 from training.attaching.read import Network, inputs_of
 from training.attaching.reading import Reading
@@ -16,7 +17,9 @@ from training.attaching.reading import Reading
 TOLERANCE = 1e-3
 """Largest difference of a logit or probability, as a share of the largest there is."""
 HALF_TOLERANCE = 3e-2
-"""The same where the network computes in float16 and its exits in float32."""
+"""The same where the network computes in float16, and its exits in float32, or in 8 bits."""
+NUM_ALONE = 4
+"""Rows that are also asked about alone."""
 
 
 class Original:
@@ -84,10 +87,22 @@ def check_last_exit(network: Network, logits: Floats, expected: Floats) -> float
             f"the network gives {expected.shape[1]} scores, its exits {found.shape[1]}"
         )
     difference = float(np.abs(expected - found).max() / max(1.0, np.abs(expected).max()))
-    allowed = HALF_TOLERANCE if network.is_half else TOLERANCE
+    allowed = HALF_TOLERANCE if network.is_coarse else TOLERANCE
     if not difference <= allowed:
         raise AttachError(
             f"taken apart, the network answers differently: by {difference:.2g} of its largest "
             f"score, {allowed} is allowed"
         )
     return difference
+
+
+def check_independence(runner: SegmentRunner, rows: Arrays) -> None:
+    """Raises AttachError where a row's scores depend on the batch that it is in."""
+    together = run_all(runner, rows)[-1][:NUM_ALONE]
+    alone = [run_all(runner, [x[row : row + 1] for x in rows])[-1] for row in range(len(together))]
+    difference = np.abs(together - np.concatenate(alone)).max()
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(together).max())):
+        raise AttachError(
+            "the network scores a row otherwise in another batch, as one does that was quantized "
+            "dynamically; attach exits to the float32 network"
+        )

@@ -1,5 +1,6 @@
 """From a trained ONNX classifier and images to a bundle with exits."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from models.bundle.image_input import ImageInput
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from training import tokenizing
-from training.attaching.answers import check_last_exit, own_scores
+from training.attaching.answers import check_independence, check_last_exit, own_scores
 from training.attaching.choose import WORTH_IT, Choice, choose
 from training.attaching.cut import Place, candidates, classifier, named, places
 from training.attaching.eight_bits import in_eight_bits
@@ -47,7 +48,9 @@ def attach(order: Order) -> Path:
     parts = labelled(order, parts, labels)
     rows = parts.calibration.decode(np.arange(MIN_CALIBRATION))
     expected = own_scores(network, rows)
-    check_last_exit(network, run_all(runner_of(*uncut(cut_up, end)), rows)[-1], expected)
+    whole = runner_of(*uncut(cut_up, end))
+    check_last_exit(network, run_all(whole, rows)[-1], expected)
+    check_independence(whole, rows)
     trial = tried(order, cut_up, cuts, end, parts)
     choice = choice_of(order, trial)
     if choice.saving < WORTH_IT and not order.is_forced:
@@ -73,8 +76,10 @@ def opened(order: Order, network: Network) -> tuple[Program, ImageInput | TextIn
     """The network as nodes, what segment 1 takes, the data, and the tokenizer of texts."""
     preprocessing = network.preprocessing
     if isinstance(preprocessing, Preprocessing):
-        target = input_of(preprocessing)
-        return program(network), target, open_parts(order.data, target, order.seed), ""
+        target, cut_up = input_of(preprocessing), program(network)
+        if order.int8 and any(node.op_type == "QuantizeLinear" for node in cut_up.nodes):
+            raise AttachError(f"{order.model} is in 8 bits already; leave --int8 out")
+        return cut_up, target, open_parts(order.data, target, order.seed), ""
     if order.int8:
         raise AttachError("--int8 is for images")
     tokenizer = tokenizing.read(preprocessing.tokenizer)
@@ -115,12 +120,14 @@ def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) ->
         labels = names
     else:
         labels = tuple(map(str, range(num_classes)))
-    if len(labels) != num_classes or len(set(labels)) != num_classes:
+    if len(labels) != num_classes:
         raise AttachError(
-            f"the network has {num_classes} classes and needs as many different labels, "
-            f"not {len(labels)}"
+            f"the network has {num_classes} classes and needs as many labels, not {len(labels)}"
         )
-    return labels
+    counts = Counter(labels)
+    return tuple(
+        label if counts[label] == 1 else f"{label} ({index})" for index, label in enumerate(labels)
+    )
 
 
 def labelled(order: Order, parts: Parts, labels: tuple[str, ...]) -> Parts:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from training.attaching.errors import AttachError
-from training.attaching.fragments import fragment, macs, mask_of
+from training.attaching.fragments import CONVOLUTIONS, PRODUCTS, fragment, macs, mask_of
 from training.attaching.program import Program
 from training.attaching.rewriting import LOGITS
 from training.exporting.graphs import ExportedGraph
@@ -91,7 +91,7 @@ def classifier(found: Sequence[Place], program: Program) -> Place:
     products = [
         index
         for index, node in enumerate(program.nodes)
-        if node.op_type in ("Gemm", "MatMul", "Conv")
+        if node.op_type in (*PRODUCTS, *CONVOLUTIONS)
     ]
     before = [place for place in found if place.index <= max(products, default=0)]
     if not before:

@@ -119,7 +119,14 @@ def opened(
     """An array on disk, made if it is not there."""
     if path.exists():
         return open_memmap(path, mode="r+")
-    return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    try:
+        with path.open("r+b") as file:  # a write to a page that a full disk lacks would be fatal
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
+    return array
 
 
 def fingerprint(*parts: object) -> str:

@@ -19,6 +19,12 @@ from training.attaching.reading import LENGTH, MASK
 from training.attaching.rewriting import BATCH
 from training.exporting.graphs import ExportedGraph, drop_notes
 
+CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Which input of a convolution is its weight."""
+PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul")
+RECURRENCES = ("LSTM", "GRU", "RNN")
+OLDEST_IR = 4
+"""The first that lets weights be no inputs."""
 ELEMENTS = {
     "uint8": TensorProto.UINT8,
     "int64": TensorProto.INT64,
@@ -50,7 +56,9 @@ def fragment(
         [*constants, *extra],
     )
     return exported(
-        helper.make_model(graph, opset_imports=program.opsets, ir_version=program.ir_version),
+        helper.make_model(
+            graph, opset_imports=program.opsets, ir_version=max(program.ir_version, OLDEST_IR)
+        ),
         file=file,
         exit=exit,
         inputs=[spec(program, name) for name in inputs],
@@ -180,18 +188,40 @@ def spec(program: Program, name: str) -> TensorSpec:
 
 
 def macs(program: Program, node: NodeProto) -> int:
-    """Multiply-accumulates of a node for one row: convolutions and matrix products."""
+    """Multiply-accumulates of a node for one row: convolutions, matrix products, recurrences."""
     shapes = program.shapes
-    if node.op_type in ("Conv", "ConvTranspose"):
-        weight = shape_of(program, node.input[1])
+    if node.op_type in CONVOLUTIONS:
+        weight = shape_of(program, node.input[CONVOLUTIONS[node.op_type]])
         # a transposed convolution spreads each number of its input, a plain one gathers its output
-        counted = node.output[0] if node.op_type == "Conv" else node.input[0]
+        counted = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
         return prod(shapes[counted]) * prod(weight[1:])
-    if node.op_type in ("MatMul", "Gemm"):
+    if node.op_type in PRODUCTS:
         first = shape_of(program, node.input[0])
         is_transposed = any(a.name == "transA" and a.i for a in node.attribute)
         return prod(shapes[node.output[0]]) * (first[-2] if is_transposed else first[-1])
+    if node.op_type in RECURRENCES:
+        steps, rows, *_ = shapes[node.input[0]]
+        weights = (shape_of(program, name) for name in node.input[1:3])
+        return steps * rows * sum(map(prod, weights))
+    if node.op_type == "Einsum":
+        return einsum_macs(program, node)
     return 0
+
+
+def einsum_macs(program: Program, node: NodeProto) -> int:
+    """The product of the sizes of all letters, and of what `...` stands for."""
+    (equation,) = (a.s.decode() for a in node.attribute if a.name == "equation")
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    others = 1
+    for term, name in zip(terms, node.input, strict=True):
+        shape = shape_of(program, name)
+        before, dots, after = term.partition("...")
+        end = len(shape) - len(after)
+        sizes |= dict(zip(before, shape, strict=False)) | dict(zip(after, shape[end:], strict=True))
+        if dots:
+            others = max(others, prod(shape[len(before) : end]))
+    return others * prod(sizes.values())
 
 
 def shape_of(program: Program, name: str) -> tuple[int, ...]:

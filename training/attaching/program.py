@@ -1,7 +1,7 @@
 """A network as nodes in order, with the shape of every tensor, for any batch."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def program(network: Network) -> Program:
     shapes: dict[str, Shape] = {IMAGES: (1, *size)}
     shapes |= {name: array.shape for name, array in seen[0].items()}
     follows = batch_values(model, constants, seen)
-    nodes = tuple(needed(model.graph.node, {*constants, *follows}))
+    known = {*constants, *follows}
+    nodes = tuple(late(needed(model.graph.node, known), known))
     features = frozenset(
         name
         for name, shape in shapes.items()
@@ -153,9 +154,11 @@ def free_batch(model: ModelProto, batch: int) -> None:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         shape = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if len(shape) < 2 or shape[0] != batch:
+        if len(shape) < 2 or shape[0] != batch or 0 in shape[1:]:
             continue
         shape[0] = 0 if -1 in shape else -1
+        for attribute in [a for a in node.attribute if a.name == "allowzero"]:
+            node.attribute.remove(attribute)  # 0 is the size that there is
         name = f"{node.input[1]}_{index}_any_batch"
         graph.initializer.append(numpy_helper.from_array(shape, name))
         node.input[1] = name
@@ -188,7 +191,8 @@ def watched(
         arrays = session.run(names, inputs)
     except Exception as error:  # onnxruntime's errors have no common base
         raise AttachError(f"the network cannot run {what}: {str(error).splitlines()[0]}") from error
-    return dict(zip(names, arrays, strict=True))
+    pairs = zip(names, arrays, strict=True)
+    return {name: array for name, array in pairs if isinstance(array, np.ndarray)}
 
 
 def batch_values(
@@ -205,6 +209,8 @@ def batch_values(
     for node in model.graph.node:
         inputs = [name for name in node.input if name]
         is_known = bool(inputs) and all(n in constants or n in from_shapes for n in inputs)
+        if node.op_type == "DequantizeLinear":
+            continue  # kernels for 8 bits want to see it beside the numbers
         if node.op_type not in ("Shape", "Size") and not is_known:
             continue
         from_shapes.update(node.output)
@@ -230,3 +236,31 @@ def needed(nodes: Sequence[NodeProto], known: set[str]) -> Iterator[NodeProto]:
             kept.append(node)
             wanted.update(node.input)
     return reversed(kept)
+
+
+def late(nodes: Iterable[NodeProto], known: Container[str]) -> list[NodeProto]:
+    """The nodes in another order: one that takes what is known alone comes before its first reader.
+
+    onnxruntime writes such nodes first, so that what they make would cross every place.
+    """
+    waiting: dict[str, NodeProto] = {}
+    placed: list[NodeProto] = []
+
+    def fetch(names: Iterable[str]) -> None:
+        for name in names:
+            if (node := waiting.get(name)) is not None:
+                for made in node.output:
+                    del waiting[made]
+                fetch(node.input)
+                placed.append(node)
+
+    from_known: set[str] = set()
+    for node in nodes:
+        if all(not name or name in known or name in from_known for name in node.input):
+            from_known.update(node.output)
+            waiting |= dict.fromkeys(node.output, node)
+        else:
+            fetch(node.input)
+            placed.append(node)
+    fetch(list(waiting))
+    return placed

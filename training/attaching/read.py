@@ -53,14 +53,15 @@ class Network:
     """A classifier with the preparation of images in front and without a softmax at its end.
 
     `original` is the file as it was, its external data inside; `fixed_batch` is the batch that it
-    was exported for, or None; `output` the name of its scores.
+    was exported for, or None; `output` the name of its scores. It `is_coarse` where it computes in
+    float16 or in 8 bits.
     """
 
     original: ModelProto
     model: ModelProto
     preprocessing: Preprocessing | Reading
     fixed_batch: int | None
-    is_half: bool
+    is_coarse: bool
     output: str
     gives_probabilities: bool
 
@@ -73,7 +74,7 @@ def read(path: Path, options: Options) -> Network:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     check(model, path)
-    is_half = half_to_float(model)
+    is_coarse = half_to_float(model) or any(n.op_type == "QuantizeLinear" for n in model.graph.node)
     names = {name: f"{name}/inside" for name in (IMAGES, LOGITS)}
     rename(model, names)
     preprocessing: Preprocessing | Reading
@@ -85,7 +86,7 @@ def read(path: Path, options: Options) -> Network:
     else:
         image = image_input(model, path)
         preprocessing = preprocessing_of(image, options, path)
-        fixed_batch = image.type.tensor_type.shape.dim[0].dim_value or None
+        fixed_batch = max(0, image.type.tensor_type.shape.dim[0].dim_value) or None
         output, gives_probabilities = end_in_logits(model, path)
         take_images(model, image, preprocessing, fixed_batch)
     del model.graph.value_info[:]
@@ -94,7 +95,7 @@ def read(path: Path, options: Options) -> Network:
         model,
         preprocessing,
         fixed_batch,
-        is_half,
+        is_coarse,
         next((old for old, new in names.items() if new == output), output),
         gives_probabilities,
     )
@@ -152,7 +153,7 @@ def image_input(model: ModelProto, path: Path) -> ValueInfoProto:
 def preprocessing_of(image: ValueInfoProto, options: Options, path: Path) -> Preprocessing:
     """Size, layout and normalisation from the input's shape and what the person says."""
     tensor = image.type.tensor_type
-    dims = [dim.dim_value for dim in tensor.shape.dim]
+    dims = [max(0, dim.dim_value) for dim in tensor.shape.dim]  # some write -1 for any size
     is_first, is_last = dims[1] in (1, 3), dims[3] in (1, 3)
     channels_first = options.channels_first
     if channels_first is None:

@@ -193,7 +193,7 @@ class _Aligner:
 
     def _add_concatenation(self, node: NodeProto) -> None:
         """Of what was padded no more is kept than makes a multiple of 4."""
-        if not all(name in self.views or name in self._channels for name in node.input):
+        if not all(name in self.views or self._channels.get(name) for name in node.input):
             self._append(node, [self._original(name) for name in node.input])
             return
         names, layouts, num_before = [], [], 0

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx.version_converter import convert_version
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -35,6 +36,8 @@ QUANTIZED = (
     *("MaxPool", "Slice", "Gather", "Clip"),
 )
 """Whole chains of these run on 8-bit numbers; between others they would be converted back."""
+QDQ_OPSET = 13
+"""The first whose 8-bit weights may have a range for each channel."""
 FLOAT_LOGITS = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
 """A head's logits stay float32: in 8 bits the two largest were equal in 3 % of rows."""
 BATCH_ROWS = 8
@@ -108,10 +111,13 @@ def check_accuracy(expected: list[Floats], found: list[Floats], labels: Labels) 
 
 
 def prepared(graph: bytes) -> ModelProto:
-    """The graph with batch normalisation folded away, and its shapes."""
+    """The graph with batch normalisation folded away, and its shapes, in an opset with QDQ."""
+    model = onnx.load_model_from_string(graph)
+    if any(x.domain in ("", "ai.onnx") and x.version < QDQ_OPSET for x in model.opset_import):
+        model = convert_version(model, QDQ_OPSET)
     with tempfile.TemporaryDirectory() as directory:
         given, made = (Path(directory) / f"{i}.onnx" for i in range(2))
-        given.write_bytes(graph)
+        onnx.save(model, given)
         quant_pre_process(given, made, skip_symbolic_shape=True)
         return onnx.load(made)
 

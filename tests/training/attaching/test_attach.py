@@ -1,5 +1,6 @@
 """Networks of every family get exits, and their last exit stays what they were."""
 
+import errno
 import re
 import signal
 from collections import Counter
@@ -31,9 +32,9 @@ from tests.training.attaching.networks import (
     depthwise,
     residual,
 )
-from training.attaching.attach import attach
+from training.attaching.attach import attach, labels_of
 from training.attaching.errors import AttachError
-from training.attaching.features import Features
+from training.attaching.features import Features, opened
 from training.attaching.heads import LOSSES, Recipe, new_heads, train_heads
 from training.attaching.order import Order
 from training.attaching.passes import CHUNK, Outputs, passes, run_all
@@ -322,6 +323,27 @@ def test_labels_of_another_number_are_refused(tmp_path: Path) -> None:
     labels.write_text("\n".join("abc"))
     with pytest.raises(AttachError, match=f"has {CLASSES} classes and needs as many"):
         attach(order(residual(tmp_path / "net.onnx"), tmp_path, labels=labels))
+
+
+def test_labels_that_are_the_same_get_their_index(tmp_path: Path) -> None:
+    """ImageNet has two cranes and two maillots."""
+    (tmp_path / "labels.txt").write_text("crane\ntabby\ncrane\n")
+    told = order(tmp_path / "net.onnx", tmp_path, labels=tmp_path / "labels.txt")
+    assert labels_of(told, Mock(), Mock(), 3) == ("crane (0)", "tabby", "crane (2)")
+
+
+def test_a_cache_that_the_disk_cannot_hold_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of a sparse file that cannot be written would end the process."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("os.posix_fallocate", Mock(side_effect=full))
+    with pytest.raises(OSError, match="No space"):
+        opened(tmp_path / "pooled.npy", (4, 4))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    opened(tmp_path / "pooled.npy", (400, 400))
+    assert (tmp_path / "pooled.npy").stat().st_blocks * 512 >= 4 * 400 * 400
 
 
 def test_the_input_has_the_size_of_the_file(attached: Attached) -> None:
