@@ -57,6 +57,11 @@ def export(
         bool,
         typer.Option("--int8", help="Write 8-bit weights and activations, faster on most CPUs."),
     ] = False,
+    skip_undecodable: Annotated[
+        bool, typer.Option("--skip-undecodable", help="Leave out images that cannot be decoded.")
+    ] = False,
 ) -> None:
     """Export a training run as a bundle: graphs, calibration, cost profile, report."""
-    room("training").export(run, name, version, zoo, max_accuracy_drop, int8=int8)
+    room("training").export(
+        run, name, version, zoo, max_accuracy_drop, int8=int8, skip_undecodable=skip_undecodable
+    )

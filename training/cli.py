@@ -128,10 +128,25 @@ def json_or_text(value: str) -> object:
 
 
 def export(
-    run: Path, name: str, version: int, zoo: Path, max_accuracy_drop: float, *, int8: bool = False
+    run: Path,
+    name: str,
+    version: int,
+    zoo: Path,
+    max_accuracy_drop: float,
+    *,
+    int8: bool = False,
+    skip_undecodable: bool = False,
 ) -> None:
     with network_errors():
-        path = export_run(run, name, version, zoo, max_accuracy_drop, int8=int8)
+        path = export_run(
+            run,
+            name,
+            version,
+            zoo,
+            max_accuracy_drop,
+            int8=int8,
+            skip_undecodable=skip_undecodable,
+        )
     print((path / "report.md").read_text())
     print(f"wrote {path}")
 

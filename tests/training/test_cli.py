@@ -102,13 +102,13 @@ def test_exporting_prints_the_report(
     path = shutil.copytree(digits_bundle.path, tmp_path / "digits" / "1")
     given: list[object] = []
 
-    def export(*arguments: object, int8: bool) -> Path:
-        given.extend((*arguments, int8))
+    def export(*arguments: object, int8: bool, skip_undecodable: bool) -> Path:
+        given.extend((*arguments, int8, skip_undecodable))
         return Path(path)
 
     monkeypatch.setattr(cli, "export_run", export)
-    cli.export(tmp_path, "digits", 1, tmp_path, 0.05, int8=True)
-    assert given == [tmp_path, "digits", 1, tmp_path, 0.05, True]
+    cli.export(tmp_path, "digits", 1, tmp_path, 0.05, int8=True, skip_undecodable=True)
+    assert given == [tmp_path, "digits", 1, tmp_path, 0.05, True, True]
     printed = capsys.readouterr().out
     assert printed.startswith("# digits version 1 on digits, test split")
     assert printed.endswith(f"wrote {path}\n")

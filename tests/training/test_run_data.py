@@ -1,5 +1,6 @@
 """A run's rows are split once, and refused when the data are others."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import IO
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.bundle.bundle import load_bundle
 from tests.training.data.files import write_images
 from tests.training.runs import Killed
 from training import loop
@@ -118,6 +120,21 @@ def test_images_that_cannot_even_be_opened_are_refused_before_training(tmp_path:
     with pytest.raises(DataError, match=r"^1 images cannot be opened: .*test/bee/2.png \("):
         open_data(config_of(data), tmp_path, is_new=True)
     open_data(config_of(data, undecodable="skip"), tmp_path, is_new=True)
+
+
+def test_images_that_only_export_decodes_are_left_out_as_told(tmp_path: Path) -> None:
+    data, run = photos(tmp_path), tmp_path / "run"
+    config = config_of(data)
+    calibrating = open_data(config, tmp_path, is_new=True).splits.calibration
+    calibrates = sorted((data / "train" / "bee").iterdir())[calibrating[-1] - 24]
+    for path in (calibrates, data / "test" / "bee" / "2.png"):
+        path.write_bytes(path.read_bytes()[:45])
+    loop.train(config, run, lambda _: None)
+    with pytest.raises(DataError, match=rf"^1 of 32 images .*: {calibrates} .*--skip-undecodable"):
+        export(run, "animals", 1, tmp_path / "zoo")
+    bundle = load_bundle(export(run, "animals", 1, tmp_path / "zoo", skip_undecodable=True))
+    assert bundle.calibration.num_rows == 31
+    assert json.loads((bundle.path / "report.json").read_text())["num_rows"] == 5
 
 
 def test_data_without_a_test_split_are_refused_before_training(tmp_path: Path) -> None:

@@ -226,6 +226,18 @@ def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> N
         Run(config, tmp_path, CPU, lambda _: None).feed.order()
 
 
+def test_a_test_text_without_a_token_is_refused_before_the_first_epoch(
+    words_run: Path, tmp_path: Path
+) -> None:
+    shutil.copy(words_run.parent / "train.jsonl", tmp_path)
+    row = json.dumps({"text": "\u0301", "label": "music"})
+    (tmp_path / "test.jsonl").write_text(f"{row}\n")
+    config = config_of(tmp_path, "text-tiny", "text", epochs=1, batch_size=20)
+    with pytest.raises(DataError, match=r"^1 texts of the test split .* have no token: rows 0$"):
+        loop.train(config, tmp_path / "run", lambda _: None, is_rehearsed=True)
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
 @pytest.fixture(scope="module")
 def iris_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     tmp_path, iris = tmp_path_factory.mktemp("iris"), load_iris()

@@ -87,8 +87,9 @@ class ImageSource(BaseSource[Rows, ImageInput]):
 
 def refusal(failures: list[str], num_rows: int) -> DataError:
     return DataError(
-        f"{len(failures)} of {num_rows} images cannot be decoded: {listed(failures)}; remove them, "
-        "or leave them out with --set undecodable=skip"
+        f"{len(failures)} of {num_rows} images cannot be decoded: {listed(failures)}; leave them "
+        "out with --set undecodable=skip (train) or --skip-undecodable (export, evaluate), or "
+        "remove them before training"
     )
 
 

@@ -53,17 +53,22 @@ def export(
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     *,
     int8: bool = False,
+    skip_undecodable: bool = False,
 ) -> Path:
     """Writes the best checkpoint of `run` as `zoo/name/version`, and returns that path.
 
     `max_accuracy_drop` is what the operating point `certified` may lose against the last exit.
+    `skip_undecodable` leaves out images that cannot be decoded, whatever the run was told.
     The bundle is built aside and renamed into place, so it exists whole or not at all. Raises
     ExportError where it exists already, its name cannot be a model's, a graph differs from
     torch, or 8 bits cost an exit too much accuracy.
     """
     target = free_place(zoo, name, version)
     saved = checkpoint.load(run / BEST)
-    data = open_data(saved.config, run, is_new=False)
+    config = saved.config
+    if skip_undecodable:
+        config = config.model_copy(update={"undecodable": "skip"})
+    data = open_data(config, run, is_new=False)
     if int8 and saved.input.kind != "image":
         raise ExportError("--int8 is for images")
     num_rows = len(data.splits.calibration)

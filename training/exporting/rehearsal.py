@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from models.nets.presets import PRESETS
 from training.data import DataError
 from training.exporting.export import PARITY_ROWS
 from training.exporting.graphs import check_independence, check_parity, export_graphs, run_all
+from training.exporting.lengths import lengths_of
 from training.fronts import front_of
 from training.run import Run
 
@@ -32,6 +34,7 @@ def rehearse(run: Run) -> None:
             f"{num_rows} rows are kept for calibration, export needs {PARITY_ROWS}: raise "
             "calibration_per_class or calibration_share"
         )
+    lengths_of(run.data.test, np.arange(len(run.data.test.labels)))  # reads the tokens of texts
     if run.config.net in PRESETS:
         return
     inputs = run.data.train.take(run.splits.calibration[:NUM_ROWS]).inputs

@@ -68,7 +68,10 @@ def test_undecodable_images_are_counted_and_all_named(tmp_path: Path) -> None:
     message = str(refused.value)
     assert message.startswith(f"2 of 5 images cannot be decoded: {tmp_path}/train/ant/1.png (")
     assert f"{tmp_path}/train/bee/0.png (" in message
-    assert message.endswith("; remove them, or leave them out with --set undecodable=skip")
+    assert message.endswith(
+        "; leave them out with --set undecodable=skip (train) or --skip-undecodable (export, "
+        "evaluate), or remove them before training"
+    )
 
 
 def test_undecodable_images_are_skipped_as_told(tmp_path: Path) -> None:
