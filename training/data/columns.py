@@ -1,5 +1,6 @@
 """Which columns of a table hold texts or numbers, and which labels: named, or guessed and said."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -7,7 +8,7 @@ from typing import Literal
 
 from datasets import ClassLabel, Dataset, Features, Value
 
-from training.data.errors import DataError
+from training.data.errors import DataError, listed
 from training.data.tables import LABEL_COLUMNS, is_bytes_type, is_image_type, label_column
 
 Kind = Literal["image", "text", "tensor"]
@@ -21,6 +22,8 @@ NUM_LOOKED_AT = 200
 TEXT_WORDS = 2.0
 """Mean words of a column of strings from which it is taken for one of texts."""
 NUMBERS = ("int", "uint", "float", "double", "bool")
+INDEX = re.compile(r"Unnamed: \d+(\.\d+)?|__index_level_\d+__")
+"""Columns that number or name the rows: what pandas calls one without a header, and parquet's."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class Columns:
     kind: Kind
     inputs: tuple[str, ...]
     label: str
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         what = "texts are" if self.kind == "text" else "numbers are"
         shown = ", ".join(map(repr, self.inputs[:8]))
         more = f" and {len(self.inputs) - 8} more" if len(self.inputs) > 8 else ""
-        return f"{what} column {shown}{more}, labels are column {self.label!r}"
+        index = f"; {listed(map(repr, self.left_out))} left out" if self.left_out else ""
+        return f"{what} column {shown}{more}, labels are column {self.label!r}{index}"
 
 
 def is_of_images(features: Features) -> bool:
@@ -61,7 +66,7 @@ def chosen_columns(table: Dataset, wanted: Wanted, title: str) -> Columns:
     """The columns that are wanted, and a guess at the others; raises DataError where there is none.
 
     Texts are a column of a usual name, or else the strings with most words; numbers are all columns
-    of numbers or of lists of numbers.
+    of numbers or of lists of numbers. A row's number or name is none of these unless it is named.
     """
     features = table.features
     named = [name for name in (wanted.text, wanted.label, *wanted.numbers) if name is not None]
@@ -70,12 +75,15 @@ def chosen_columns(table: Dataset, wanted: Wanted, title: str) -> Columns:
             raise DataError(f"{title} has no column {name!r} among {', '.join(features)}")
     if wanted.text is not None and wanted.numbers:
         raise DataError("text_column and number_columns exclude each other")
+    index = tuple(name for name in features if INDEX.fullmatch(name) and name not in named)
+    table = table.remove_columns(list(index))
+    features = table.features
     text = wanted.text
     if text is None and not wanted.numbers:
         text = text_column(table, wanted.label)
     if text is not None:
         refuse_others(features, [text], is_string, "texts", title)
-        return Columns("text", (text,), wanted.label or label_of(features, [text], title))
+        return Columns("text", (text,), wanted.label or label_of(features, [text], title), index)
     label = wanted.label or label_of(features, wanted.numbers, title)
     numbers = wanted.numbers or tuple(
         name for name, kind in features.items() if name != label and is_number(kind)
@@ -86,7 +94,7 @@ def chosen_columns(table: Dataset, wanted: Wanted, title: str) -> Columns:
             "them: --set text_column=NAME or --set number_columns=NAME,NAME"
         )
     refuse_others(features, numbers, is_number, "numbers", title)
-    return Columns("tensor", numbers, label)
+    return Columns("tensor", numbers, label, index)
 
 
 def text_column(table: Dataset, label: str | None) -> str | None:

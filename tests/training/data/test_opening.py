@@ -96,6 +96,33 @@ def test_numbers_are_all_columns_of_numbers_or_those_named(tmp_path: Path) -> No
     assert some.train.table.tolist() == [[1.0], [2.0], [3.0], [4.0]]
 
 
+@pytest.mark.parametrize("values", [[0, 1, 2, 3], ["row 0", "row 1", "row 2", "row 3"]])
+@pytest.mark.parametrize(
+    ("column", "suffix", "name"),
+    [
+        ("", "csv", "Unnamed: 0"),
+        ("Unnamed: 0", "tsv", "Unnamed: 0"),
+        ("__index_level_0__", "parquet", "__index_level_0__"),
+    ],
+)
+def test_a_column_that_numbers_or_names_the_rows_is_no_guess(
+    column: str, suffix: str, name: str, values: list[Any], tmp_path: Path
+) -> None:
+    """In a table that is sorted by class it would tell the label."""
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.{suffix}", {column: values} | NUMBERS)
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.values is not None
+    assert list(found.train.values) == ["width", "height"]
+    assert found.notes[0].endswith(f"labels are column 'kind'; {name!r} left out")
+    if values[0] == 0:
+        named = find_records(str(tmp_path), Wanted(numbers=(name, "width")))
+        assert named is not None
+        assert named.train.table[3].tolist() == [3, 4.5]
+        assert "left out" not in named.notes[0]
+
+
 @pytest.mark.parametrize(
     ("table", "wanted", "message"),
     [
