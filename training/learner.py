@@ -1,7 +1,8 @@
 """A network that learns: its weights and their average, its optimiser, and one step of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class Learner:
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.freeze == "backbone":
             self.net.segments.requires_grad_(requires_grad=False)
+        self.infinite = {name for name, x in named_tensors(self.net) if not are_finite(x)}
         self.replica = world.wrap(self.net)
         self.forward: Callable[..., list[Tensor]] = self.replica
         if config.compile:  # on a GPU the compiled network is replayed as CUDA graphs
@@ -65,8 +67,9 @@ class Learner:
 
     @property
     def state(self) -> list[Tensor]:
-        """The tensors that are finite unless the run diverged."""
-        return [self.loss_sum, *self.net.parameters(), *self.net.buffers()]
+        """The tensors that are finite unless the run diverged; an attention mask never was."""
+        finite = (x for name, x in named_tensors(self.net) if name not in self.infinite)
+        return [self.loss_sum, *finite]
 
     def learn(self, parts: Sequence[Part], rate: float) -> None:
         """One optimiser step on a batch, this process's parts of it."""
@@ -138,10 +141,15 @@ class Learner:
         return logits
 
 
+def named_tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights and buffers, also those that checkpoints leave out."""
+    return chain(net.named_parameters(), net.named_buffers())
+
+
 def are_finite(*tensors: Tensor) -> bool:
     """Whether every value is a finite number."""
-    largest = torch.stack([x.detach().float().abs().max() for x in tensors if x.numel()])
-    return bool(largest.isfinite().all())
+    largest = [x.detach().float().abs().max() for x in tensors if x.numel()]
+    return not largest or bool(torch.stack(largest).isfinite().all())
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -14,6 +14,7 @@ from training.augment import normalised
 from training.checkpoint import CheckpointError
 from training.data import DataError, load_images, split_rows
 from training.feed import draw_order
+from training.learner import are_finite
 from training.loop import LOCK, train
 from training.losses import UNLABELLED
 from training.run import BEST, LAST, Diverged, Run
@@ -171,6 +172,36 @@ def test_weights_that_diverge_in_the_last_step_are_not_saved(
     with pytest.raises(Diverged):
         train(CONFIG, tmp_path, silent)
     assert checkpoint.load(tmp_path / LAST).epoch == 2
+
+
+MASKED = """
+import torch
+from models.nets.presets import build
+
+def net(shape, num_classes):
+    made = build("msdnet-tiny", shape, num_classes)
+    made.segments[0].register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+    made.segments[0].register_buffer("none", torch.empty(0))
+    return made
+"""
+
+
+def test_what_is_infinite_from_the_start_has_not_diverged(tmp_path: Path) -> None:
+    """An attention mask; weights beside it are judged as ever."""
+    (tmp_path / "nets.py").write_text(MASKED)
+    config = CONFIG.model_copy(update={"net": f"{tmp_path}/nets.py:net", "epochs": 1})
+    train(config, tmp_path / "run", silent)
+    assert checkpoint.load(tmp_path / "run" / BEST).epoch == 1
+    run = run_of(tmp_path / "other", net=config.net)
+    run.net.heads[0][0][0].weight.data[0] = float("inf")
+    with pytest.raises(Diverged):
+        run.refuse_divergence(*run.state)
+
+
+def test_values_that_are_there_are_finite_or_not() -> None:
+    assert are_finite(torch.empty(0))
+    assert are_finite(torch.arange(3), torch.empty(0), torch.tensor([True]))
+    assert not are_finite(torch.arange(3), torch.tensor([0.0, float("nan")]))
 
 
 def test_a_run_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
