@@ -63,7 +63,7 @@ def attach(order: Order) -> Path:
     notes = in_words(network, trial, choice, parts.photos)
     precision: Precision = "float32"
     if order.int8:
-        graphs, is_smaller, note = in_eight_bits(graphs, parts.calibration)
+        graphs, is_smaller, note = in_eight_bits(graphs, parts)
         precision, notes = "int8" if is_smaller else "float32", [*notes, note]
     with built_aside(place) as directory:
         if tokenizer:

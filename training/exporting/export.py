@@ -31,7 +31,7 @@ from training.exporting.graphs import (
     run_all,
 )
 from training.exporting.lengths import at_mean_cost, bucket_shares, lengths_of, mean_cost
-from training.exporting.quantize import Graphs, check_accuracy, quantized
+from training.exporting.quantize import Graphs, check_accuracy, quantized, range_rows
 from training.exporting.writing import built_aside, free_place, write_bundle
 from training.fronts import front_of
 from training.progress import Progress
@@ -40,7 +40,6 @@ from training.run_data import RunData, open_data
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 PARITY_ROWS = 32
-RANGE_ROWS = 500
 PATHS = ("data", "net", "start_from", "teacher", "tokenizer")
 """Settings that may be paths. A bundle goes to others, so it keeps their last parts alone."""
 
@@ -95,7 +94,7 @@ def _write(
     graphs = checked_graphs(saved, data.train.take(rows[:PARITY_ROWS]).inputs)
     logits, labels = logits_of(graphs, data.train, rows, "calibrating")
     if int8:
-        (images,) = data.train.take(rows[:RANGE_ROWS]).inputs
+        (images,) = data.train.take(range_rows(data.splits.train)).inputs
         graphs = quantized(*graphs, images.numpy())
         float_logits = logits
         logits, labels = logits_of(graphs, data.train, rows, "calibrating int8")

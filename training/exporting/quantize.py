@@ -27,6 +27,7 @@ from models.bundle.bundle import sha256
 from models.bundle.confidence import Floats
 from models.bundle.records import Graph, Tensor
 from models.bundle.runner import Arrays, SegmentRunner
+from training.data.rows import Index
 from training.evaluation.measures import Labels
 from training.exporting.align import Layout, aligned
 from training.exporting.graphs import ExportError
@@ -40,6 +41,7 @@ QDQ_OPSET = 13
 """The first whose 8-bit weights may have a range for each channel."""
 FLOAT_LOGITS = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
 """A head's logits stay float32: in 8 bits the two largest were equal in 3 % of rows."""
+RANGE_ROWS = 500
 BATCH_ROWS = 8
 """With 32, quantizing EfficientNet-Lite0 took 2,385 MiB; with 8, 1,203, for the same graphs."""
 MAX_ACCURACY_DROP = 0.02
@@ -98,6 +100,16 @@ def quantized(
         for tensor in segment.outputs:
             _hand_over(tensor.name, models[segment.file], readers)
     return _described(segments, heads, models)
+
+
+def range_rows(learned: Index) -> Index:
+    """Rows that ranges are taken from: evenly spaced over those learned from, often class by class.
+
+    Rows that calibrate must not choose the graphs that they certify.
+    """
+    some = np.linspace(0, len(learned) - 1, min(RANGE_ROWS, len(learned))).astype(int)
+    rows: Index = learned[some]
+    return rows
 
 
 def check_accuracy(expected: list[Floats], found: list[Floats], labels: Labels) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from models.bundle.bundle import Bundle, load_bundle, sha256
@@ -17,7 +18,8 @@ from training.exporting import export as exporting
 from training.exporting import quantize
 from training.exporting.export import export
 from training.exporting.graphs import ExportError
-from training.exporting.quantize import check_accuracy, quantized
+from training.exporting.quantize import RANGE_ROWS, check_accuracy, quantized, range_rows
+from training.run_data import SPLITS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,6 +168,29 @@ def test_logits_stay_close_and_labels_nearly_all_the_same(
         assert (a != b).any()
         assert np.abs(a - b).mean() < 0.1 * np.abs(a).mean()
         assert (a.argmax(1) == b.argmax(1)).mean() > 0.97
+
+
+def test_ranges_are_of_images_learned_from_of_every_class(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are often sorted by class, and rows that calibrate certify the graphs."""
+    train, splits = load_images("digits", "train"), np.load(digits_run / SPLITS)
+    labels = train.labels.numpy()
+    by_class = splits["train"][np.argsort(labels[splits["train"]])]
+    assert set(labels[range_rows(by_class)].tolist()) == set(range(10))
+    assert len(set(range_rows(by_class).tolist())) == RANGE_ROWS
+    assert range_rows(by_class[:7]).tolist() == by_class[:7].tolist()
+    seen: list[NDArray[np.uint8]] = []
+
+    def as_they_are(*graphs: object, images: NDArray[np.uint8]) -> tuple[object, ...]:
+        seen.append(images)
+        return graphs
+
+    monkeypatch.setattr(
+        exporting, "quantized", lambda *given: as_they_are(*given[:3], images=given[3])
+    )
+    export(digits_run, "digits", 3, tmp_path, int8=True)
+    assert np.array_equal(seen[0], train.images[range_rows(splits["train"])])
 
 
 def test_an_exit_that_loses_too_much_is_refused() -> None:
