@@ -1,6 +1,7 @@
 """Encoded images to the uint8 arrays a model takes, without trusting a byte of them."""
 
 import io
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +25,10 @@ Image.init()  # or the first images, and the first that are none, would wait for
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 FOLLOWS = (b"", 64 * b"\x55")
+SCANS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""The headers of a JPEG's scans: marker, length, number of components. Other data hold few such."""
+MAX_SCANS = 100
+"""A progressive JPEG has about ten. Each scan goes over all pixels, even where it has no data."""
 SMALL_BYTES, SMALL_PIXELS = 131_072, 200_000
 """A request's images up to here, all together, are decoded on the event loop: a JPEG of so many
 pixels takes 3 ms on a slow core. A thread would take as long, and share the interpreter."""
@@ -116,11 +121,18 @@ class Images:
 
     def _expected_s(self, content: bytes) -> float:
         """From the header; 0 for an image that will be refused for another reason."""
-        with suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with suppress(Exception), open_image(content) as image:
             kind, num_pixels = work_of(image, self.target)
             if num_pixels <= self.max_pixels:
                 return self.pace.expected_s(kind, num_pixels)
         return 0.0
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Reads the header; raises what Pillow raises, and BadImage for too much work."""
+    if content.startswith(JPEG_START) and len(SCANS.findall(content)) > MAX_SCANS:
+        raise BadImage(f"the JPEG has more than {MAX_SCANS} scans")
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def work_of(image: Image.Image, target: ImageInput) -> tuple[str, int]:
@@ -142,7 +154,7 @@ def decode_image(
     """
     try:
         return opened(content, target, max_pixels, pace or Decoding())
-    except ImageTooLarge:
+    except (BadImage, ImageTooLarge):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"too many pixels; at most {max_pixels} are decoded") from error
@@ -157,9 +169,9 @@ def decode_image(
 def opened(
     content: bytes, target: ImageInput, max_pixels: int, pace: Decoding
 ) -> NDArray[np.uint8]:
-    """Raises what Pillow raises, and ImageTooLarge."""
+    """Raises what Pillow raises, BadImage and ImageTooLarge."""
     started = time.monotonic()
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with open_image(content) as image:
         if image.width * image.height > max_pixels:
             raise ImageTooLarge(
                 f"{image.width} x {image.height} pixels; at most {max_pixels} are decoded"

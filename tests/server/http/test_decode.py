@@ -115,6 +115,16 @@ def test_a_jpeg_that_lacks_more_is_refused(whole: bytes, share: float) -> None:
         decode_image(whole[: int(share * len(whole))], COLOUR, 10_000)
 
 
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    """A scan may be repeated as often as the bytes allow; a decoder only warns of it."""
+    whole = JPEGS[1]
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    decoded = decode_image(whole[:-2] + 90 * scan + whole[-2:], COLOUR, 10_000)
+    assert decoded.shape == (4, 4, 3)
+    with pytest.raises(BadImage, match=r"^the JPEG has more than 100 scans$"):
+        decode_image(whole[:-2] + 100 * scan + whole[-2:], COLOUR, 10_000)
+
+
 @pytest.mark.parametrize(
     ("kind", "size", "expected"),
     [
