@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ SCANS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """The headers of a JPEG's scans: marker, length, number of components. Other data hold few such."""
 MAX_SCANS = 100
 """A progressive JPEG has about ten. Each scan goes over all pixels, even where it has no data."""
+PNG_START, CHUNK = b"\x89PNG\r\n\x1a\n", Struct(">I4s")
+CHUNK_END_BYTES = 4
+INFLATED = frozenset((b"zTXt", b"iTXt", b"iCCP"))
+"""Chunks of a PNG that Pillow inflates when it opens the file, each to a MiB at most."""
+MAX_INFLATED = 16
 SMALL_BYTES, SMALL_PIXELS = 131_072, 200_000
 """A request's images up to here, all together, are decoded on the event loop: a JPEG of so many
 pixels takes 3 ms on a slow core. A thread would take as long, and share the interpreter."""
@@ -66,7 +72,7 @@ class Images:
 
     def decode_here(self) -> list[Given] | None:
         """The images where they are small, or None: a thread is to decode what takes longer."""
-        if sum(map(len, self.contents)) > SMALL_BYTES:
+        if sum(map(len, self.contents)) > SMALL_BYTES or any(map(num_inflated, self.contents)):
             return None
         with suppress(ImageTooLarge):  # few bytes can be many pixels
             most = SMALL_PIXELS // len(self.contents)
@@ -132,7 +138,19 @@ def open_image(content: bytes) -> Image.Image:
     """Reads the header; raises what Pillow raises, and BadImage for too much work."""
     if content.startswith(JPEG_START) and len(SCANS.findall(content)) > MAX_SCANS:
         raise BadImage(f"the JPEG has more than {MAX_SCANS} scans")
+    if num_inflated(content) > MAX_INFLATED:
+        raise BadImage(f"the PNG has more than {MAX_INFLATED} compressed texts and profiles")
     return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def num_inflated(content: bytes) -> int:
+    """How many chunks of a PNG are INFLATED."""
+    num, at = 0, len(PNG_START)
+    while content.startswith(PNG_START) and at + CHUNK.size <= len(content):
+        num_bytes, name = CHUNK.unpack_from(content, at)
+        num += name in INFLATED
+        at += CHUNK.size + num_bytes + CHUNK_END_BYTES
+    return num
 
 
 def work_of(image: Image.Image, target: ImageInput) -> tuple[str, int]:

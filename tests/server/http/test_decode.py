@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, WebPImagePlugin
+from PIL.PngImagePlugin import PngInfo
 
 from models.bundle.image import fit_image
 from models.bundle.image_input import ImageInput
@@ -123,6 +124,20 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     assert decoded.shape == (4, 4, 3)
     with pytest.raises(BadImage, match=r"^the JPEG has more than 100 scans$"):
         decode_image(whole[:-2] + 100 * scan + whole[-2:], COLOUR, 10_000)
+
+
+def test_a_png_of_very_many_compressed_texts_is_refused() -> None:
+    assert decode_image(with_texts(16, zip=True), GREY, 100).shape == (4, 4, 1)
+    assert decode_image(with_texts(17, zip=False), GREY, 100).shape == (4, 4, 1)
+    with pytest.raises(BadImage, match=r"^the PNG has more than 16 compressed texts"):
+        decode_image(with_texts(17, zip=True), GREY, 100)
+
+
+def with_texts(num_texts: int, *, zip: bool) -> bytes:
+    texts = PngInfo()
+    for _ in range(num_texts):
+        texts.add_text("Comment", "text", zip=zip)
+    return encoded(Image.new("L", (4, 4)), pnginfo=texts)
 
 
 @pytest.mark.parametrize(

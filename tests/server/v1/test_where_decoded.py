@@ -6,6 +6,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from server.engine.job import Given
 from server.engine.model import ServedModel
@@ -17,16 +18,22 @@ NOISE = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
 SMALL = encoded(Image.new("L", (8, 8)))
 MANY_BYTES = encoded(NOISE)
 MANY_PIXELS = encoded(Image.new("L", (500, 500)))
+TEXT = PngInfo()
+TEXT.add_text("Comment", "text", zip=True)
+WITH_TEXT = encoded(Image.new("L", (8, 8)), pnginfo=TEXT)
 
 
 @pytest.mark.parametrize(
     ("image", "is_elsewhere"),
-    [(SMALL, [False]), (MANY_BYTES, [True]), (MANY_PIXELS, [False, True])],
+    [(SMALL, [False]), (MANY_BYTES, [True]), (MANY_PIXELS, [False, True]), (WITH_TEXT, [True])],
 )
 def test_what_takes_long_is_decoded_elsewhere(
     image: bytes, is_elsewhere: list[bool], model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many pixels in few bytes are only found out on the loop: their decoding is another's."""
+    """Many pixels in few bytes are only found out on the loop: their decoding is another's.
+
+    A few bytes of compressed text can be a megabyte, too.
+    """
     found: list[bool] = []
 
     def watched(images: Images, index: int) -> Given:
