@@ -24,6 +24,7 @@ class Door:
         self._sockets, self._children = sockets, children
         self._waiting: deque[socket.socket] = deque()
         self._is_open = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Lets clients connect; raises SettingsError where another server has the port."""
@@ -61,6 +62,8 @@ class Door:
                 self._pause()
                 return
             self._give(connection)
+            if self._waiting:
+                return
 
     def _give(self, connection: socket.socket) -> None:
         ready = [child for child in self._children if child.is_ready]
@@ -78,9 +81,11 @@ class Door:
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
             loop.remove_reader(sock)
-        loop.call_later(PAUSE_S, self._go_on)
+        if self._timer is None:  # one for all that wait: each would start one for each of them
+            self._timer = loop.call_later(PAUSE_S, self._go_on)
 
     def _go_on(self) -> None:
+        self._timer = None
         waiting, self._waiting = self._waiting, deque()
         self.give_all(waiting)
         if self._is_open and not self._waiting:
