@@ -40,8 +40,9 @@ class Door:
             if self._is_open:
                 asyncio.get_running_loop().remove_reader(sock)
                 self._take(sock)
-            sock.close()
         self._is_open = False
+        for sock in self._sockets:
+            sock.close()
         for connection in self._waiting:
             connection.close()
         self._waiting.clear()
@@ -79,8 +80,9 @@ class Door:
 
     def _pause(self) -> None:
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
-            loop.remove_reader(sock)
+        if self._is_open:
+            for sock in self._sockets:
+                loop.remove_reader(sock)
         if self._timer is None:  # one for all that wait: each would start one for each of them
             self._timer = loop.call_later(PAUSE_S, self._go_on)
 

@@ -69,3 +69,16 @@ def test_no_further_connection_is_taken_while_one_waits(monkeypatch: pytest.Monk
 
     assert asyncio.run(run()) == 1
     assert member.num_open == NUM_CLIENTS
+
+
+def test_a_connection_that_comes_back_after_the_end_is_no_error() -> None:
+    """Such as a process left that was killed at the end of its time."""
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as left:
+            closed = Door([listening], [])
+            closed.open()
+            closed.close()
+            closed.give_all([left])
+
+    asyncio.run(run())
