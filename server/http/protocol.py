@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.http.arrival import HALF_TICK_S, unread_s
@@ -24,6 +26,45 @@ class Transport(asyncio.Transport):
         self.close = close  # type: ignore[method-assign]
 
 
+class Parser(HttpRequestParser):
+    """httptools' own, which takes a head that offers another protocol for a whole request.
+
+    The offer is ignored, as in RFC 9110, section 7.8: the head is read again without it, and then
+    what follows.
+    """
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self._protocol = protocol
+        self._begin()
+
+    def _begin(self) -> None:
+        super().__init__(self._protocol)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+
+    def has_offer(self) -> bool:
+        return self.should_upgrade() and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: Any) -> None:  # noqa: ANN401
+        """Raises HttpParserError, and HttpParserUpgrade after CONNECT."""
+        while True:
+            try:
+                super().feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                if not self.has_offer():
+                    raise
+                (num_read,) = upgrade.args
+                head = self._head_without_offer()
+                self._begin()
+                super().feed_data(head)
+                data = memoryview(data)[num_read:]
+
+    def _head_without_offer(self) -> bytes:
+        first = self.get_method(), self._protocol.url, self.get_http_version().encode()
+        lines = (b"%b: %b\r\n" % line for line in self._protocol.headers if line[0] != b"upgrade")
+        return b"".join((b"%b %b HTTP/%b\r\n" % first, *lines, b"\r\n"))
+
+
 class Protocol(HttpToolsProtocol):
     """A connection that is closed unless its next request has come after `receive_timeout_s`.
 
@@ -39,6 +80,7 @@ class Protocol(HttpToolsProtocol):
     tells that `max_connections` older ones are open: the application is to end this one.
     """
 
+    parser: Parser
     max_connections: int
     receive_timeout_s = 10.0
     send_timeout_s = 10.0
@@ -53,6 +95,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._is_surplus = len(self.connections) > self.max_connections
+        self.parser = Parser(self)
         self._gone = self.loop.create_future()
         self._responding = Transport(transport, self._close_after_body)
         self._expect(self.receive_timeout_s)
@@ -77,6 +120,8 @@ class Protocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
+        if self.parser.has_offer():
+            return  # the same head follows without it
         self._num_header_bytes = 0
         if len(self.url) + sum(map(len, chain.from_iterable(self.headers))) > MAX_HEADER_BYTES:
             self._refuse_headers()
@@ -101,6 +146,8 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.has_offer():
+            return
         self._num_header_bytes = 0
         super().on_message_complete()
 
