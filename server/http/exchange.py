@@ -111,10 +111,7 @@ class Exchange:
         if message["type"] == "http.disconnect":
             self.service.metrics.client_gone("body")
             raise ClientGone
-        num_new = len(message.get("body", b""))
-        self._num_bytes += num_new
-        self.held.num_bytes += num_new
-        self._check_size(self._num_bytes)
+        self.hold(len(message.get("body", b"")))
         if message.get("more_body", False):
             if time.monotonic() >= self._deadline:
                 timeout_s = self.service.settings.timeouts.receive_timeout_s
@@ -123,6 +120,12 @@ class Exchange:
             self._is_whole = True
             self._watch()
         return message
+
+    def hold(self, num_bytes: int) -> None:
+        """Counts bytes of the body until the end; raises BodyTooLarge or BodiesTooLarge."""
+        self._num_bytes += num_bytes
+        self.held.num_bytes += num_bytes
+        self._check_size(self._num_bytes)
 
     def _check_size(self, num_bytes: int) -> None:
         settings = self.service.settings

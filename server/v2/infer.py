@@ -1,8 +1,11 @@
 """`POST /v2/models/NAME/infer`: tensors to rows, outcomes to tensors."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import inf
+from typing import TypeVar
 
 from starlette.types import ASGIApp
 
@@ -23,6 +26,7 @@ from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
 from server.v2.response_schemas import InferResponse
 
+T = TypeVar("T")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PREFIX, SUFFIX = "/v2/models/", "/infer"
 SMALL_BYTES = 65_536
@@ -75,15 +79,23 @@ def model_of(exchange: Exchange) -> ServedModel:
 async def read(exchange: Exchange, model: ServedModel) -> Inference:
     """Reads the body, and what it says; off the event loop where that takes long."""
     body, service = await exchange.body(), exchange.service
-    encoding = exchange.header(b"content-encoding")
+    if encoding := exchange.header(b"content-encoding"):
+        max_bytes = service.settings.limits.max_body_bytes
+        content = await elsewhere(service, partial(inflate, body, encoding, max_bytes))
+        exchange.hold(len(content) - len(body))
+        body = content
     length = exchange.headers.get(HEADER_LENGTH.lower().encode())
     given = None if length is None else length.decode("latin-1")
-    arguments = body, encoding, given, model.manifest, service.settings
-    if given is not None and not encoding and len(body) <= SMALL_BYTES:
-        return decode(*arguments)
+    step = partial(decode, body, "", given, model.manifest, service.settings)
+    if given is not None and len(body) <= SMALL_BYTES:
+        return step()
+    return await elsewhere(service, step)
+
+
+async def elsewhere(service: Service, step: Callable[[], T]) -> T:
+    """The result of a step, made in a decoder's thread."""
     try:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(service.decoders, decode, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(service.decoders, step)
     except asyncio.CancelledError:
         service.metrics.client_gone("decode")
         raise

@@ -1,10 +1,13 @@
 """Requests that are too large, too slow or too many are refused, and their connections closed."""
 
+import gzip
 import socket
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
-from tests.server.http.test_departure import INFER, PATH, check_answers, gated, gone
+from tests.server.http.test_departure import INFER, PATH, TENSOR, check_answers, gated, gone
 from tests.server.live import PNG, connect, listening, live, request, samples, until
 
 HEADERS = {"content-type": "image/png"}
@@ -246,6 +249,26 @@ def test_bodies_that_are_too_many_together(model: ServedModel) -> None:
             assert check_refused(first, second) == 1
         until(lambda: samples(url)[gone("body")] == 1)
         check_answers(url)
+
+
+def test_bodies_that_are_too_many_once_they_are_inflated(digits_bundle: Bundle) -> None:
+    model, runner = gated(digits_bundle, exit=1)
+    body = gzip.compress(TENSOR.encode().ljust(60_000))
+    ask = partial(httpx.post, content=body, headers={"content-encoding": "gzip"})
+    with (
+        live(model, workers=2, max_body_bytes=100_000, max_held_bytes=100_000) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(ask, f"{url}{INFER}")
+        until(lambda: runner.num_waiting == 1)
+        second = ask(f"{url}{INFER}")
+        assert (second.status_code, second.json()["error"]) == (
+            503,
+            "bodies of 100000 bytes are held",
+        )
+        runner.gate.set()
+        assert first.result().status_code == 200
+        assert ask(f"{url}{INFER}").status_code == 200, "the first has let go of its bytes"
 
 
 def check_refused(*clients: socket.socket) -> int:
