@@ -1,6 +1,6 @@
 """Between messages and what `/v2` understands: the same schemas, keys and limits. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ def understood(request: ModelInferRequest, manifest: Manifest, max_rows: int) ->
     if raw and len(raw) != len(inputs):
         raise BadParameter("raw_input_contents", "must hold every input, or none")
     if not raw and all(tensor.datatype == "BYTES" for tensor in inputs):
-        raw = [as_raw(tensor.contents.bytes_contents) for tensor in inputs]
+        raw = [as_raw(tensor.contents.bytes_contents, max_rows) for tensor in inputs]
     most = num_values(manifest, max_rows)
     said = {
         "id": request.id,
@@ -109,8 +109,13 @@ def elements(tensor: ModelInferRequest.InferInputTensor, most: int) -> list[Any]
     return list(found)
 
 
-def as_raw(elements: Iterable[bytes]) -> bytes:
-    """BYTES as they are in raw contents: each element after its length."""
+def as_raw(elements: Sequence[bytes], max_rows: int) -> bytes:
+    """BYTES as they are in raw contents: each element after its length; a row has one.
+
+    Raises BadBody where there are more than any request needs.
+    """
+    if len(elements) > max_rows:
+        raise BadBody("bytes_contents has more values than any request needs")
     return b"".join(len(each).to_bytes(LENGTH_BYTES, "little") + each for each in elements)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -99,6 +100,14 @@ def test_typed_contents(
     integers.contents.int64_contents.extend(COLOURS.ravel().tolist())
     said = triton.InferResult(numbers._client_stub.ModelInfer(request))
     assert labels_of(said) == ["weather", "money"]
+
+
+def test_more_elements_than_rows_are_not_looked_at(words: triton.InferenceServerClient) -> None:
+    request = triton.service_pb2.ModelInferRequest(model_name="words")
+    text = request.inputs.add(name="text", datatype="BYTES", shape=[1])
+    text.contents.bytes_contents.extend([b""] * 100_000)
+    with pytest.raises(grpc.RpcError, match="bytes_contents has more values than any request"):
+        words._client_stub.ModelInfer(request)
 
 
 def test_encoded_images(model: ServedModel) -> None:
