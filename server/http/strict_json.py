@@ -13,8 +13,8 @@ MAX_NESTING = 16
 MAX_DIGITS = 40
 MAX_VALUES = 20_000
 """Values that are parsed and checked in some ten milliseconds."""
-FEW = 100
-"""Commas of a body that needs no closer look."""
+FEW, FEW_BYTES = 100, 65_536
+"""Commas and bytes of a body that needs no closer look."""
 STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """A string, or what is to be one."""
 STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -44,8 +44,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def is_large(body: bytes) -> bool:
-    """Whether a body has more than few values, perhaps: commas and brackets in strings count."""
-    return max(num_lists(body), body.count(b",")) > FEW
+    """Whether a body has more than few bytes, or values: commas and brackets in strings count."""
+    return len(body) > FEW_BYTES or max(num_lists(body), body.count(b",")) > FEW
 
 
 def check_size(body: bytes, max_values: int, max_nesting: int) -> None:

@@ -96,7 +96,7 @@ def parameters_of(given: dict[str, Any]) -> Parameters:
 
 
 async def read_json(exchange: Exchange, max_rows: int) -> tuple[Contents, dict[str, Any]]:
-    """On the event loop unless there are many values."""
+    """On the event loop unless there are many values or bytes."""
     content, service = await exchange.body(), exchange.service
     if not is_large(content):
         return contents_of(content, max_rows)

@@ -1,6 +1,8 @@
-"""Small images are decoded on the event loop, where waking a thread takes longer."""
+"""Small images and bodies are decoded on the event loop, where waking a thread takes longer."""
 
 import threading
+from base64 import b64encode
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from server.engine.job import Given
 from server.engine.model import ServedModel
 from server.http.decode import Images
+from server.http.strict_json import parse_object
+from server.v1 import reading
 from tests.images import encoded
 from tests.server.live import live
 
@@ -49,3 +53,20 @@ def test_what_takes_long_is_decoded_elsewhere(
     assert answer.status_code == 200
     assert answer.json()["exit"] in (1, 2, 3)
     assert found == is_elsewhere
+
+
+@pytest.mark.parametrize(("image", "is_elsewhere"), [(SMALL, False), (MANY_BYTES, True)])
+def test_json_of_many_bytes_is_parsed_elsewhere(
+    image: bytes, is_elsewhere: bool, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    def watched(body: bytes) -> dict[str, Any]:
+        found.append(threading.current_thread().name.startswith("offramp-decode"))
+        return parse_object(body)
+
+    monkeypatch.setattr(reading, "parse_object", watched)
+    with live(model) as url:
+        body = {"images": [b64encode(image).decode()]}
+        assert httpx.post(f"{url}/v1/classify", json=body).status_code == 200
+    assert found == [is_elsewhere]
