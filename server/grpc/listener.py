@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from server.grpc import open_inference_pb2 as pb
 from server.grpc.calls import Front
 from server.grpc.methods import ROUTES, SERVICE, handlers
+from server.grpc.watches import MAX_WATCHES, Health, Reflection, Watches
 from server.http.ports import shared
 from server.service import Service
 from server.settings import Settings, SettingsError
@@ -34,14 +35,18 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
     for route in ROUTES:
         service.metrics.route_known(route)
     server = grpc.aio.server(
-        options=options(settings), maximum_concurrent_rpcs=settings.limits.max_connections
+        options=options(settings),
+        maximum_concurrent_rpcs=settings.limits.max_connections + MAX_WATCHES,
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, handlers(front)),)
     )
-    servicer = health.aio.HealthServicer()
+    watches = Watches()
+    servicer = Health(watches)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection(SERVICES, server, described())
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        Reflection(watches, SERVICES, described()), server
+    )
     bind(server, settings.address.host, port)
     await server.start()
     watching = asyncio.create_task(tell(servicer, service))
@@ -88,7 +93,7 @@ def described() -> DescriptorPool:
     return pool
 
 
-async def tell(servicer: health.aio.HealthServicer, service: Service) -> None:
+async def tell(servicer: Health, service: Service) -> None:
     """Keeps health up to date, of the server and of its service."""
     while True:
         is_ready = service.reason_against() is None
