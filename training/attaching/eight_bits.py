@@ -7,16 +7,18 @@ from models.bundle.runner import SegmentRunner
 from training.attaching.passes import logits_of
 from training.attaching.photos import Parts, Photos
 from training.attaching.trial import full_s, measured
+from training.exporting.calibrate import halves
 from training.exporting.quantize import MAX_ACCURACY_DROP, Graphs, quantized, range_rows
 
 
 def in_eight_bits(graphs: Graphs, parts: Parts) -> tuple[Graphs, bool, str]:
     """The 8-bit graphs, or those given if they are better; whether it is the former; and why.
 
-    Graphs that are slower in 8 bits on this host stay in float32. Judged on calibration images: by
-    how often each exit agrees with the network as it was, and how long all segments take for one
-    image.
+    Graphs that are slower in 8 bits on this host stay in float32. Judged on calibration images,
+    without those that certify: by how often each exit agrees with the network as it was, and how
+    long all segments take for one image.
     """
+    tuning, _ = halves(parts.calibration.num_rows)
     (some,) = parts.photos.decode(range_rows(parts.learning))
     before = cost_of(graphs)
     smaller = quantized(*graphs, some)
@@ -26,7 +28,7 @@ def in_eight_bits(graphs: Graphs, parts: Parts) -> tuple[Graphs, bool, str]:
         return graphs, False, "no graph is faster here in 8 bits: float32 is kept."
     if slower:
         smaller = quantized(*graphs, some, in_float=slower)
-    losses = lost_agreement(graphs, smaller, parts.calibration)
+    losses = lost_agreement(graphs, smaller, parts.calibration.take(tuning))
     seconds, fewer = full_s(before), full_s(cost_of(smaller))
     found = (
         f"8 bits take {1e3 * fewer:.2f} ms to the last exit where float32 takes "

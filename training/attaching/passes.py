@@ -8,7 +8,7 @@ import numpy as np
 
 from models.bundle.confidence import Floats
 from models.bundle.runner import Arrays, SegmentRunner
-from training.attaching.photos import Photos
+from training.attaching.photos import Photos, UndecodablePhotos
 from training.data.rows import Index
 from training.progress import Progress
 
@@ -32,7 +32,10 @@ def run_all(runner: SegmentRunner, inputs: Arrays) -> Outputs:
 def passes(
     runner: SegmentRunner, photos: Photos, rows: Index, view: View, title: str
 ) -> Iterator[tuple[Index, Outputs]]:
-    """Chunks of `rows` and what every head says of them, under a progress bar."""
+    """Chunks of `rows` and what every head says of them, under a progress bar.
+
+    Raises UndecodablePhotos at the end, naming every row that cannot be decoded.
+    """
 
     def work(chunk: Index) -> tuple[Index, Outputs]:
         return chunk, run_all(runner, view(photos.decode(chunk)))
@@ -42,16 +45,23 @@ def passes(
     chunks = iter(np.split(rows, range(CHUNK, len(rows), CHUNK)) if len(rows) else [])
     pool = ThreadPoolExecutor(num_threads)
     running: set[Future[tuple[Index, Outputs]]] = set()
+    failures: list[str] = []
     with Progress(len(rows), title, "row") as bar:
         try:
             while True:
                 while len(running) < 2 * num_threads and (chunk := next(chunks, None)) is not None:
                     running.add(pool.submit(work, chunk))
+                if not running and failures:
+                    raise UndecodablePhotos(failures)
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    result = future.result()
+                    try:
+                        result = future.result()
+                    except UndecodablePhotos as error:
+                        failures += error.failures
+                        continue
                     bar.update(len(result[0]))
                     yield result
         finally:

@@ -1,6 +1,6 @@
 """Rows to attach with, images or texts: made ready when they are needed, labelled or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -15,7 +15,7 @@ from models.bundle.text_input import TextInput
 from training.attaching.errors import AttachError
 from training.data import DataError
 from training.data.columns import Wanted
-from training.data.errors import NoSuchSplit
+from training.data.errors import NoSuchSplit, listed
 from training.data.folders import SPLIT_NAMES, FolderRows, sorted_images, split_folder
 from training.data.layout import open_rows
 from training.data.opening import Found, find_records
@@ -27,6 +27,16 @@ from training.data.texts import TextSource
 CALIBRATION_SHARE = 0.2
 """Of the training rows; where there is no test split, as many again are kept for the report."""
 MIN_CALIBRATION = 32
+
+
+class UndecodablePhotos(DataError):
+    """Photos that cannot be decoded; each failure names one."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__(
+            f"{len(failures)} images cannot be decoded: {listed(failures)}; remove them"
+        )
+        self.failures = failures
 
 
 @dataclass(frozen=True)
@@ -109,13 +119,15 @@ def photos_of(rows: Rows, target: ImageInput) -> Photos:
     """Rows fitted to what segment 1 takes."""
 
     def decode(index: Index) -> Arrays:
-        images = []
+        images, failures = [], []
         for row in index.tolist():
             try:
                 with rows.open(row) as image:
                     images.append(fit_image(image, target))
             except ERRORS as error:
-                raise DataError(complaint(rows, row, error)) from error
+                failures.append(complaint(rows, row, error))
+        if failures:
+            raise UndecodablePhotos(failures)
         return [np.stack(images)]
 
     content = sha256(np.ascontiguousarray(rows.identities()).tobytes())

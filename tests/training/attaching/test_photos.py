@@ -10,6 +10,7 @@ from models.bundle.image_input import ImageInput
 from tests.training.data.files import write_images
 from training.attaching.features import Features
 from training.attaching.heads import Recipe, trained_heads
+from training.attaching.passes import CHUNK, as_it_is, passes
 from training.attaching.photos import open_parts
 from training.data import DataError
 
@@ -33,6 +34,25 @@ def test_only_a_missing_test_split_is_forgiven(tmp_path: Path) -> None:
     write_images(tmp_path / "test" / "bee", [1])
     with pytest.raises(DataError, match="classes that are not among the labels: bee"):
         open_parts(str(tmp_path), TARGET, seed=0)
+
+
+def test_all_photos_that_cannot_be_decoded_are_named_at_once(tmp_path: Path) -> None:
+    write_images(tmp_path / "train" / "ant", ENOUGH)
+    images = sorted((tmp_path / "train" / "ant").iterdir())
+    bad = [images[place] for place in (3, 4, 150)]
+    for image in bad:
+        image.write_bytes(image.read_bytes()[:40])
+    photos, runner = open_parts(str(tmp_path), TARGET, seed=0).photos, Mock(num_exits=0)
+    seen = list[int]()
+
+    def look() -> None:
+        for rows, _ in passes(runner, photos, np.arange(200), as_it_is, "looking"):
+            seen.extend(rows.tolist())
+
+    with pytest.raises(DataError, match=r"^3 images cannot be decoded: ") as refused:
+        look()
+    assert [str(image) in str(refused.value) for image in bad] == [True] * 3
+    assert len(seen) == 200 - 2 * CHUNK, "two chunks hold them; the others are kept"
 
 
 def test_heads_are_trained_anew_where_they_learn_from_other_rows(
