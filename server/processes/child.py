@@ -35,22 +35,33 @@ class Child:
         self.wire = Wire(lambda request: handle(self, request))
 
     async def run(self, environment: dict[str, str], memories: Sequence[int], state: object) -> int:
-        """Starts a process, gives it the state to begin in, and waits until it ends."""
+        """Starts a process, gives it the state to begin in, and waits until it ends.
+
+        Raises OSError where there are no more processes or files to be had.
+        """
         for place in (Head.STATE, Head.BEAT, Head.CLOSED, Head.PID):
             self.head[place] = 0
-        self.silent_s, self._num_given, self.is_ready = 0.0, 0, False
+        self.silent_s, self._num_given = 0.0, 0
+        self.is_ready = self.was_ready = False
         self.settled.clear()
+        for end in (self.channel, self._far_channel):
+            end.close()
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         self.channel, self._far_channel = socket.socketpair(socket.AF_UNIX, kind)
         wire, far_wire = socket.socketpair()
         descriptors = [far_wire.fileno(), self._far_channel.fileno(), self.number, *memories]
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", MEMBER, ",".join(map(str, descriptors))),
-            env=environment,
-            pass_fds=(*descriptors[:2], *memories),
-            process_group=0,  # a terminal's Ctrl-C comes through the parent
-        )
-        far_wire.close()
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", MEMBER, ",".join(map(str, descriptors))),
+                env=environment,
+                pass_fds=(*descriptors[:2], *memories),
+                process_group=0,  # a terminal's Ctrl-C comes through the parent
+            )
+        except OSError:
+            wire.close()
+            raise
+        finally:
+            far_wire.close()
         wire.sendall(json.dumps(state).encode() + b"\n")
         self.wire = Wire(lambda request: self._handle(self, request))
         await self.wire.open(wire)
@@ -75,7 +86,7 @@ class Child:
 
     def left(self) -> Iterator[socket.socket]:
         """The connections that were sent to a process before it ended, and that it did not take."""
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # there are no more, or there was no channel
             while True:
                 data, fds, _, _ = socket.recv_fds(self._far_channel, 1, 1)
                 if not data:

@@ -74,7 +74,11 @@ class Parent:
         pause_s = FIRST_PAUSE_S
         while not self._is_ending:
             state = [self._changes.state, len(self._changes.log)]
-            code = await child.run(self._environment(), self._memories, state)
+            try:
+                code = await child.run(self._environment(), self._memories, state)
+            except OSError as error:  # there are no more processes or files to be had
+                logger.error("process %d did not start: %s", child.number, error)
+                code = os.EX_OSERR
             self._door.give_all(child.left())
             if self._is_ending:
                 self._status = self._status or max(0, code)
