@@ -27,22 +27,23 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
         if wanted != Wanted():
             raise DataError(f"{source!r} has no columns: it is no table")
         return None
-    table = tables.splits[tables.train]()
+    table = tables.read(tables.train)
     if is_of_images(table.features) and wanted.text is None and not wanted.numbers:
         if wanted.label is not None:
             raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
         return None
     columns = chosen_columns(table, wanted, tables.title(tables.train))
     title = tables.title(tables.train)
-    train = records(table, columns, title, names)
+    train = records(tables.read(tables.train, columns.label), columns, title, names)
     if tables.train == WHOLE:
         notes = [described(train, str(columns)), "a fifth of every class tests"]
         return Found(part_of_file(train, "train"), part_of_file(train, "test"), notes)
-    test = records(tables.splits[tables.test](), columns, tables.title(tables.test), train.names)
+    table = tables.read(tables.test, columns.label)
+    test = records(table, columns, tables.title(tables.test), train.names)
     notes = [described(train, str(columns)), described(test)]
     if tables.validation is not None:
         validation = records(
-            tables.splits[tables.validation](),
+            tables.read(tables.validation, columns.label),
             columns,
             tables.title(tables.validation),
             train.names,
@@ -58,15 +59,15 @@ def find_test(source: str, wanted: Wanted, names: Names | None) -> Records | Non
     Labels are numbered as in `names`; without them as the test split's are.
     """
     tables = None if source == "digits" else tables_of(source)
-    if tables is None or is_of_images(tables.splits[tables.test]().features):
+    if tables is None or is_of_images(tables.read(tables.test).features):
         return None
     return test_records(tables, wanted, names)
 
 
 def test_records(tables: Tables, wanted: Wanted, names: Names | None) -> Records:
     title = tables.title(tables.test)
-    table = tables.splits[tables.test]()
-    rows = records(table, chosen_columns(table, wanted, title), title, names)
+    columns = chosen_columns(tables.read(tables.test), wanted, title)
+    rows = records(tables.read(tables.test, columns.label), columns, title, names)
     return part_of_file(rows, "test") if tables.test == WHOLE else rows
 
 

@@ -156,6 +156,7 @@ def numbered(table: Dataset, column: str, title: str) -> tuple[Labels, tuple[str
     given = table.data.column(column).to_numpy()
     if not isinstance(kind, ClassLabel):
         refuse_negative(given, title)
+        refuse_decimals(given, column, title)
         found, labels = np.unique(given, return_inverse=True)
         names = (str(v).lower() if isinstance(v, bool) else str(v) for v in found.tolist())
         return labels.astype(np.int64), tuple(names)
@@ -182,6 +183,15 @@ def refuse_negative(given: NDArray[Any], title: str) -> None:
     """Test labels that a competition keeps hidden are often -1."""
     if given.dtype.kind != "O" and (hidden := int((given < 0).sum())):
         raise DataError(f"{hidden} rows of {title} have labels below zero: they are hidden ones")
+
+
+def refuse_decimals(given: NDArray[Any], column: str, title: str) -> None:
+    """A label 250.10 would be called 250.1, as another one is."""
+    if given.dtype.kind == "f" and (given != np.rint(given)).any():
+        raise DataError(
+            f"the labels of {title} are decimals, which lose their spelling: write {column!r} as "
+            "strings"
+        )
 
 
 def renumbered(

@@ -39,10 +39,16 @@ WHOLE = "whole"
 
 @dataclass(frozen=True)
 class Tables:
-    """The splits that a source has, by their names; none is read before it is asked for."""
+    """The splits that a source has, by their names; none is read before it is asked for.
+
+    Each is read by a function of the column of labels, which may not be known yet.
+    """
 
     source: str
-    splits: Mapping[str, Callable[[], Dataset]]
+    splits: Mapping[str, Callable[[str | None], Dataset]]
+
+    def read(self, name: str, label: str | None = None) -> Dataset:
+        return self.splits[name](label)
 
     def title(self, name: str) -> str:
         return f"{self.source!r}" if name == WHOLE else f"the {name} split of {self.source!r}"
@@ -85,7 +91,7 @@ def tables_of(source: str) -> Tables | None:
         return Tables(source, {WHOLE: partial(load, [path], f"{source!r}")})
     if not path.is_dir():
         found = hub_splits(source, f"the train split of {source!r}")
-        return Tables(source, {str(name): partial(found.__getitem__, name) for name in found})
+        return Tables(source, {str(name): partial(as_it_is, found[name]) for name in found})
     splits = {}
     for name in ("train", *SPLIT_NAMES["test"]):
         if files := table_files(path, name):
@@ -112,7 +118,12 @@ def table_files(directory: Path, name: str) -> list[Path]:
     return []
 
 
-def load(files: list[Path], title: str) -> Dataset:
+def as_it_is(table: Dataset, _label: str | None) -> Dataset:
+    return table
+
+
+def load(files: list[Path], title: str, label: str | None = None) -> Dataset:
+    """All rows. Of CSV and TSV, `label` is the column whose cells are read as labels."""
     suffix = files[0].suffix.removeprefix(".").lower()
     if suffix not in FORMATS:
         raise DataError(f"{title} is none of {', '.join(FORMATS)}")
@@ -120,30 +131,47 @@ def load(files: list[Path], title: str) -> Dataset:
         return load_parquet(files, title)
     try:
         if suffix in SUFFIXES:
-            return Dataset(InMemoryTable(separated(files, SUFFIXES[suffix])))
+            return Dataset(InMemoryTable(separated(files, SUFFIXES[suffix], label)))
         return load_dataset("json", data_files=[str(file) for file in files], split="train")
     except UNREADABLE as error:
         raise DataError(f"cannot load {title}: {reason(error)}") from error
 
 
-def separated(files: list[Path], options: dict[str, Any]) -> pa.Table:
+def separated(files: list[Path], options: dict[str, Any], label: str | None) -> pa.Table:
     """The rows of CSV or TSV files. A column is of numbers if all its cells are, or are missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         frames = [pd.read_csv(file, **SEPARATED, **options) for file in files]
     tables = [pa.Table.from_pandas(frame, preserve_index=False) for frame in frames]
     table = pa.concat_tables(tables, promote_options="default")
-    return pa.table({name: typed(table.column(name)) for name in table.column_names})
+    return pa.table(
+        {n: (labels if n == label else typed)(table.column(n)) for n in table.column_names}
+    )
 
 
 def typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Strings as numbers, null where one is missing; as they are where one is something else."""
-    trimmed = pc.utf8_trim_whitespace(cells)
-    is_missing = pc.is_in(trimmed, pa.array(MISSING, trimmed.type))
-    known = pc.if_else(is_missing, pa.scalar(None, trimmed.type), trimmed)
     for kind in (pa.int64(), pa.float64(), pa.bool_()):
         try:
-            return known.cast(kind)
+            return known(cells).cast(kind)
         except pa.ArrowInvalid:
             continue
     return cells
+
+
+def labels(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same, but numbers that would be spelled otherwise stay strings: 007, 250.10."""
+    values, spelled = typed(cells), known(cells)
+    if pa.types.is_floating(values.type):
+        return spelled
+    if pa.types.is_integer(values.type):
+        is_same = pc.all(pc.equal(values.cast(spelled.type), spelled))
+        return values if is_same.as_py() else spelled
+    return values
+
+
+def known(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strings without the space around them, null where one stands for a missing number."""
+    trimmed = pc.utf8_trim_whitespace(cells)
+    is_missing = pc.is_in(trimmed, pa.array(MISSING, trimmed.type))
+    return pc.if_else(is_missing, pa.scalar(None, trimmed.type), trimmed)

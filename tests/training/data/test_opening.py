@@ -185,6 +185,46 @@ def test_numbers_in_csv_are_read_to_the_last_digit(tmp_path: Path) -> None:
     assert found.train.table[:2].tolist() == [[1, np.float32(-2.5e-3), 1], [7, np.float32(0.1), 0]]
 
 
+@pytest.mark.parametrize(
+    ("spelled", "names"),
+    [
+        (["007", "12", " 007", "12"], ("007", "12")),
+        (["01", "1", "01", "1"], ("01", "1")),
+        (["250.1", "250.10", "250.1", "250.10"], ("250.1", "250.10")),
+        (["123456789012345678901", "123456789012345678902"] * 2, None),
+        (["10", "9", "10", "9"], ("9", "10")),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_labels_in_csv_keep_their_spelling(
+    suffix: str, spelled: list[str], names: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    """As numbers two of them could be one."""
+    for split in ("train", "test", "validation"):
+        write(tmp_path / f"{split}.{suffix}", NUMBERS | {"kind": spelled})
+    found = find_records(str(tmp_path), Wanted(label="kind"))
+    test = find_test(str(tmp_path), Wanted(label="kind"), None)
+    assert found is not None
+    assert test is not None
+    assert found.train.names == test.names == (names or tuple(spelled[:2]))
+    for rows in (found.train, found.test, test):
+        named = [rows.names[label] for label in rows.labels[:4]]
+        assert named == [cell.strip() for cell in spelled]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_labels_that_are_decimals_are_refused_as_numbers(suffix: str, tmp_path: Path) -> None:
+    table = {name: values * 5 for name, values in NUMBERS.items()}
+    path = write(tmp_path / f"all.{suffix}", table | {"kind": [1.0, 2.0] * 10})
+    test = find_test(str(path), Wanted(label="kind"), None)
+    assert test is not None
+    assert test.names == ("1.0", "2.0")
+    write(path, table | {"kind": [250.1, 250.2] * 10})
+    message = f"^the labels of '{path}' are decimals, .*: write 'kind' as strings$"
+    with pytest.raises(DataError, match=message):
+        find_records(str(path), Wanted(label="kind"))
+
+
 def test_a_quote_in_tsv_is_a_character_and_in_csv_it_quotes(tmp_path: Path) -> None:
     """A quote that begins a field would take in all rows up to the next one."""
     lines = ["text\tlabel", '"so it goes\ta', "plain words\tb", 'the "end"\ta', '"all"\tb']
