@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib import import_module
 
 from server.http.ports import bound, reserved
@@ -26,6 +27,7 @@ def serve(options: Mapping[str, str]) -> None:
     """
     os.environ.update({variable(name): text for name, text in options.items()})
     settings = load_settings()
+    allow_files()
     sockets = bound(settings.address.host, settings.address.port)
     configure_logs(access=settings.telemetry.access_log)
     for path in skipped(settings.models.zoo):
@@ -35,6 +37,13 @@ def serve(options: Mapping[str, str]) -> None:
             for sock in reserved(settings.address.host, settings.address.grpc_port):
                 kept.enter_context(sock)
         run(settings, sockets)
+
+
+def allow_files() -> None:
+    """Lets every process of the server open as many files as it may: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):  # some systems allow fewer than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run(settings: Settings, sockets: list[socket.socket]) -> None:

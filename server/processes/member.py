@@ -94,6 +94,9 @@ class Member(Listener):
                 self._drain()
                 self.should_exit = True
                 return
+            if not fds:  # too many files are open: the system has closed the connection
+                self._memory.head[Head.CLOSED] += 1
+                continue
             sock = socket.socket(FAMILIES[family], socket.SOCK_STREAM, fileno=fds[0])
             self._go_on(self._connect(sock))
 
