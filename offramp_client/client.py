@@ -9,7 +9,7 @@ from httpx_sse import EventSource
 
 from offramp_client.answers import Classification, Options, answers_of
 from offramp_client.errors import check
-from offramp_client.events import Event, event_of
+from offramp_client.events import Event, events_as_they_come, events_of
 
 TIMEOUT_S = 30.0
 STREAM = {"accept": "text/event-stream"}
@@ -47,7 +47,7 @@ class Client:
 
     Images are the bytes of PNG, JPEG or WebP files; what a Row is depends on the model. A request
     has images, texts or rows: else calls raise ValueError. They raise OfframpError where the
-    server refuses, and httpx.TransportError where it cannot be reached.
+    server refuses, and httpx.TransportError where it cannot be reached, or goes away.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
@@ -92,7 +92,7 @@ class Client:
             if not response.is_success:
                 response.read()
             check(response)
-            yield filter(None, map(event_of, EventSource(response).iter_sse()))
+            yield events_of(EventSource(response).iter_sse())
 
     def models(self) -> list[dict[str, Any]]:
         """What is served: versions, input, labels, exits, operating points."""
@@ -156,8 +156,7 @@ class AsyncClient:
             if not response.is_success:
                 await response.aread()
             check(response)
-            events = (event_of(sent) async for sent in EventSource(response).aiter_sse())
-            yield (event async for event in events if event is not None)
+            yield events_as_they_come(EventSource(response).aiter_sse())
 
     async def models(self) -> list[dict[str, Any]]:
         """What is served: versions, input, labels, exits, operating points."""

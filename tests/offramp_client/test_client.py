@@ -73,6 +73,48 @@ def test_leaving_a_stream_early_leaves_the_client_usable(client: Client) -> None
     assert client.classify(IMAGES[0])["num_exits"] == 3
 
 
+EXIT = 'event: exit\ndata: {"image": 0}\n\n'
+FINAL = 'event: final\ndata: {"label": "a"}\n\n'
+LATER = "event: later\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "types"),
+    [
+        ("", None),
+        (EXIT, None),
+        (EXIT + FINAL, [Exit, Final]),
+        (EXIT + FINAL + LATER, [Exit, Final]),
+    ],
+)
+def test_a_stream_that_ends_before_the_answers_is_an_error(
+    said: str, types: list[type] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, text=said)
+
+    async def told() -> list[type]:
+        async with AsyncClient("http://x") as session:
+            http = httpx.AsyncClient(base_url="http://x", transport=httpx.MockTransport(answer))
+            monkeypatch.setattr(session, "_http", http)
+            async with session.stream(IMAGES[:1]) as events:
+                return [type(event) async for event in events]
+
+    def told_at_once() -> list[type]:
+        with Client("http://x") as session:
+            http = httpx.Client(base_url="http://x", transport=httpx.MockTransport(answer))
+            monkeypatch.setattr(session, "_http", http)
+            with session.stream(IMAGES[:1]) as events:
+                return list(map(type, events))
+
+    for stream in (told_at_once, lambda: asyncio.run(told())):
+        if types is None:
+            with pytest.raises(httpx.RemoteProtocolError, match="before its final event"):
+                stream()
+        else:
+            assert stream() == types
+
+
 def test_the_async_client_says_the_same(server: ServerProcess, client: Client) -> None:
     async def run() -> None:
         async with AsyncClient(server.url, KEY) as session:
