@@ -1,6 +1,6 @@
 """What the server refuses."""
 
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -13,10 +13,15 @@ class OfframpError(Exception):
 
     def __init__(self, problem: dict[str, Any], retry_after_s: float | None = None) -> None:
         super().__init__(f"{problem['status']} {problem['title']}: {problem['detail']}")
+        self._problem = problem
         self.status: int = problem["status"]
         self.detail: str = problem["detail"]
         self.errors: list[dict[str, str]] = problem.get("errors", [])
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any], float | None]]:
+        """Processes hand errors on pickled."""
+        return type(self), (self._problem, self.retry_after_s)
 
 
 def check(response: httpx.Response) -> None:

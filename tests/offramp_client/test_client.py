@@ -1,6 +1,7 @@
 """The client against a real server: what it gives is what the server says."""
 
 import asyncio
+import pickle
 import re
 import subprocess
 import sys
@@ -156,6 +157,15 @@ def test_what_a_proxy_says_is_an_error_too(given: str, seconds: float | None) ->
     with pytest.raises(OfframpError, match="502 Bad Gateway: <html>") as refused:
         check(httpx.Response(502, headers={"retry-after": given}, text="<html>"))
     assert refused.value.retry_after_s == seconds
+
+
+def test_an_error_is_the_same_in_another_process() -> None:
+    errors = [{"field": "top_k", "detail": "too large"}]
+    problem = {"status": 422, "title": "Unprocessable", "detail": "top_k", "errors": errors}
+    error = OfframpError(problem, 2.0)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.status, again.errors) == (str(error), 422, errors)
+    assert (again.detail, again.retry_after_s) == ("top_k", 2.0)
 
 
 @pytest.mark.parametrize(
