@@ -43,6 +43,14 @@ class World:
             value /= self.size
         return value
 
+    def shared(self, value: Tensor) -> Tensor:
+        """The first process's, of one shape in all of them."""
+        if self.size == 1:
+            return value
+        given = value.to(self.device)
+        distributed.broadcast(given, 0)
+        return given.to(value.device)
+
 
 @contextmanager
 def join() -> Iterator[World]:

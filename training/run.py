@@ -145,7 +145,7 @@ class Run(Learner):
         """
         self.set_training()
         if self.step == 0:
-            self.order = self.feed.order()
+            self.order = self.world.shared(self.feed.order())
             self.loss_sum.zero_()
             self.num_correct.zero_()
         saved_at = monotonic()

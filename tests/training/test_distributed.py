@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing import (  # type: ignore[import-untype
 from models.bundle.errors import UserError
 from tests.training.runs import CPU
 from training import checkpoint, loop
-from training.config import TrainConfig
+from training.config import RECIPES, TrainConfig
 from training.distributed import World
 from training.run import BEST, LAST, Run
 
@@ -42,12 +42,27 @@ torch.set_num_threads(1)
 loop.train(TrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), print)
 leave()
 """
+KEEP_ORDERS = """
+import torch
+from training.run import Run
+
+train_epoch = Run.train_epoch
+
+def kept(run):
+    means = train_epoch(run)
+    torch.save(run.order, run.directory / f"order-{run.epoch}-{run.world.rank}.pt")
+    return means
+
+Run.train_epoch = kept
+"""
 
 
-def torchrun(config: TrainConfig, directory: Path) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    config: TrainConfig, directory: Path, code: str = TRAIN
+) -> subprocess.CompletedProcess[str]:
     """Two processes on this machine."""
     script = directory.parent / "train.py"
-    script.write_text(TRAIN)
+    script.write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
         [*command, str(script), config.model_dump_json(), str(directory)],
@@ -83,6 +98,23 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path) -> None:
         if weight.is_floating_point() and not is_statistic:
             assert torch.allclose(weight, two.net[name], rtol=1e-3, atol=1e-4), name
     assert checkpoint.load(tmp_path / "two" / BEST).best_score > 0.15
+
+
+def test_processes_have_one_order_of_texts(tmp_path: Path) -> None:
+    """Each draws for the words that it drops; in a batch of both lengths one has more of them."""
+    rows = [("a b" if row < 60 else "a b c d e f g h", "xy"[row % 2]) for row in range(120)]
+    table = "".join(f"{text},{label}\n" for text, label in rows)
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + table)
+    values = {"data": str(tmp_path), "net": "text-tiny", "calibration_per_class": 0, "epochs": 2}
+    batches = {"batch_size": 24, "micro_batches": 2}
+    config = TrainConfig.model_validate(RECIPES["text"] | values | batches)
+    done = torchrun(config, tmp_path / "run", KEEP_ORDERS + TRAIN)
+    assert done.returncode == 0, done.stderr
+    for epoch in (0, 1):
+        one, two = (torch.load(tmp_path / f"run/order-{epoch}-{rank}.pt") for rank in (0, 1))
+        assert torch.equal(one, two)
+        assert sorted(one.tolist()) == list(range(120))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
