@@ -52,10 +52,10 @@ class TrainConfig(BaseModel):
     `micro_batches` is how many parts a batch is computed in, each normalised by its own statistics;
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
-    `decay_epochs` are where the "step" schedule divides the learning rate by ten. "muon" takes
-    steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else; "adamw"
-    decays matrices only. `gradient_scaling`
-    gives a segment the mean of its exits' gradients in place of their sum.
+    `decay_epochs` are where the "step" schedule divides the learning rate by ten; only the "linear"
+    one has `warmup_epochs`. "muon" takes steps of `matrix_learning_rate` on hidden matrices, and
+    SGD's on all else; "adamw" decays matrices only. `gradient_scaling` gives a segment the mean of
+    its exits' gradients in place of their sum.
 
     `freeze` leaves the segments as they are and trains the exit heads alone;
     `backbone_learning_rate` is the segments' own; Muon's for their matrices changes in proportion.
@@ -143,6 +143,10 @@ class TrainConfig(BaseModel):
             raise ValueError("images_per_class and images_share exclude each other")
         if self.crop_share is not None and self.resize != "crop":
             raise ValueError(f"crop_share is for resize=crop, not {self.resize}: set it to null")
+        if self.warmup_epochs and self.schedule != "linear":
+            raise ValueError(
+                f"warmup_epochs is for schedule=linear, not {self.schedule}: set it to 0"
+            )
         if self.freeze and self.backbone_learning_rate is not None:
             raise ValueError("a frozen backbone has no learning rate")
         if self.freeze and self.gradient_scaling:

@@ -20,7 +20,7 @@ from training.augment import (
 from training.config import TrainConfig
 from training.data.cuts import Cut
 from training.data.decoding import Batch, Decoded, Decoder, decoded
-from training.data.errors import listed
+from training.data.errors import DataError, listed
 from training.data.numbers import NumberSource
 from training.data.source import ImageSource, refusal
 from training.data.sources import Source
@@ -35,6 +35,9 @@ HELD_BYTES = 2**30
 
 STATISTICS_ROWS = 2000
 """Rows that stand for all in channel means, where images are not held."""
+
+FOR_IMAGES = ("random_resized_crop", "cutout", "mixing")
+"""Options that are off unless they are given, and change images alone."""
 
 Log = Callable[[str], None]
 
@@ -75,6 +78,8 @@ def feed_of(data: RunData, config: TrainConfig, world: World, log: Log) -> Feed:
     """Holds the decoded rows if they fit; random resized crops need the whole files."""
     num_rows = len(data.splits.train) + len(data.splits.unlabelled)
     if not isinstance(data.train, ImageSource):
+        if given := [option for option in FOR_IMAGES if getattr(config, option)]:
+            raise DataError(f"{data.train.rows.title} has no images: leave out {listed(given)}")
         return InMemory(data, data.train, config, world)
     if config.random_resized_crop or num_rows * data.train.row_bytes > HELD_BYTES:
         return Streamed(data, config, world, log)

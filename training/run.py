@@ -57,6 +57,11 @@ class Run(Learner):
         self.data = open_data(config, directory, is_new=is_new)
         self.splits = self.data.splits
         self.feed = feed_of(self.data, config, world, log)
+        if config.unlabelled_per_class and not self.feed.num_unlabelled:
+            raise DataError(
+                "no rows are left for unlabelled_per_class: every row has its label unless "
+                "images_per_class or images_share is set"
+            )
         self.labelled_per_batch = config.batch_size // (2 if self.feed.num_unlabelled else 1)
         if self.steps_per_epoch == 0:
             raise DataError(

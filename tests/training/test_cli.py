@@ -36,6 +36,12 @@ from training.run import BEST
             ["loss=exit-wise", "unlabelled_per_class=1"],
             "the exit-wise loss learns nothing from unlabelled images",
         ),
+        (
+            "msdnet-7",
+            "digits",
+            ["schedule=step"],
+            "warmup_epochs is for schedule=linear, not step: set it to 0",
+        ),
     ],
 )
 def test_a_bad_option_is_named(

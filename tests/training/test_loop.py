@@ -96,6 +96,11 @@ def test_every_second_row_of_a_batch_is_unlabelled(tmp_path: Path) -> None:
     assert all(0.05 < share <= 1 for share in run.epoch_means()[1])
 
 
+def test_without_rows_left_for_unlabelled_ones_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^no rows are left for unlabelled_per_class: "):
+        run_of(tmp_path, unlabelled_per_class=6, images_per_class=None)
+
+
 def test_a_run_can_start_from_an_earlier_ones_best_weights(
     uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -226,6 +226,13 @@ def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> N
         Run(config, tmp_path, CPU, lambda _: None).feed.order()
 
 
+def test_options_for_images_are_refused_for_texts(words_run: Path, tmp_path: Path) -> None:
+    changes = {"cutout": 4, "mixing": "mixup"}
+    config = config_of(words_run.parent, "text-tiny", "text", batch_size=20, **changes)
+    with pytest.raises(DataError, match=r"train split .* has no images: leave out cutout, mixing$"):
+        Run(config, tmp_path, CPU)
+
+
 def test_a_test_text_without_a_token_is_refused_before_the_first_epoch(
     words_run: Path, tmp_path: Path
 ) -> None:
