@@ -1,5 +1,6 @@
 """Experiments like the paper's: methods times seeds, each a run that resumes where it was."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from scipy.special import softmax
 from models.bundle.errors import UserError
 from models.bundle.records import Record
 from training import checkpoint, loop
-from training.config import RECIPES, TrainConfig
+from training.config import RECIPES, TrainConfig, changes
+from training.data.errors import listed
 from training.evaluation.measures import top_k_accuracy
 from training.exporting.export import checked_graphs, logits_of
 from training.exporting.quantize import Graphs
@@ -181,17 +183,19 @@ def reproduce(
 ) -> list[RunResult]:
     """Trains and evaluates every method with seeds 0, 1, ..., at most `num_jobs` at once.
 
-    Runs live in `out`/`recipe`. A finished run is not repeated, an unfinished one goes on. A run
-    that fails, or KeyboardInterrupt, stops all other runs; a run that is training leaves a
-    checkpoint.
+    Runs live in `out`/`recipe`. A finished run is not repeated, an unfinished one goes on. Raises
+    UserError where a finished one was planned otherwise. A run that fails, or KeyboardInterrupt,
+    stops all other runs; a run that is training leaves a checkpoint.
     """
     runs = out / recipe / experiment.split_name
     workers = Workers(num_jobs)
 
     def run(seed: int, method: str) -> RunResult:
         directory = runs / f"{method.replace(' ', '-')}-seed{seed}"
-        if not (directory / RESULT).is_file():
-            plan = Plan(method=method, config=config_of(experiment, method, seed, recipe, data))
+        plan = Plan(method=method, config=config_of(experiment, method, seed, recipe, data))
+        if (directory / RESULT).is_file():
+            refuse_another(plan, directory)
+        else:
             start(plan, directory, workers)
         return RunResult.model_validate_json((directory / RESULT).read_bytes())
 
@@ -210,6 +214,21 @@ def reproduce(
             workers.stop()
             time.sleep(0.05)
     return sorted(results, key=lambda r: (experiment.methods.index(r.method), r.seed))
+
+
+def refuse_another(plan: Plan, directory: Path) -> None:
+    """Raises UserError where a finished run had another configuration; published ones keep none."""
+    if not (directory / PLAN).is_file():
+        return
+    kept, config = Plan.model_validate_json((directory / PLAN).read_bytes()).config, plan.config
+    places = {Path(data).expanduser().resolve() for data in (kept.data, config.data)}
+    if len(places) == 1:
+        kept = kept.model_copy(update={"data": config.data})
+    if differing := changes(kept, config):
+        raise UserError(
+            f"{directory} holds the result of another configuration: {listed(differing)}; name "
+            "another directory: --out DIR"
+        )
 
 
 def start(plan: Plan, directory: Path, workers: Workers) -> None:
@@ -265,7 +284,14 @@ def run_plan(directory: Path) -> None:
         parameters=sum(g.parameters for g in (*segments, *heads)),
         exits=judge(graphs, data),
     )
-    (directory / RESULT).write_text(result.model_dump_json(indent=1) + "\n")
+    keep(result, directory)
+
+
+def keep(result: RunResult, directory: Path) -> None:
+    """Writes aside and renames: a result is there whole or not at all."""
+    aside = directory / f".{RESULT}"
+    aside.write_text(result.model_dump_json(indent=1) + "\n")
+    os.replace(aside, directory / RESULT)
 
 
 def judge(graphs: Graphs, data: RunData) -> list[ExitAccuracy]:

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from benchmarks.prometheus import eventually
 from models.bundle.errors import UserError
+from tests.training.runs import Killed
 from training import checkpoint, cli
 from training.config import TrainConfig
 from training.distributed import World
@@ -28,7 +29,9 @@ from training.paper.reproduce import (
     RESULT,
     Experiment,
     Plan,
+    RunResult,
     config_of,
+    keep,
 )
 from training.run import LAST, Run
 
@@ -137,6 +140,54 @@ def test_without_a_selection_split_the_last_epoch_is_judged_and_each_exit_stands
         "## Top-5 % of each exit alone",
         "## Top-1 % of each exit alone",
     ]
+
+
+FINISHED = RunResult(
+    method="exit-wise",
+    seed=0,
+    git_commit="unknown",
+    net="msdnet-tiny",
+    images_per_class=50,
+    epochs=1,
+    best_epoch=1,
+    distillation_temperature=1.0,
+    parameters=1,
+    exits=[],
+)
+
+
+def test_a_finished_run_counts_for_its_own_plan_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever its data are named from; a published one has its result alone."""
+    directory = tmp_path / "tiny" / "cifar100-50" / "exit-wise-seed0"
+    directory.mkdir(parents=True)
+    data = str(tmp_path / "data")
+    config = config_of(EXPERIMENT, "exit-wise", 0, "tiny", data)
+    (directory / PLAN).write_text(Plan(method="exit-wise", config=config).model_dump_json())
+    keep(FINISHED, directory)
+    one = Experiment(50, ("exit-wise",))
+    for place in (data, f"{tmp_path}/tiny/../data"):
+        assert reproduce.reproduce(one, "tiny", place, 1, 1, tmp_path) == [FINISHED]
+    monkeypatch.setitem(RECIPE_CHANGES, "tiny", TINY | {"epochs": 2})
+    message = f"^{directory} holds the result of another configuration: epochs was 1, is 2; "
+    with pytest.raises(UserError, match=message):
+        reproduce.reproduce(one, "tiny", data, 1, 1, tmp_path)
+    (directory / PLAN).unlink()
+    assert reproduce.reproduce(one, "tiny", data, 1, 1, tmp_path) == [FINISHED]
+
+
+def test_a_result_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(path: Path, text: str) -> None:
+        path.write_bytes(text[:10].encode())
+        raise Killed
+
+    monkeypatch.setattr(Path, "write_text", dies)
+    with pytest.raises(Killed):
+        keep(FINISHED, tmp_path)
+    assert not (tmp_path / RESULT).exists()
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
