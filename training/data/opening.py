@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from datasets import Dataset
+
 from training.data.columns import Wanted, chosen_columns, is_of_images
 from training.data.errors import DataError
 from training.data.records import Names, Records, part_of_file, records
@@ -28,7 +30,7 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
             raise DataError(f"{source!r} has no columns: it is no table")
         return None
     table = tables.read(tables.train)
-    if is_of_images(table.features) and wanted.text is None and not wanted.numbers:
+    if is_for_images(table, wanted):
         if wanted.label is not None:
             raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
         return None
@@ -59,9 +61,14 @@ def find_test(source: str, wanted: Wanted, names: Names | None) -> Records | Non
     Labels are numbered as in `names`; without them as the test split's are.
     """
     tables = None if source == "digits" else tables_of(source)
-    if tables is None or is_of_images(tables.read(tables.test).features):
+    if tables is None or is_for_images(tables.read(tables.test), wanted):
         return None
     return test_records(tables, wanted, names)
+
+
+def is_for_images(table: Dataset, wanted: Wanted) -> bool:
+    """Whether it has images and no other inputs are named."""
+    return is_of_images(table.features) and wanted.text is None and not wanted.numbers
 
 
 def test_records(tables: Tables, wanted: Wanted, names: Names | None) -> Records:

@@ -288,6 +288,18 @@ def test_files_of_one_split_may_write_numbers_otherwise(tmp_path: Path) -> None:
     assert found.train.table[:, 0].tolist() == [1, 2, 3, 4, 1.5, 2.5, 3.5, 4.5]
 
 
+def test_columns_that_are_named_are_found_beside_images(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", TABLE | {"photo": [b"one"] * 4})
+    wanted = Wanted(text="utterance")
+    found, test = find_records(str(tmp_path), wanted), find_test(str(tmp_path), wanted, None)
+    assert found is not None
+    assert test is not None
+    assert found.test.texts == test.texts == tuple(TABLE["utterance"])
+    assert find_records(str(tmp_path), Wanted()) is None
+    assert find_test(str(tmp_path), Wanted(), None) is None
+
+
 def test_columns_of_images_are_left_to_images(tmp_path: Path) -> None:
     assert find_records("digits", Wanted()) is None
     (tmp_path / "train" / "ant").mkdir(parents=True)
