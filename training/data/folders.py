@@ -116,6 +116,12 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in folders if not name.startswith(".")))
 
 
+def has_class_images(folder: Path) -> bool:
+    """Whether a class folder holds an image, at any depth."""
+    classes = (os.path.join(os.fsencode(folder / name), b"") for name in class_names(folder))
+    return any(next(images_below(each), None) for each in classes)
+
+
 def sorted_images(folder: Path) -> NDArray[np.bytes_]:
     if not folder.is_dir():
         return np.empty(0, dtype="S1")

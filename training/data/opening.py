@@ -1,12 +1,16 @@
 """Both splits of texts or of numbers, from whatever table holds them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasets import Dataset
 
 from training.data.columns import Wanted, chosen_columns, is_of_images
 from training.data.errors import DataError
+from training.data.folders import has_class_images, split_folder
 from training.data.records import Names, Records, part_of_file, records
+from training.data.rows import SplitName
+from training.data.tables import parquet_files
 from training.data.tabular import WHOLE, Tables, tables_of
 
 
@@ -24,7 +28,7 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
 
     Labels are numbered as in `names`; without them as the training split's are.
     """
-    tables = None if source == "digits" else tables_of(source)
+    tables = found_tables(source, wanted, "train")
     if tables is None:
         if wanted != Wanted():
             raise DataError(f"{source!r} has no columns: it is no table")
@@ -60,10 +64,20 @@ def find_test(source: str, wanted: Wanted, names: Names | None) -> Records | Non
 
     Labels are numbered as in `names`; without them as the test split's are.
     """
-    tables = None if source == "digits" else tables_of(source)
+    tables = found_tables(source, wanted, "test")
     if tables is None or is_for_images(tables.read(tables.test), wanted):
         return None
     return test_records(tables, wanted, names)
+
+
+def found_tables(source: str, wanted: Wanted, split: SplitName) -> Tables | None:
+    """None for image folders, also where tables lie beside them and no column of those is named."""
+    path = Path(source).expanduser()
+    if wanted == Wanted() and path.is_dir() and not parquet_files(path, split):
+        folder = split_folder(path, split)
+        if folder is not None and has_class_images(folder):
+            return None
+    return None if source == "digits" else tables_of(source)
 
 
 def is_for_images(table: Dataset, wanted: Wanted) -> bool:

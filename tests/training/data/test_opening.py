@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.training.data.files import write_images
 from training.data import DataError
 from training.data.columns import Wanted
 from training.data.opening import find_records, find_test
@@ -298,6 +299,20 @@ def test_columns_that_are_named_are_found_beside_images(tmp_path: Path) -> None:
     assert found.test.texts == test.texts == tuple(TABLE["utterance"])
     assert find_records(str(tmp_path), Wanted()) is None
     assert find_test(str(tmp_path), Wanted(), None) is None
+
+
+def test_image_folders_with_tables_beside_them_are_images(tmp_path: Path) -> None:
+    """Unless a column is named, or no class folder has an image."""
+    for split in ("train", "test"):
+        write(tmp_path / split / "metadata.csv", TABLE)
+        (tmp_path / split / "ant").mkdir()
+    assert find_records(str(tmp_path), Wanted()) is not None
+    for split in ("train", "test"):
+        write_images(tmp_path / split / "ant" / "deep", [1])
+    assert find_records(str(tmp_path), Wanted()) is None
+    assert find_test(str(tmp_path), Wanted(), None) is None
+    assert find_records(str(tmp_path), Wanted(text="utterance")) is not None
+    assert find_test(str(tmp_path), Wanted(label="intent"), None) is not None
 
 
 def test_columns_of_images_are_left_to_images(tmp_path: Path) -> None:
