@@ -142,7 +142,7 @@ class Learner:
 
 
 def named_tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights and buffers, also those that checkpoints leave out."""
+    """Weights and all buffers, even if checkpoints leave them out."""
     return chain(net.named_parameters(), net.named_buffers())
 
 

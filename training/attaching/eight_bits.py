@@ -14,9 +14,9 @@ from training.exporting.quantize import MAX_ACCURACY_DROP, Graphs, quantized, ra
 def in_eight_bits(graphs: Graphs, parts: Parts) -> tuple[Graphs, bool, str]:
     """The 8-bit graphs, or those given if they are better; whether it is the former; and why.
 
-    Graphs that are slower in 8 bits on this host stay in float32. Judged on calibration images,
-    without those that certify: by how often each exit agrees with the network as it was, and how
-    long all segments take for one image.
+    Graphs that are slower in 8 bits on this host stay in float32. The half of the calibration
+    images that tunes judges how often each exit agrees with the network as it was; one image, how
+    long all segments take.
     """
     tuning, _ = halves(parts.calibration.num_rows)
     (some,) = parts.photos.decode(range_rows(parts.learning))

@@ -28,6 +28,7 @@ SUFFIXES: dict[str, dict[str, Any]] = {
     "csv": {},
     "tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # a quote is a character as any other
 }
+"""What each suffix adds."""
 FORMATS = ("parquet", *SUFFIXES, "jsonl", "ndjson", "json")
 UNREADABLE = (OSError, ValueError, pa.ArrowException, DatasetsError, pd.errors.ParserWarning)
 MISSING = ConvertOptions().null_values

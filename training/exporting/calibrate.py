@@ -79,7 +79,8 @@ def calibrate(
         temperatures = agreement_temperatures(logits, tuning)
         split = agreement = agreement_view(logits, temperatures, segments, heads)
         labels, drops = last_answers, DISAGREEMENTS
-        max_disagreement = max_disagreement or max_accuracy_drop
+        if max_disagreement is None:
+            max_disagreement = max_accuracy_drop
     else:
         temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
         split = split_view(logits, temperatures, labels, segments, heads)
@@ -191,7 +192,7 @@ def operating_points(
     chosen = chosen_thresholds(tune, front, accuracy_drops)
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     disagreements = {name: drop_bound(agree, thresholds) for name, thresholds in chosen.items()}
-    # those rows chose it among n: with DELTA / n for each, all n bounds hold at once
+    # the rows that certify chose `certified` among n: with DELTA / n each, all n bounds hold
     if max_disagreement is None:
         chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
         disagreements[CERTIFIED] = drop_bound(agree, chosen[CERTIFIED], DELTA / len(front))

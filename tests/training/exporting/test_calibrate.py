@@ -201,6 +201,17 @@ def test_with_labels_certified_may_be_limited_by_disagreement(digits_bundle: Bun
         assert point.certificate.max_accuracy_drop < limit
 
 
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_where_no_answer_may_differ_no_row_stops_early(
+    digits_bundle: Bundle, *, has_labels: bool
+) -> None:
+    rows, manifest = drawn_rows(1000, 0), digits_bundle.manifest
+    labels = rows.labels if has_labels else None
+    graphs = manifest.segments, manifest.exit_heads
+    point = calibrate(rows.logits, labels, *graphs, max_disagreement=0.0).operating_points
+    assert point[CERTIFIED].exit_shares == (0, 0, 1)
+
+
 @pytest.mark.parametrize(("num_rows", "max_accuracy_drop"), [(60, MAX_ACCURACY_DROP), (1000, 0.0)])
 def test_where_nothing_passes_no_row_stops_early(
     num_rows: int, max_accuracy_drop: float, digits_bundle: Bundle
