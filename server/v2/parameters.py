@@ -8,6 +8,8 @@ from server.parameters import InferenceParameters
 RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers", "content_type")
 RESERVED_PREFIX = "triton_"
 """Parameters of Triton and MLServer that change nothing here; another unknown one is refused."""
+MAX_US = 2**64 - 1
+"""The largest that gRPC can say; numbers of JSON have no end."""
 
 
 def parameters_of(given: dict[str, object]) -> InferenceParameters:
@@ -20,7 +22,7 @@ def parameters_of(given: dict[str, object]) -> InferenceParameters:
     if type(ours.get("priority")) is int:  # Triton's, which changes nothing here
         del ours["priority"]
     timeout = ours.pop("timeout", 0)
-    if type(timeout) is not int or timeout < 0:
+    if type(timeout) is not int or not 0 <= timeout <= MAX_US:
         raise BadParameter("parameters.timeout", "must be a number of microseconds")
     if timeout:
         if "latency_budget_ms" in ours:

@@ -84,6 +84,13 @@ def test_tritons_timeout_is_a_latency_budget_in_microseconds(
     assert read.parameters.latency_budget_ms == timeout / 1000
 
 
+@pytest.mark.parametrize("timeout", [2**64, 10**400])
+def test_a_timeout_of_more_than_64_bits_is_refused(manifest: Manifest, timeout: int) -> None:
+    head = request({"parameters": {"timeout": timeout}})
+    with pytest.raises(BadParameter, match="timeout: must be a number of microseconds"):
+        read_inference(head + bytes(SIZE), str(len(head)), manifest, MAX_ROWS)
+
+
 @pytest.mark.parametrize("kind", [InferRequest, IndexRequest, ManageRequest])
 @pytest.mark.parametrize("value", ["0", "null", '""', "[]", "{}", '{"a": 0}'])
 def test_too_many_values_are_refused_by_counting_bytes(kind: type[BaseModel], value: str) -> None:
