@@ -1,6 +1,7 @@
 """The server's settings: a frozen record per layer, read from OFFRAMP_* variables once at start."""
 
 import os
+import re
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +33,8 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRETS = ("api_key_hashes", "management_key_hashes")
 """Settings whose values no message repeats: a key may be given by mistake."""
+ORIGIN = re.compile(r"\*|null|[a-z][a-z\d+.-]*://[^\s/?#*]+")
+"""As browsers say it, but for `*`, which is all."""
 HERE = Path("models/zoo")
 SHIPPED = Path(__file__).parents[1] / HERE
 """The bundles that come with the package; in a checkout, the same directory."""
@@ -50,7 +53,14 @@ def digest(text: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+def origin(text: str) -> str:
+    """The origin of a page, in small letters; raises ValueError for what no browser would say."""
+    if ORIGIN.fullmatch(text.lower()) is None:
+        raise ValueError("an origin is like https://app.example:8443, without a path, or *")
+    return text.lower()
+
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(split)]
 Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(split)]
 
 
@@ -225,9 +235,10 @@ class Access(Record):
         description="SHA-256 of each key for loading and unloading models, likewise."
         " Default: no key is needed, but where inference needs one no client may.",
     )
-    cors_origins: Names = Field(
+    cors_origins: Origins = Field(
         (),
-        description="Origins whose pages may call the server, separated by commas. Default: none.",
+        description="Origins whose pages may call the server, such as https://app.example,"
+        " separated by commas; * is all. Default: none.",
     )
 
 

@@ -17,6 +17,21 @@ def test_the_parts_of_a_list_may_have_blanks_around_them(monkeypatch: pytest.Mon
     assert load_settings().access.cors_origins == ("https://a.example", "https://b.example")
 
 
+@pytest.mark.parametrize("origin", ["https://a.example", "http://[::1]:8000", "null", "*"])
+def test_an_origin_is_what_browsers_say(origin: str) -> None:
+    assert load_settings(cors_origins=origin).access.cors_origins == (origin,)
+    assert load_settings(cors_origins=origin.upper()).access.cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://a.example/", "a.example", "https://*.example", "https://"],
+)
+def test_an_origin_that_no_browser_says_stops_the_start(origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"OFFRAMP_CORS_ORIGINS.1: an origin is like https://"):
+        load_settings(cors_origins=f"https://b.example, {origin}")
+
+
 def test_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFRAMP_WORKRES", "2")
     said = "unknown setting OFFRAMP_WORKRES; did you mean OFFRAMP_WORKERS"
