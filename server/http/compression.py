@@ -1,5 +1,6 @@
 """Compressed request and response bodies: gzip and deflate, which is zlib's format on HTTP."""
 
+import re
 import zlib
 
 from server.errors import BadBody, BodyTooLarge, UnsupportedMedia
@@ -7,6 +8,8 @@ from server.errors import BadBody, BodyTooLarge, UnsupportedMedia
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 FAST = 1
 WORTH_COMPRESSING_BYTES = 500
+REFUSED = re.compile(r"q=0(\.0*)?")
+"""The weight of an encoding that a client does not take."""
 
 
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -40,7 +43,7 @@ def accepted_encoding(accept_encoding: str, num_bytes: int) -> str | None:
         return None
     for choice in accept_encoding.lower().split(","):
         name, _, weight = choice.partition(";")
-        if name.strip() in WINDOW_BITS and weight.replace(" ", "") not in ("q=0", "q=0.0"):
+        if name.strip() in WINDOW_BITS and not REFUSED.fullmatch(weight.replace(" ", "")):
             return name.strip()
     return None
 

@@ -68,6 +68,7 @@ def test_a_bomb_is_not_inflated(encoding: str) -> None:
         ("br, GZIP;q=0.1", 1000, "gzip"),
         ("gzip;q=0, deflate", 1000, "deflate"),
         ("gzip; q=0", 1000, None),
+        ("gzip;q=0.000, deflate;q=0.001", 1000, "deflate"),
         ("", 1000, None),
         ("identity", 1000, None),
         ("gzip", 100, None),
