@@ -86,10 +86,9 @@ class Exchange:
         self._gone: asyncio.Future[Any] | None = None
         self._task = asyncio.current_task()
 
-    def header(self, name: bytes, default: str = "") -> str:
-        """A request header, given its name in lower case."""
-        value = self.headers.get(name)
-        return default if value is None else value.decode("latin-1")
+    def header(self, name: bytes) -> str:
+        """A request header, given its name in lower case; empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
 
     async def body(self) -> bytes:
         """The whole body; raises BodyTooLarge, BodiesTooLarge, BodyTooLate or ClientGone."""

@@ -31,8 +31,8 @@ PARTS = ("image", "images", "file")
 async def read(exchange: Exchange) -> tuple[Contents, Parameters]:
     """The rows, and the parameters from the query and the body together."""
     query = read_query(exchange.scope["query_string"])
-    encoding = exchange.header(b"content-encoding", "identity")
-    if encoding.lower() != "identity":
+    encoding = exchange.header(b"content-encoding")
+    if encoding.lower() not in ("", "identity"):
         raise UnsupportedMedia(f"content encoding {encoding!r}; bodies are taken as they are")
     given = exchange.header(b"content-type")
     media_type = given.partition(";")[0].strip().lower()

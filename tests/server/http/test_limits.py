@@ -373,3 +373,10 @@ def test_encoded_bodies_are_not_taken(model: ServedModel, encoding: str) -> None
         answer = httpx.post(f"{url}{PATH}", content=PNG, headers=headers)
         assert answer.status_code == 415
         check_answers(url)
+
+
+@pytest.mark.parametrize("encoding", ["", "Identity"])
+def test_a_body_without_an_encoding_is_taken(model: ServedModel, encoding: str) -> None:
+    with live(model) as url:
+        headers = HEADERS | {"content-encoding": encoding}
+        assert httpx.post(f"{url}{PATH}", content=PNG, headers=headers).status_code == 200
