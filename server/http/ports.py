@@ -46,6 +46,8 @@ def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socke
             except OSError as error:
                 if len(found) == 1 or error.errno not in ABSENT:
                     raise
+    except UnicodeError as error:
+        raise SettingsError(f"cannot listen on {host}: it is no name of a host") from error
     except OSError as error:
         for sock in sockets:
             sock.close()
