@@ -8,30 +8,34 @@ from server.settings import SettingsError
 
 logger = logging.getLogger("offramp")
 BACKLOG = 2048
+GRPC_PORT = "--grpc-port"
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors of an address, or of a family of addresses, that the machine does not have."""
 
 
 def reserved(host: str, port: int) -> list[socket.socket]:
-    """Sockets that keep a port for processes which share it; raises SettingsError if it is taken.
+    """Sockets that keep gRPC's port, which processes share; raises SettingsError if it is taken.
 
     Two servers that share their ports would take each other's clients.
     """
-    for sock in bound(host, port):
+    for sock in bound(host, port, flag=GRPC_PORT):
         sock.close()
     return shared(host, port)
 
 
 def shared(host: str, port: int) -> list[socket.socket]:
-    """The same as `bound`, for a port that other processes of this server bind as well."""
-    return bound(host, port, socket.SO_REUSEPORT)
+    """The same as `bound`, for gRPC's port, which other processes of this server bind as well."""
+    return bound(host, port, socket.SO_REUSEPORT, GRPC_PORT)
 
 
-def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socket.socket]:
+def bound(
+    host: str, port: int, option: int = socket.SO_REUSEADDR, flag: str = "--port"
+) -> list[socket.socket]:
     """Sockets on every address of the host that this machine has; they do not listen yet.
 
     A host may be a name, an address, or an IPv6 address in brackets; `::` takes IPv4 as well.
-    Raises SettingsError, which names host and port, where the port cannot be had.
+    Raises SettingsError, which names host and port, where the port cannot be had, and `flag`, where
+    it is taken.
     """
     sockets: list[socket.socket] = []
     name = host.removeprefix("[").removesuffix("]")
@@ -51,7 +55,9 @@ def bound(host: str, port: int, option: int = socket.SO_REUSEADDR) -> list[socke
     except OSError as error:
         for sock in sockets:
             sock.close()
-        raise SettingsError(f"cannot listen on {host} port {port}: {reason(error)}") from error
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: {reason(error, flag)}"
+        ) from error
     if not sockets:
         raise SettingsError(f"cannot listen on {host} port {port}: none of its addresses is here")
     return sockets
@@ -83,9 +89,9 @@ def listen(sockets: list[socket.socket]) -> None:
     logger.info("listening on %s", urls(sockets))
 
 
-def reason(error: OSError) -> str:
-    """Why a port cannot be had, and what to do about one that is taken."""
-    hint = "; --port takes another" if error.errno == errno.EADDRINUSE else ""
+def reason(error: OSError, flag: str = "--port") -> str:
+    """Why a port cannot be had, and which option takes another where it is taken."""
+    hint = f"; {flag} takes another" if error.errno == errno.EADDRINUSE else ""
     return f"{error.strerror}{hint}"
 
 
