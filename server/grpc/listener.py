@@ -21,6 +21,8 @@ LOOK_S = 0.25
 """Time between two looks at whether the server is ready, for health."""
 LAST_WORDS_S = 1.0
 """How long answers may take once every job has been told to give the one it has."""
+MOST = 2**31 - 1
+"""Of any number that gRPC is told."""
 STATUS = health_pb2.HealthCheckResponse
 SERVICES = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
 
@@ -36,7 +38,7 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
         service.metrics.route_known(route)
     server = grpc.aio.server(
         options=options(settings),
-        maximum_concurrent_rpcs=settings.limits.max_connections + MAX_WATCHES,
+        maximum_concurrent_rpcs=min(settings.limits.max_connections + MAX_WATCHES, MOST),
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, handlers(front)),)
@@ -61,11 +63,12 @@ async def listening(service: Service, port: int) -> AsyncIterator[None]:
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
+    idle_ms = min(1000 * settings.timeouts.keep_alive_s, MOST)
     return [
         ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", settings.limits.max_body_bytes),
-        ("grpc.max_connection_idle_ms", 1000 * settings.timeouts.keep_alive_s),
-        ("grpc.keepalive_time_ms", 1000 * settings.timeouts.keep_alive_s),
+        ("grpc.max_receive_message_length", min(settings.limits.max_body_bytes, MOST)),
+        ("grpc.max_connection_idle_ms", idle_ms),
+        ("grpc.keepalive_time_ms", idle_ms),
     ]
 
 

@@ -50,6 +50,16 @@ def test_a_port_is_shared_within_a_server_alone() -> None:
         reserved("127.0.0.1", port)
 
 
+def test_limits_may_be_larger_than_grpc_can_say(model: ServedModel) -> None:
+    names = ("max_body_bytes", "max_held_bytes", "max_connections", "keep_alive_s")
+    port = free_port()
+    with live(model, grpc_port=port, **dict.fromkeys(names, 2**31)) as url:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask: Any = channel.unary_unary(route_of("ServerReady"))
+            assert pb.ServerReadyResponse.FromString(ask(b"", timeout=30)).ready
+        check_answers(url)
+
+
 def test_idle_watches_leave_room_for_calls(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
