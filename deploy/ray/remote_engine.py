@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from ray.exceptions import RayTaskError
@@ -27,7 +28,7 @@ class RemoteEngine:
     def __init__(self, replicas: DeploymentHandle, capacity: int) -> None:
         self.pace = Pace()
         self._replicas, self._capacity = replicas, capacity
-        self._in_flight = 0
+        self._in_flight = Counter[bool]()  # in the background or not: each has slots of its own
         self._strict: set[Slots] = set()
         self._tasks: dict[Job, asyncio.Task[None]] = {}
 
@@ -36,9 +37,10 @@ class RemoteEngine:
 
         Whether there is time for them, a replica says once it has them.
         """
-        if self._in_flight + num_rows > self._capacity:
-            raise Overloaded(f"{self._in_flight} of {self._capacity} slots are taken")
-        self._in_flight += num_rows
+        taken = self._in_flight[demand.is_background]
+        if taken + num_rows > self._capacity:
+            raise Overloaded(f"{taken} of {self._capacity} slots are taken")
+        self._in_flight[demand.is_background] += num_rows
         slots = Slots(demand, num_rows, first_step(demand))
         if strict:
             self._strict.add(slots)
@@ -55,7 +57,7 @@ class RemoteEngine:
 
     def release(self, slots: Slots) -> None:
         """Gives back the slots of a request."""
-        self._in_flight -= slots.num_rows
+        self._in_flight[slots.demand.is_background] -= slots.num_rows
         self._strict.discard(slots)
 
     def cancel(self, jobs: Iterable[Job]) -> None:
@@ -69,7 +71,7 @@ class RemoteEngine:
         return 0
 
     def in_flight(self) -> int:
-        return self._in_flight
+        return self._in_flight[False]
 
     def waited_s(self, now: float) -> float:  # noqa: ARG002
         """No batch runs here that a request could wait for."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -77,6 +78,24 @@ def test_slots_come_back_after_an_answer_a_failure_to_decode_and_a_departure(
         assert [work.strict for work in replicas.seen] == [True]
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_background_has_slots_of_its_own(digits_bundle: Bundle) -> None:
+    async def run() -> None:
+        model = served(digits_bundle, made_profile(per_row_s=0.001))
+        handle: Any = Replicas(model)
+        engine, demand = RemoteEngine(handle, capacity=2), asked(model)
+        background = replace(demand, is_background=True)
+        slots = engine.admit(background, 2)
+        with pytest.raises(Overloaded, match="2 of 2 slots are taken"):
+            engine.admit(background, 1)
+        assert engine.in_flight() == 0, "what waits for idle time is no load"
+        engine.admit(demand, 2)
+        engine.release(slots)
+        assert engine.in_flight() == 2
+        engine.admit(background, 2)
+
+    asyncio.run(run())
 
 
 def test_the_time_there_and_back_comes_out_of_the_budget(digits_bundle: Bundle) -> None:
