@@ -27,8 +27,9 @@ AUTOSCALING = AutoscalingConfig(
     upscale_delay_s=5,
     downscale_delay_s=300,
 )
-MAX_ONGOING = 256
-"""Requests that a replica is given at once; its own admission refuses sooner."""
+MAX_ONGOING = 1024
+"""Requests that an engine or the ingress is given at once. Its own admission refuses sooner: it
+takes `max_in_flight` rows, and as many in the background."""
 
 
 class Ingress:
@@ -65,7 +66,7 @@ def build(options: Options) -> serve.Application:
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
-        max_ongoing_requests=4 * MAX_ONGOING,
+        max_ongoing_requests=MAX_ONGOING,
         logging_config=LoggingConfig(enable_access_log=False),
         **options.ingress,
     )

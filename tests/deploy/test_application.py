@@ -14,7 +14,12 @@ if find_spec("ray") is None:
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own
-    from deploy.ray.application import Ingress
+    from deploy.ray.application import MAX_ONGOING, Ingress
+from server.settings import load_settings
+
+
+def test_background_requests_never_keep_others_from_an_engine() -> None:
+    assert 2 * load_settings().limits.max_in_flight < MAX_ONGOING
 
 
 def test_bundles_are_not_changed_in_the_ingress_alone(
