@@ -1,5 +1,7 @@
 """`offramp simulate` and `load`: what load does to answers, simulated or sent."""
 
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from commands.arguments import BundlePath
 from commands.rooms import room
+from models.bundle.errors import UserError
 
 LOAD, HOST = "Load", "Host"
 
@@ -73,6 +76,7 @@ def simulate(
     ] = 0.1,
 ) -> None:
     """Print what load does to answers: the server's scheduler under a simulated clock."""
+    refuse_unless_positive(rates, latency_budget_ms)
     room("server").simulate(
         bundle,
         rates,
@@ -108,9 +112,7 @@ def load(
     ],
     latency_budget_ms: Annotated[
         float | None,
-        typer.Option(
-            help="Latency budget of every request, in milliseconds. Default: none.", min=0
-        ),
+        typer.Option(help="Latency budget of every request, in milliseconds. Default: none."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each run.", min=0.1)] = 10.0,
     rounds: Annotated[
@@ -131,6 +133,19 @@ def load(
 
     Requests go out when they are due, however late the server is: latency counts from then.
     """
+    refuse_unless_positive(rates, latency_budget_ms, seconds)
     room("load").load(
         urls, data, rates, latency_budget_ms, seconds, rounds, bodies, header or [], plot
     )
+
+
+def refuse_unless_positive(
+    rates: Sequence[float], latency_budget_ms: float | None, seconds: float = 1.0
+) -> None:
+    """Raises UserError, which names the option."""
+    given = [("--rate", rate) for rate in rates]
+    if latency_budget_ms is not None:
+        given.append(("--latency-budget-ms", latency_budget_ms))
+    for option, value in (*given, ("--seconds", seconds)):
+        if not 0 < value < inf:
+            raise UserError(f"{option} must be a number above 0, not {value:g}")

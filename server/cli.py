@@ -1,7 +1,6 @@
 """`offramp profile` and `simulate`."""
 
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +36,6 @@ def simulate(
     batch_python_ms: float,
 ) -> None:
     """Profiles a bundle here, then simulates each rate of requests and prints a table."""
-    for rate in rates:
-        refuse_unless_positive("--rate", rate)
-    if latency_budget_ms is not None:
-        refuse_unless_positive("--latency-budget-ms", latency_budget_ms)
     settings = load_settings()
     model = serve_bundle(path.resolve(), settings)
     if operating_point not in model.operating_points:
@@ -66,11 +61,6 @@ def simulate(
     )
     for line in markdown(plans.simulate(model, plan, times, seed=0) for times in made):
         print(line, flush=True)
-
-
-def refuse_unless_positive(option: str, value: float) -> None:
-    if not 0 < value < inf:
-        raise UserError(f"{option} must be a number above 0, not {value:g}")
 
 
 def profile(path: Path) -> None:

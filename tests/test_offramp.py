@@ -161,23 +161,31 @@ def test_places_that_cannot_be_written_get_one_sentence(digits_run: Path, tmp_pa
 
 
 SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/5"))
+LOAD = ("load", "http://127.0.0.1:1", "--data", str(ROOT / "examples"))
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("command", "option", "value"),
     [
-        *(("--rate", value) for value in ("0", "-1", "inf", "nan")),
-        *(("--latency-budget-ms", value) for value in ("0", "-5", "nan")),
+        *((SIMULATE, "--rate", value) for value in ("0", "-1", "inf", "nan")),
+        (LOAD, "--rate", "inf"),
+        (LOAD, "--seconds", "inf"),
+        *(
+            (command, "--latency-budget-ms", value)
+            for command in (SIMULATE, LOAD)
+            for value in ("0", "-5", "nan")
+        ),
     ],
 )
-def test_a_simulation_needs_numbers_above_zero(
+def test_load_and_simulate_need_numbers_above_zero(
+    command: tuple[str, ...],
     option: str,
     value: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rate = () if option == "--rate" else ("--rate", "10")
-    monkeypatch.setattr(sys, "argv", ["offramp", *SIMULATE, *rate, f"{option}={value}"])
+    monkeypatch.setattr(sys, "argv", ["offramp", *command, *rate, f"{option}={value}"])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
