@@ -10,7 +10,8 @@ network:
       --recipe short --set loss=exit-wise --set epochs=3 --set warmup_epochs=0.2 \
       --set batch_size=64 --set learning_rate=0.04 --set backbone_learning_rate=0.02 \
       --set weight_decay=1e-4 --set ema_decay=0.998 --set bf16=false --set compile=false
-    offramp train runs/student --data data/cifar100 --net msdnet-7 --set teacher=runs/teacher
+    offramp train runs/student --data data/cifar100 --net msdnet-7 --recipe short \
+      --set teacher=runs/teacher
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,20 @@
 """EfficientNet-Lite0 with exits and as a teacher, beside the published network."""
 
+import re
+import shlex
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples import efficientnet
 from examples.efficientnet import ENLARGED, published, teacher, with_exits
+from training.cli import values_of
+from training.config import RECIPES, TrainConfig
+from training.data.splits import Splits, split_rows
 
 PHOTOS = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
 
@@ -54,3 +62,21 @@ def test_the_teacher_enlarges_images_of_any_size() -> None:
         (logits,) = net(images)
         *_, linear = net.heads[0].children()
         torch.testing.assert_close(logits, linear(features_of(enlarged)), rtol=1e-4, atol=1e-4)
+
+
+def splits_of(command: str) -> Splits:
+    """The rows of CIFAR-100 that a command of `offramp train` takes."""
+    words = shlex.split(command)
+    given = dict(pairwise(words))
+    settings = [value for name, value in pairwise(words) if name == "--set"]
+    values = {"data": given["--data"], "net": given["--net"], **values_of(settings)}
+    config = TrainConfig.model_validate(RECIPES[given.get("--recipe", "paper")] | values)
+    return split_rows(torch.arange(100).repeat_interleave(500), config)
+
+
+def test_the_student_keeps_no_row_apart_that_its_teacher_has_learned_from() -> None:
+    commands = (efficientnet.__doc__ or "").replace("\\\n", "")
+    by_teacher, by_student = map(splits_of, re.findall(r"offramp train .*", commands))
+    apart = np.append(by_student.selection, by_student.calibration)
+    assert len(apart)
+    assert not np.isin(apart, by_teacher.train).any()
