@@ -44,6 +44,9 @@ from training.paper import comparison, overhead
 from training.paper.reproduce import EXPERIMENTS, RECIPE_CHANGES
 from training.paper.reproduce import reproduce as run_experiment
 
+NAMES = {name for name, f in TrainConfig.model_fields.items() if f.annotation in (str, str | None)}
+"""Settings that are texts, even where a column is called 4."""
+
 
 def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> None:
     """Trains with a recipe, changed by every "name=value" of `settings`."""
@@ -116,15 +119,16 @@ def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
 def values_of(settings: Iterable[str]) -> dict[str, Any]:
     """Every "name=value" by its name; of two with the same name the later one."""
     given = dict(setting.partition("=")[::2] for setting in settings)
-    return {name: json_or_text(value) for name, value in given.items()}
+    return {name: value_of(name, value) for name, value in given.items()}
 
 
-def json_or_text(value: str) -> object:
-    """What a setting means: a number, a list, true, null; else the text itself."""
+def value_of(name: str, text: str) -> object:
+    """What a setting means: a number, a list, true, null; else, or of a name, the text itself."""
     try:
-        return json.loads(value)
+        value = json.loads(text)
     except json.JSONDecodeError:
-        return value
+        return text
+    return value if value is None or isinstance(value, str) or name not in NAMES else text
 
 
 def export(

@@ -69,6 +69,23 @@ def test_settings_change_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert seen == [TrainConfig.model_validate(expected | changes)]
 
 
+def test_columns_may_be_called_by_a_number() -> None:
+    settings = [
+        "label_column=2",
+        "text_column=1.10",
+        "number_columns=0,1",
+        "example=null",
+        "seed=2",
+    ]
+    assert cli.values_of(settings) == {
+        "label_column": "2",
+        "text_column": "1.10",
+        "number_columns": "0,1",
+        "example": None,
+        "seed": 2,
+    }
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_a_valid_configuration(recipe: str) -> None:
     made = TrainConfig.model_validate({"data": "digits", "net": "msdnet-7"} | RECIPES[recipe])
