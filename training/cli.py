@@ -80,13 +80,13 @@ def reproduce(
     name: str, data: str, recipe: str, num_seeds: int, num_jobs: int | None, out: Path
 ) -> None:
     """Runs an experiment and writes its tables, figure and raw results."""
-    if name == "overhead":
-        print(overhead.markdown(overhead.measure(data, recipe)))
-        return
-    if name not in EXPERIMENTS:
+    if name not in (*EXPERIMENTS, "overhead"):
         raise UserError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, overhead")
     if recipe not in RECIPE_CHANGES:
         raise UserError(f"no recipe {recipe!r}; there are {', '.join(RECIPE_CHANGES)}")
+    if name == "overhead":
+        print(overhead.markdown(overhead.measure(data, recipe)))
+        return
     jobs = num_jobs or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     try:
         with interrupted_by(signal.SIGTERM, signal.SIGHUP):

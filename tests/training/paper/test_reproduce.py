@@ -259,6 +259,7 @@ def test_stopping_an_experiment_stops_its_runs(number: signal.Signals, tmp_path:
     [
         ("imagenet", "paper", "no experiment 'imagenet'; there are cifar100-150, "),
         ("teachers", "long", "no recipe 'long'; there are paper, short"),
+        ("overhead", "long", "no recipe 'long'; there are paper, short"),
     ],
 )
 def test_an_unknown_name_is_refused(name: str, recipe: str, complaint: str, tmp_path: Path) -> None:
