@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.bundle.errors import UserError
+from models.bundle.errors import Interrupted, UserError
 from models.nets.presets import build
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
@@ -29,7 +29,7 @@ LAST, BEST = "last.pt", "best.pt"
 SAVE_INTERVAL_S = 600.0
 
 
-class Stopped(UserError):
+class Stopped(Interrupted):
     """The run was asked to stop and has left a checkpoint; the message says how to go on."""
 
 

@@ -102,6 +102,7 @@ def test_asked_to_stop_a_run_saves_and_ends_with_the_same_bits(
     monkeypatch.setattr(Run, "train_step", train_step)
     with pytest.raises(Stopped) as stopped:
         train(CONFIG, tmp_path, silent)
+    assert stopped.value.status == 130
     assert str(stopped.value) == (
         f"stopped in epoch 2; the same command goes on from {tmp_path / LAST}"
     )
