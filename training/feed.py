@@ -36,8 +36,11 @@ HELD_BYTES = 2**30
 STATISTICS_ROWS = 2000
 """Rows that stand for all in channel means, where images are not held."""
 
-FOR_IMAGES = ("random_resized_crop", "cutout", "mixing")
-"""Options that are off unless they are given, and change images alone."""
+OPTIONS = {
+    "image": ("random_resized_crop", "cutout", "mixing", "image_size", "crop_share"),
+    "text": ("tokenizer", "max_tokens", "example"),
+}
+"""By kind: options that are off unless they are given, and change rows of that kind alone."""
 
 Log = Callable[[str], None]
 
@@ -75,11 +78,16 @@ class Feed(Protocol):
 
 
 def feed_of(data: RunData, config: TrainConfig, world: World, log: Log) -> Feed:
-    """Holds the decoded rows if they fit; random resized crops need the whole files."""
+    """Holds the decoded rows if they fit; random resized crops need the whole files.
+
+    Raises DataError where an option is for data of another kind.
+    """
+    for kind, options in OPTIONS.items():
+        given = [option for option in options if getattr(config, option)]
+        if given and kind != data.train.target.kind:
+            raise DataError(f"{data.train.rows.title} has no {kind}s: leave out {listed(given)}")
     num_rows = len(data.splits.train) + len(data.splits.unlabelled)
     if not isinstance(data.train, ImageSource):
-        if given := [option for option in FOR_IMAGES if getattr(config, option)]:
-            raise DataError(f"{data.train.rows.title} has no images: leave out {listed(given)}")
         return InMemory(data, data.train, config, world)
     if config.random_resized_crop or num_rows * data.train.row_bytes > HELD_BYTES:
         return Streamed(data, config, world, log)

@@ -101,6 +101,12 @@ def test_without_rows_left_for_unlabelled_ones_a_run_is_refused(tmp_path: Path) 
         run_of(tmp_path, unlabelled_per_class=6, images_per_class=None)
 
 
+def test_options_for_texts_are_refused_for_images(tmp_path: Path) -> None:
+    message = "^the train split of digits has no texts: leave out tokenizer, max_tokens$"
+    with pytest.raises(DataError, match=message):
+        run_of(tmp_path, tokenizer="tokenizer.json", max_tokens=16)
+
+
 def test_a_run_can_start_from_an_earlier_ones_best_weights(
     uninterrupted: Path, tmp_path: Path
 ) -> None:

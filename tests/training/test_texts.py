@@ -227,9 +227,11 @@ def test_texts_without_a_token_are_refused(words_run: Path, tmp_path: Path) -> N
 
 
 def test_options_for_images_are_refused_for_texts(words_run: Path, tmp_path: Path) -> None:
-    changes = {"cutout": 4, "mixing": "mixup"}
+    changes = {"cutout": 4, "mixing": "mixup", "image_size": 8}
     config = config_of(words_run.parent, "text-tiny", "text", batch_size=20, **changes)
-    with pytest.raises(DataError, match=r"train split .* has no images: leave out cutout, mixing$"):
+    with pytest.raises(
+        DataError, match=r"train split .* has no images: leave out cutout, mixing, image_size$"
+    ):
         Run(config, tmp_path, CPU)
 
 
