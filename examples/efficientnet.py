@@ -5,7 +5,7 @@ caltech101-5` trains it on photos, 5 of each class with their labels. `teacher` 
 small images, which it enlarges to `ENLARGED`. Fine-tuned on CIFAR-100, it teaches a smaller
 network:
 
-    pip install 'offramp[train,example]'
+    pip install '.[train,example]'
     offramp train runs/teacher --data data/cifar100 --net examples/efficientnet.py:teacher \
       --recipe short --set loss=exit-wise --set epochs=3 --set warmup_epochs=0.2 \
       --set batch_size=64 --set learning_rate=0.04 --set backbone_learning_rate=0.02 \
