@@ -8,7 +8,8 @@ import typer
 from commands.arguments import ZOO, Name, Version, Zoo
 from commands.rooms import room
 
-CUTTING, IMAGES, TEXTS, OUTCOME = "Where to cut", "Images", "Texts", "What comes out"
+CUTTING, LABELS, IMAGES = "Where to cut", "Labels", "Images"
+TEXTS, OUTCOME = "Texts", "What comes out"
 
 Model = Annotated[
     Path, typer.Argument(help="A trained classifier of images or texts as an ONNX file.")
@@ -39,7 +40,7 @@ Labels = Annotated[
     typer.Option(
         help="File of the network's labels: one per line in its order, or JSON with or without"
         " their indices.",
-        rich_help_panel=IMAGES,
+        rich_help_panel=LABELS,
     ),
 ]
 Unlabelled = Annotated[
@@ -47,7 +48,7 @@ Unlabelled = Annotated[
     typer.Option(
         "--unlabelled",
         help="Learn and calibrate without the labels of the data.",
-        rich_help_panel=IMAGES,
+        rich_help_panel=LABELS,
     ),
 ]
 Size = Annotated[

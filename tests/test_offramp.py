@@ -51,7 +51,7 @@ def offramp(*arguments: str, code: int = 0) -> str:
     [
         ("train", ["--data", "--recipe", "--set", "resumes"]),
         ("export", ["--name", "--zoo", "bundle"]),
-        ("attach", ["Where to cut", "Images", "What comes out"]),
+        ("attach", ["Where to cut", "Labels", "Images", "Texts", "What comes out"]),
         ("evaluate", ["--data", "operating points"]),
         ("profile", ["costs on this host"]),
         (
@@ -124,6 +124,10 @@ def test_top_help_loads_no_room() -> None:
     ("arguments", "sentence"),
     [
         (["train", "RUN", "--data", "digits", "--recipe", "long"], "no recipe 'long'; there are"),
+        (
+            ["attach", "N.onnx", "--data", "RUN", "--name", "a", "--at", "x", "--exits", "2"],
+            "--at says how many exits there are: leave out --exits",
+        ),
         (["train", "RUN", "--data", "digits", "--net", "vgg"], "no network 'vgg'; there are"),
         (["train", "RUN", "--data", "/nowhere"], "cannot load the train split of '/nowhere'"),
         (["train", "RUN", "--data", "digits", "--set", "loss=mse"], "loss: "),

@@ -179,6 +179,8 @@ def attach(
     seed: int,
 ) -> None:
     """Attaches exits and prints the report."""
+    if at and num_exits is not None:
+        raise UserError("--at says how many exits there are: leave out --exits")
     means, stds = numbers("--mean", mean), numbers("--std", std)
     order = Order(
         model=model,

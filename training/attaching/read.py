@@ -2,6 +2,7 @@
 
 import json
 from ast import literal_eval
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,14 @@ from training.attaching.rewriting import (
     take_images,
     take_texts,
 )
+from training.data.errors import listed
 
 OLDEST_OPSET = 11
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 MAX_BYTES = 2**31 - 1
 """What one protobuf message holds."""
+FOR_IMAGES = ("size", "resize", "mean", "std", "channels_first")
+FOR_TEXTS = ("tokenizer", "max_tokens")
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,13 @@ def read(path: Path, options: Options) -> Network:
     preprocessing: Preprocessing | Reading
     fixed_batch = None
     if reads_texts(inputs_of(model)):
+        refuse_given(options, FOR_IMAGES, f"{path} takes texts")
         preprocessing = reading_of(inputs_of(model), options.tokenizer, options.max_tokens, path)
         output, gives_probabilities = end_in_logits(model, path)
         take_texts(model, preprocessing)
     else:
         image = image_input(model, path)
+        refuse_given(options, FOR_TEXTS, f"{path} takes images")
         preprocessing = preprocessing_of(image, options, path)
         fixed_batch = max(0, image.type.tensor_type.shape.dim[0].dim_value) or None
         output, gives_probabilities = end_in_logits(model, path)
@@ -99,6 +105,15 @@ def read(path: Path, options: Options) -> Network:
         next((old for old, new in names.items() if new == output), output),
         gives_probabilities,
     )
+
+
+def refuse_given(options: Options, names: Sequence[str], reason: str) -> None:
+    """Raises AttachError where an option is given that would change nothing."""
+    usual = Options()
+    given = [name for name in names if getattr(options, name) != getattr(usual, name)]
+    if given:
+        shown = listed(f"--{name.replace('_', '-')}" for name in given)
+        raise AttachError(f"{reason}: leave out {shown}")
 
 
 def load(path: Path) -> ModelProto:
@@ -165,6 +180,9 @@ def preprocessing_of(image: ValueInfoProto, options: Options, path: Path) -> Pre
     for given in (height, width):
         if given and options.size and given != options.size:
             raise AttachError(f"{path} takes {height} x {width} pixels, not {options.size}")
+    is_raw = tensor.elem_type == TensorProto.UINT8
+    if is_raw:
+        refuse_given(options, ("mean", "std"), f"{path} takes pixels as they are, uint8")
     size = options.size or DEFAULT_SIZE
     channels = channels or 3
     mean, std = normalisation(options.mean, options.std, channels, channels_first=channels_first)
@@ -176,7 +194,7 @@ def preprocessing_of(image: ValueInfoProto, options: Options, path: Path) -> Pre
         resize=options.resize,
         mean=mean,
         std=std,
-        is_raw=tensor.elem_type == TensorProto.UINT8,
+        is_raw=is_raw,
     )
 
 

@@ -291,6 +291,7 @@ def test_exits_that_do_not_pay_are_said_not_to(tmp_path: Path, cache: Path) -> N
         ({"options": Options(size=9)}, "takes 8 x 8 pixels, not 9"),
         ({"options": Options(mean=(0.1, 0.2))}, "--mean has 2 numbers; images have 1 channels"),
         ({"options": Options(std=(0.0,))}, "--std must be above 0"),
+        ({"options": Options(max_tokens=9)}, "takes images: leave out --max-tokens"),
         ({"num_exits": 40}, "--exits 40 is not possible: this network takes 2 to"),
     ],
 )

@@ -40,6 +40,29 @@ def test_tokens_and_rows_are_no_images(tmp_path: Path) -> None:
     assert "takes float of 2 dimensions as x; images are float or uint8" in refused(path)
 
 
+def test_raw_pixels_have_no_mean(tmp_path: Path) -> None:
+    net = Net()
+    output = residual_body(net, net.add("Cast", ["x"], to=TensorProto.FLOAT))
+    shape: list[int | str] = ["batch", 1, SIZE, SIZE]
+    path = net.save(tmp_path / "n.onnx", output, shape, TensorProto.UINT8)
+    with pytest.raises(AttachError, match=r"takes pixels as they are, uint8: leave out --mean$"):
+        read(path, Options(mean=(0.5,)))
+
+
+def test_texts_have_no_size(tmp_path: Path) -> None:
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
+        for name in ("input_ids", "attention_mask")
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.INT64, None)
+    node = helper.make_node("Identity", ["input_ids"], ["y"])
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "texts", inputs, [output])), tmp_path / "n.onnx"
+    )
+    with pytest.raises(AttachError, match=r"takes texts: leave out --resize, --channels-first$"):
+        read(tmp_path / "n.onnx", Options(resize="crop", channels_first=False))
+
+
 def test_two_outputs(tmp_path: Path) -> None:
     path = residual(tmp_path / "n.onnx")
     model = onnx.load(path)
