@@ -81,6 +81,12 @@ class Tuning:
         return cheapest(tried, 1 - DISAGREEMENTS["balanced"]).mean_macs / 1e9
 
 
+def is_worth_more(found: Choice, best: Choice) -> bool:
+    """Whether every exit that `found` has more saves its share of the whole network's cost."""
+    num_more = len(found.exits) - len(best.exits)
+    return best.expected_s - found.expected_s > num_more * WORTH_AN_EXIT * best.whole_s
+
+
 def choose(
     logits: Sequence[Floats],
     cost: CostProfile,
@@ -111,7 +117,7 @@ def choose(
             key=lambda choice: choice.expected_s,
             default=None,
         )
-        if found and (best is None or best.expected_s - found.expected_s > WORTH_AN_EXIT * whole_s):
+        if found and (best is None or is_worth_more(found, best)):
             best = found
     if best is None:
         raise AttachError("the network has no place where it could be cut")
