@@ -68,8 +68,19 @@ class Checkpoint:
     def network(self) -> MultiExitNet:
         """The network with these weights, ready to answer."""
         net = build(self.config.net, self.shape, len(self.labels))
-        net.load_state_dict(self.weights)
+        fill(net, self.weights, self.config)
         return net.eval()
+
+
+def fill(net: MultiExitNet, weights: dict[str, Any], config: TrainConfig) -> None:
+    """Gives a network its weights; raises CheckpointError where they are those of another."""
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:  # torch lists every tensor
+        raise CheckpointError(
+            f"{config.net} gives another network than the one that was trained: its weights do "
+            "not fit"
+        ) from error
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -98,7 +98,7 @@ class Run(Learner):
             raise CheckpointError(
                 f"{self.directory} holds a run with another configuration: {listed(differing)}"
             )
-        self.net.load_state_dict(saved.net)
+        checkpoint.fill(self.net, saved.net, saved.config)
         if self.average is not None and saved.average is not None:
             self.average.load_state_dict(saved.average)
         self.optimizer.load_state_dict(saved.optimizer)

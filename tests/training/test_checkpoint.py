@@ -69,6 +69,12 @@ def test_the_weights_are_the_average_where_there_is_one(saved: Checkpoint) -> No
     assert replace(saved, average=average).weights == {"weight": torch.ones(1)}
 
 
+def test_weights_of_another_network_are_refused_in_one_sentence(saved: Checkpoint) -> None:
+    """Whose file was changed since."""
+    with pytest.raises(CheckpointError, match=r"^msdnet-tiny gives another network than the one"):
+        saved.network()
+
+
 def test_the_random_state_goes_on_where_it_was() -> None:
     state = checkpoint.random_state()
     expected = torch.rand(3)

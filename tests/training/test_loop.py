@@ -43,6 +43,14 @@ def test_a_run_with_another_configuration_is_left_alone(
     assert {name: (uninterrupted / name).read_bytes() for name in before} == before
 
 
+def test_a_network_that_was_changed_since_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    saved = run.snapshot()
+    saved.net = {name: x for name, x in saved.net.items() if not name.startswith("heads.0")}
+    with pytest.raises(CheckpointError, match=r"^msdnet-tiny gives another network than the one"):
+        run.restore(saved)
+
+
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / LOCK),
