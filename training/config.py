@@ -159,7 +159,7 @@ class TrainConfig(BaseModel):
             raise ValueError("a teacher takes the place of teachers: leave those out")
         if self.loss == "exit-wise":
             if self.unlabelled_per_class:
-                raise ValueError("the exit-wise loss learns nothing from unlabelled images")
+                raise ValueError("the exit-wise loss learns nothing from unlabelled rows")
             options = (self.teacher, self.distillation_temperature)
             if self.teachers != "last" or options != (None, None):
                 raise ValueError("the exit-wise loss has neither teachers nor a temperature")

@@ -34,7 +34,7 @@ from training.run import BEST
             "msdnet-7",
             "paper",
             ["loss=exit-wise", "unlabelled_per_class=1"],
-            "the exit-wise loss learns nothing from unlabelled images",
+            "the exit-wise loss learns nothing from unlabelled rows",
         ),
         (
             "msdnet-7",

@@ -50,7 +50,7 @@ def test_images_added_after_training_are_noticed(run: Path) -> None:
     """Half of the calibration rows would have been trained on."""
     write_images(run.parent / "data" / "train" / "ant", range(27), size=16)
     before = (run / SPLITS).read_bytes()
-    message = "class 'ant' of train has 27 images, not 24"
+    message = "class 'ant' of train has 27 rows, not 24"
     with pytest.raises(DataError, match=message):
         export(run, "animals", 1, run.parent / "zoo")
     with pytest.raises(DataError, match=message):
@@ -61,7 +61,7 @@ def test_images_added_after_training_are_noticed(run: Path) -> None:
 
 def test_images_removed_after_training_are_noticed(run: Path) -> None:
     (run.parent / "data" / "train" / "bee" / "7.png").unlink()
-    with pytest.raises(DataError, match=r"class 'bee' of train has 23 images, not 24"):
+    with pytest.raises(DataError, match=r"class 'bee' of train has 23 rows, not 24"):
         loop.train(config_of(run.parent / "data"), run, lambda _: None)
 
 

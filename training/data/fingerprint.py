@@ -72,11 +72,11 @@ def differences(split: str, then: Classes, now: Classes) -> list[str]:
     for name in then.keys() & now.keys():
         before, after = then[name].num_rows, now[name].num_rows
         if before != after:
-            found.append(f"class {name!r} of {split} has {after} images, not {before}")
+            found.append(f"class {name!r} of {split} has {after} rows, not {before}")
     if found:
         return sorted(found)
     changed = sorted(name for name in then if then[name] != now[name])
-    return [f"class {name!r} of {split} has other images" for name in changed]
+    return [f"class {name!r} of {split} has other rows" for name in changed]
 
 
 def keep(fingerprint: Fingerprint, run: Path) -> None:

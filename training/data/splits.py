@@ -122,7 +122,7 @@ def refuse_small_classes(
     num_trained = max(1, quota.used - quota.selection - quota.calibration)
     which = listed(f"{names[k]!r} has {sizes[k]}" for k in sorted(small, key=lambda k: sizes[k]))
     raise DataError(
-        f"{len(small)} of {len(names)} classes have too few images for {quota.selection} to select "
+        f"{len(small)} of {len(names)} classes have too few rows for {quota.selection} to select "
         f"with, {quota.calibration} to calibrate with and {num_trained} to train on: {which}; "
         f"{what_fits(min(sizes), config)}"
     )
@@ -131,7 +131,7 @@ def refuse_small_classes(
 def what_fits(least: int, config: TrainConfig) -> str:
     """Settings with which the smallest class can be split."""
     if least < 3:
-        return "leave out classes of fewer than 3 images"
+        return "leave out classes of fewer than 3 rows"
     shares = ["selection_share=0.1", "calibration_share=0.1"]
     if config.images_per_class is not None or config.images_share is not None:
         shares.append(f"images_per_class={least - max(1, round(0.1 * least))}")

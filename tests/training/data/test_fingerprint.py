@@ -44,8 +44,8 @@ def test_more_fewer_or_renamed_images_are_named(tmp_path: Path) -> None:
     (source / "train" / "bee" / "0.png").unlink()
     (source / "test" / "ant" / "0.png").unlink()
     assert complaint(before, fingerprint(source)) == (
-        "the data are not those that runs/a was made with: class 'bee' of train has 4 images, not "
-        "5, class 'ant' of test has 4 images, not 5; its splits are rows of the old data: bring "
+        "the data are not those that runs/a was made with: class 'bee' of train has 4 rows, not "
+        "5, class 'ant' of test has 4 rows, not 5; its splits are rows of the old data: bring "
         "them back, or start a new run"
     )
     write_images(source / "train" / "cat", [1])
@@ -57,7 +57,7 @@ def test_a_renamed_image_is_another(tmp_path: Path) -> None:
     before = fingerprint(source)
     (source / "train" / "ant" / "3.png").rename(source / "train" / "ant" / "9.png")
     message = complaint(before, fingerprint(source))
-    assert "class 'ant' of train has other images;" in message
+    assert "class 'ant' of train has other rows;" in message
 
 
 def test_a_file_that_is_overwritten_is_another(
@@ -71,7 +71,7 @@ def test_a_file_that_is_overwritten_is_another(
     content[-20] ^= 1
     image.write_bytes(content)
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    message = "class 'ant' of train has other images;"
+    message = "class 'ant' of train has other rows;"
     assert message in complaint(before, fingerprint(source))
 
     monkeypatch.setattr(folders, "READ_BYTES", 100)
@@ -101,7 +101,7 @@ def test_rows_of_tables_are_known_by_place_and_content(
             write_parquet(tmp_path, images, split)
         return fingerprint(tmp_path)
 
-    message = "class 'ant' of train has other images"
+    message = "class 'ant' of train has other rows"
     before = rows(4, 8, 16, 32)
     before.refuse_change(rows(4, 8, 16, 32), tmp_path)
     assert message in complaint(before, rows(32, 8, 16, 4))

@@ -110,12 +110,12 @@ def refusal(sizes: list[int], made: TrainConfig, names: list[str] | None = None)
 def test_all_classes_too_small_are_named_at_once_with_what_fits() -> None:
     message = refusal([40, 5, 20, 21], config(None, 10, 10), ["ant", "bee", "cat", "dog"])
     assert message == (
-        "2 of 4 classes have too few images for 10 to select with, 10 to calibrate with and 1 to "
+        "2 of 4 classes have too few rows for 10 to select with, 10 to calibrate with and 1 to "
         "train on: 'bee' has 5, 'cat' has 20; every class fits with --set selection_share=0.1 "
         "--set calibration_share=0.1"
     )
     assert "'bee' has 0" in refusal([40, 0, 30], config(None, 1, 1), ["ant", "bee", "cat"])
-    assert "leave out classes of fewer than 3 images" in refusal([40, 2], config(None, 1, 1))
+    assert "leave out classes of fewer than 3 rows" in refusal([40, 2], config(None, 1, 1))
 
 
 def test_more_images_than_a_class_has_are_refused() -> None:
