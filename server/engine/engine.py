@@ -175,8 +175,6 @@ class Engine:
     def _start(self, batch: Batch) -> None:
         """Runs a batch, here or on a thread. A graph that is out of use fails at once."""
         step, jobs, now = batch.step, batch.jobs, batch.started_at
-        for job in jobs:
-            job.queue_s += now - job.waiting_since
         asked = asking(batch)
         done = partial(self._ran, batch, asked)
         if (computed := out_of_use(batch, now)) is not None:

@@ -147,6 +147,10 @@ class Job:
     def model(self) -> ServedModel:
         return self.demand.model
 
+    def waited(self, now: float) -> None:
+        """It leaves the queue in which it waited for a step."""
+        self.queue_s += now - self.waiting_since
+
     def advanced(self, exit: int, features: Row, run: Run, energy_j: float) -> None:
         """Segment `exit` has run."""
         self.exit, self.features = exit, features

@@ -104,6 +104,7 @@ class Scheduler:
         has_newcomers = False
         for job in batch.jobs:
             self._queues.remove(job)
+            job.waited(now)
             if job.answers:
                 batch.expires_at = min(batch.expires_at, job.due)
             elif job.deadline < inf:
@@ -216,10 +217,11 @@ class Scheduler:
                 num_over = len(queue)
                 self.debt.repay(num_over * queue.step.row_s())
             for job in self._queues.take(queue, num_over):
+                job.waited(now)
                 if job.answers:
                     answering.append(job)
                 else:
-                    self._queues.put(job, head_step(job))
+                    self._put(job, head_step(job), now)
         return answering
 
     def hurry(self, now: float) -> list[Job]:

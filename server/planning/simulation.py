@@ -177,8 +177,6 @@ class Simulation:
 
     def _start(self, batch: Batch) -> None:
         """Runs a batch, at once on the event loop or beside it on a thread."""
-        for job in batch.jobs:
-            job.queue_s += self.now - job.waiting_since
         asked = asking(batch)
         seconds = 0.0 if batch.step.is_head else self._take(batch.step, len(batch.jobs))
         if asked:

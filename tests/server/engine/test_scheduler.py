@@ -195,6 +195,7 @@ def test_a_job_that_waits_too_long_answers_with_what_it_has(model: ServedModel) 
     assert scheduler.next_alarm() == pytest.approx(0.089)
     assert scheduler.expire(0.0889) == []
     assert scheduler.expire(scheduler.next_alarm()) == [early]
+    assert early.queue_s == pytest.approx(0.089), "the wait for an answer that it does without"
     assert scheduler.next_alarm() == pytest.approx(0.189)
     assert scheduler.queue_depth == 1
 
@@ -206,10 +207,11 @@ def test_a_job_that_waits_too_long_without_an_answer_gets_one_from_the_exit_it_h
     waiting = unanswered(job(model, 0.1), exit=2)
     desk.admit(waiting)
     assert desk.scheduler.expire(0.095) == []
-    batch = desk.next_batch(0.095)
+    batch = desk.next_batch(0.096)
     assert batch.step == model.step(2, is_head=True)
     assert batch.jobs == [waiting]
-    assert batch.ends_at == pytest.approx(0.1), "a head alone takes 5 ms"
+    assert waiting.queue_s == pytest.approx(0.096)
+    assert batch.ends_at == pytest.approx(0.101), "a head alone takes 5 ms"
 
 
 def test_jobs_expire_while_their_batch_runs_and_while_every_lane_is_busy(
