@@ -100,9 +100,7 @@ class Engine:
         for job in jobs:
             job.deadline, job.due = slots.deadline, slots.due
             self._scheduler.wait(job, now)
-        if not self._is_turning:
-            self._turned_at = now  # what is read from now on has come since
-            self._plan_turn()
+        self._plan_turn()
 
     def release(self, slots: Slots) -> None:
         """Gives back the slots of a request that could not be decoded."""
@@ -123,7 +121,7 @@ class Engine:
         return self.admission.in_flight
 
     def waited_s(self, now: float) -> float:
-        """How long a request that is read now may have waited unread: since the last turn."""
+        """How long a request that is read now may have waited unread: since the loop was free."""
         return now - self._turned_at if self._is_turning else 0.0
 
     def is_working(self) -> bool:
@@ -270,9 +268,14 @@ class Engine:
         return True
 
     def _plan_turn(self) -> None:
-        """Plans a turn for when the loop has read the requests that have come."""
+        """Plans a turn for when the loop has read the requests that have come.
+
+        They have come since the latest turn if that ran batches on the loop, else since now.
+        """
         if not self._is_turning:
             self._is_turning = True
+            if not self._inline_s:
+                self._turned_at = time.monotonic()
             if self.admission.in_flight > 1:  # requests that are read by then join the batch
                 self._loop.call_soon(self._loop.call_soon, self._turn)
             else:

@@ -430,6 +430,22 @@ def test_waits_are_learned_except_from_background_requests(
     assert (asyncio.run(run()) > 0) is not is_background
 
 
+def test_no_request_has_waited_unread_while_only_a_thread_was_busy(digits_bundle: Bundle) -> None:
+    async def run() -> float:
+        loop, waited_s = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        model = sleepy(digits_bundle, slow_exit=1, sleep_s=0.1)
+
+        def read_another(_: object) -> None:
+            loop.call_soon(lambda: waited_s.set_result(engine.waited_s(time.monotonic())))
+
+        async with running() as engine:
+            demand = Demand(model, NEVER, Budget(0.01), time.monotonic())
+            submit(engine, Job(demand, Given.of(IMAGES[0]), read_another))
+            return float(await waited_s)
+
+    assert asyncio.run(run()) < 0.05
+
+
 def test_finished_answers_can_be_traced_while_their_segments_end(digits_bundle: Bundle) -> None:
     """However many segments a job began: its outcome has those that had ended."""
 
