@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from math import nan
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 POWERCAP = Path("/sys/class/powercap")
@@ -30,13 +31,15 @@ class Zone:
     range: int
     last: int
     total: int = 0
+    lock: Lock = field(default_factory=Lock)
 
     def read(self) -> int:
         """Microjoules since the zone was opened."""
-        now = _number(self.path / "energy_uj")
-        self.total += (now - self.last) % (self.range + 1)
-        self.last = now
-        return self.total
+        with self.lock:  # an older reading after a newer one would look as if the counter had wrapped
+            now = _number(self.path / "energy_uj")
+            self.total += (now - self.last) % (self.range + 1)
+            self.last = now
+            return self.total
 
 
 @dataclass(slots=True)

@@ -1,7 +1,9 @@
 """RAPL's counters, as files that a test writes, and NVML's, made here: no GPU has tried them."""
 
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,31 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
     assert meter.read_j() == pytest.approx(0.2)
     counter.write_text("100000")
     assert meter.read_j() == pytest.approx(0.2)
+
+
+def test_threads_that_read_at_once_see_no_wrap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = add_zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    meter, has_begun, is_over = find_rapl(tmp_path), threading.Event(), threading.Event()
+    assert meter is not None
+
+    def number(path: Path) -> int:
+        found = int(path.read_text())
+        if not has_begun.is_set():  # the first to read takes its time
+            has_begun.set()
+            is_over.wait(0.2)
+        return found
+
+    monkeypatch.setattr("models.bundle.energy._number", number)
+    with ThreadPoolExecutor() as readers:
+        counter.write_text("100000")
+        first = readers.submit(meter.read_j)
+        assert has_begun.wait(10)
+        counter.write_text("200000")
+        assert meter.read_j() == pytest.approx(0.2)
+        is_over.set()
+        assert first.result() in (pytest.approx(0.1), pytest.approx(0.2))
 
 
 def test_no_meter_where_there_is_none_or_it_may_not_be_read(tmp_path: Path) -> None:
