@@ -52,6 +52,9 @@ def of_files(directory: Path) -> list[tuple[Body, str | None]]:
 
 
 def of_lines(file: Path) -> list[tuple[Body, str | None]]:
-    lines = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is neither a directory nor a text in UTF-8") from error
     parts = [line.partition("\t") for line in lines]
     return [(Body(text.encode(), KINDS[".txt"]), label or None) for text, _, label in parts]

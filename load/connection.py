@@ -2,10 +2,12 @@
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import httptools
 
 LARGEST_READ = 2**16
+Address = tuple[Any, ...]
 
 
 class Connection:
@@ -16,9 +18,12 @@ class Connection:
     """
 
     def __init__(
-        self, address: tuple[str, int], answered: Callable[["Connection", int, bytes], None]
+        self,
+        family: socket.AddressFamily,
+        address: Address,
+        answered: Callable[["Connection", int, bytes], None],
     ) -> None:
-        self._socket = socket.socket()
+        self._socket = socket.socket(family)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.connect_ex(address)

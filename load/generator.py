@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from load.connection import Connection
+from load.connection import Address, Connection
 
 LAST_ANSWERS_S = 5.0
 """How long the last requests are waited for."""
@@ -60,6 +60,13 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     return due
 
 
+def resolved(host: str, port: int) -> tuple[socket.AddressFamily, Address]:
+    """Where a server is: in IPv4 if the host has both."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, *_, address = min(found, key=lambda each: each[0])
+    return family, address
+
+
 def nothing(*_: object) -> None:
     """Does nothing."""
 
@@ -82,7 +89,7 @@ class Client:
         says_when: bool = False,
     ) -> None:
         parts = urlsplit(url)
-        self._address = socket.gethostbyname(parts.hostname or ""), parts.port or 80
+        self._place = resolved(parts.hostname or "", parts.port or 80)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         first = (f"POST {target} HTTP/1.1", f"Host: {parts.netloc}", *map(": ".join, headers))
         self._requests = [
@@ -117,7 +124,7 @@ class Client:
         while self._idle:
             if not (connection := self._idle.pop()).is_closed:
                 return connection
-        connection = Connection(self._address, self._answered)
+        connection = Connection(*self._place, self._answered)
         self._open[connection.file] = connection
         self._poll.register(connection.file, EVENTS)
         return connection

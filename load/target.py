@@ -13,15 +13,23 @@ ROUTE = "/v1/classify"
 
 def route(url: str, budget_ms: float | None) -> str:
     """The URL that requests are sent to: /v1/classify where none is given, with the budget."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    if not is_http(url):
         raise UserError(f"{url!r} is not an http:// URL")
+    parts = urlsplit(url)
     if parts.path in ("", "/"):
         parts = parts._replace(path=ROUTE)
     if budget_ms is not None:
         budget = f"latency_budget_ms={budget_ms:g}"
         parts = parts._replace(query=f"{parts.query}&{budget}" if parts.query else budget)
     return parts.geturl()
+
+
+def is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bad port, or half an IPv6 address
+        return False
 
 
 def header(text: str) -> tuple[str, str]:

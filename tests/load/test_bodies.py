@@ -50,3 +50,9 @@ def test_lines_are_texts_and_a_tab_brings_the_label(tmp_path: Path) -> None:
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither images nor texts"):
         read(tmp_path, 10)
+
+
+def test_a_single_image_is_no_list_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"cat.png is neither a directory nor a text in UTF-8"):
+        read(tmp_path / "cat.png", 10)

@@ -1,0 +1,37 @@
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from load.generator import Body, Client
+
+
+class Answering(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+def test_a_server_may_have_an_ipv6_address() -> None:
+    try:
+        server = Server(("::1", 0), Answering)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        client = Client(f"http://[::1]:{server.server_port}/", [Body(b'{"exit": 2}', "text/plain")])
+        client.open_loop([0.0, 0.01])
+        server.shutdown()
+        thread.join()
+    assert [shot.answer for shot in client.shots()] == [{"exit": 2}] * 2
