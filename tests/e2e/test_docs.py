@@ -85,6 +85,12 @@ def test_the_pages_have_every_parameter_and_field(document: Any) -> None:  # noq
         assert f"`{name}`" in page, name
 
 
+def test_the_page_has_the_fields_of_an_exit_event() -> None:
+    page = (ROOT / "docs/serving.md").read_text()
+    said = page.partition("An `exit` event has ")[2].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", said)) == ExitEvent.model_fields.keys()
+
+
 def test_every_reference_leads_somewhere(document: Any) -> None:  # noqa: ANN401
     references = set(re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)))
     assert references
