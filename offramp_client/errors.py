@@ -29,10 +29,13 @@ def check(response: httpx.Response) -> None:
     if response.is_success:
         return
     retry_after = response.headers.get("retry-after", "")
-    if response.headers.get("content-type") == "application/problem+json":
-        problem = response.json()
-    else:  # not from the server, but from something before it
-        status, title = response.status_code, response.reason_phrase
-        problem = {"status": status, "title": title, "detail": response.text}
+    # what comes from something before the server may be no problem document, or lack members
+    problem: dict[str, Any] = {
+        "status": response.status_code,
+        "title": response.reason_phrase,
+        "detail": response.text,
+    }
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        problem |= response.json()
     is_date = not retry_after.isdecimal()
     raise OfframpError(problem, None if is_date else float(retry_after))

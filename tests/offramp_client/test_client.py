@@ -159,6 +159,15 @@ def test_what_a_proxy_says_is_an_error_too(given: str, seconds: float | None) ->
     assert refused.value.retry_after_s == seconds
 
 
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8"])
+def test_a_problem_document_of_a_proxy_may_lack_members(charset: str) -> None:
+    headers = {"content-type": f"application/problem+json{charset}"}
+    with pytest.raises(OfframpError) as refused:
+        check(httpx.Response(403, headers=headers, text='{"title": "Blocked"}'))
+    assert str(refused.value) == '403 Blocked: {"title": "Blocked"}'
+    assert (refused.value.status, refused.value.errors) == (403, [])
+
+
 def test_an_error_is_the_same_in_another_process() -> None:
     errors = [{"field": "top_k", "detail": "too large"}]
     problem = {"status": 422, "title": "Unprocessable", "detail": "top_k", "errors": errors}
