@@ -3,9 +3,11 @@
 Training, evaluation and the server all call `fit_image`.
 """
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from models.bundle.image_input import Colour, ImageInput
 
@@ -13,6 +15,16 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MODES = {1: "L", 3: "RGB"}  # Pillow's name for each number of channels
 ORIENTED = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 """Where Pillow looks for an orientation."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image of an orientation upright."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge, in pixels."""
@@ -49,13 +61,21 @@ def upright(image: Image.Image, target: ImageInput, side: int) -> Image.Image:
     image.draft(None, (side, side))  # does nothing to other formats, nor to small images
     image.load()
     if not ORIENTED.isdisjoint(image.info):
-        ImageOps.exif_transpose(image, in_place=True)
+        image = turned(image)
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = on_ground(image, target.ground)
     mode = MODES[target.channels]
     return image if image.mode == mode else image.convert(mode)
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Upright by the orientation, where it can be read; the image is whole without it."""
+    turn = None
+    with suppress(Exception):  # Pillow raises what it likes on damaged EXIF
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def on_ground(image: Image.Image, ground: Colour) -> Image.Image:

@@ -1,9 +1,10 @@
+import struct
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from models.bundle.image import fit_image
 from models.bundle.image_input import ImageInput, Resize
@@ -167,6 +168,31 @@ def test_a_turned_jpeg_is_upright_before_it_is_cropped() -> None:
     fitted = fit(opened, 100, 100, resize="crop").astype(int)
     assert fitted[5, 50, 1] > 200, "what was left is above"
     assert fitted[95, 50, 0] > 200
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_turned_as_pillow_turns_it(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(photo((6, 4)), kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(reopened(content)).convert("RGB"))
+    np.testing.assert_array_equal(fit(reopened(content), *expected.shape[:2]), expected)
+
+
+def exif_of(*entries: tuple[int, int, bytes]) -> bytes:
+    """Little-endian EXIF of a tag, a type and a value of four bytes each."""
+    fields = [struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in entries]
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
+
+
+def test_what_else_exif_says_need_not_be_sound() -> None:
+    turned, camera = struct.pack("<HH", 6, 0), struct.pack("<I", 0)
+    content = encoded(photo((6, 4)), "JPEG", exif=exif_of((0x010F, 5, camera), (0x0112, 3, turned)))
+    upright = reopened(content).transpose(Image.Transpose.ROTATE_270)
+    np.testing.assert_array_equal(fit(reopened(content), 6, 4), np.asarray(upright))
+    content = encoded(photo((6, 4)), "JPEG", exif=b"Exif\0\0no TIFF at all")
+    np.testing.assert_array_equal(fit(reopened(content), 4, 6), np.asarray(reopened(content)))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (63, 40)])
