@@ -67,9 +67,11 @@ def build(name: str, shape: Sequence[int], num_classes: int) -> MultiExitNet:
     """
     builder = find(name)
     kind, presets = KINDS[len(shape)]
-    if name.startswith(PREFIX) and presets is TEXT_PRESETS:
+    is_pretrained = name.startswith(PREFIX)
+    if is_pretrained and presets is TEXT_PRESETS:
         builder = partial(pretrained_text, name.removeprefix(PREFIX))
-    if name in PRESETS and name not in presets:
+    is_other_preset = name in PRESETS and name not in presets
+    if is_other_preset or (is_pretrained and presets is TENSOR_PRESETS):
         raise NetError(f"{name} is no network for {kind}; there are {', '.join(presets)}")
     with introduced(name):
         net = builder(shape, num_classes)

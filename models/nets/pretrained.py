@@ -1,10 +1,11 @@
 """Image classifiers of the `transformers` library, cut into segments with exits between them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from models.nets.vit import MeanTokenHead
 PREFIX = "transformers:"
 NUM_EXITS = 4
 HEAD_CHANNELS = 128
+Family = TypeVar("Family", bound=Callable[..., Any])
 Parts = tuple[list[list[nn.Module]], nn.Module]
 Normalisation = tuple[list[float], list[float]]
 SETTINGS_FILE = "preprocessor_config.json"
@@ -41,13 +43,10 @@ def pretrained(source: str, image_shape: Sequence[int], num_classes: int) -> Mul
     The last exit is the model's own classifier, if it has as many classes. ResNet, ConvNeXt, ViT
     and MobileNet (1 and 2) are known.
     """
-    model, normalisation = load(source, num_classes)
+    model = load("AutoModelForImageClassification", source, num_classes)
+    family = family_of(model, FAMILIES, source)
     refuse_other_images(model.config, source, image_shape)
     base = getattr(model, model.base_model_prefix)
-    family = FAMILIES.get(model.config.model_type)
-    if family is None:
-        known = ", ".join(FAMILIES)
-        raise NetError(f"{source} is a {model.config.model_type}; known are {known}")
     layers, last_head = family(base, model.classifier)
     segments = [Chain(*part) for part in layers]
     heads: list[nn.Module] = []
@@ -57,32 +56,56 @@ def pretrained(source: str, image_shape: Sequence[int], num_classes: int) -> Mul
             x = segment.eval()(x)
             heads.append(early_head(x[0], num_classes))
     net = MultiExitNet(segments, [*heads, last_head])
-    net.normalisation = normalisation
+    net.normalisation = normalisation_of(source)
     return net
 
 
-def load(source: str, num_classes: int) -> tuple[Any, Normalisation | None]:
-    """The model, and the mean and deviation per channel that it was trained with."""
+def load(kind: str, source: str, num_classes: int) -> Any:  # noqa: ANN401
+    """The model, by the class of `transformers` that `kind` names; raises NetError."""
     try:
-        from transformers import AutoModelForImageClassification  # noqa: PLC0415 (optional)
-        from transformers.utils.hub import cached_file  # noqa: PLC0415
+        import transformers  # noqa: PLC0415 (optional)
     except ModuleNotFoundError as error:
         raise NetError(f"{error.name} is needed: pip install 'offramp[pretrained]'") from error
-    place = str(Path(source).expanduser())
-    try:
-        model = AutoModelForImageClassification.from_pretrained(
-            place, num_labels=num_classes, ignore_mismatched_sizes=True, dtype=torch.float32
+    with loading(source):
+        return getattr(transformers, kind).from_pretrained(
+            str(Path(source).expanduser()),
+            num_labels=num_classes,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
         )
-        file = cached_file(place, SETTINGS_FILE, _raise_exceptions_for_missing_entries=False)
-    except (OSError, ValueError) as error:
+
+
+@contextmanager
+def loading(source: str) -> Iterator[None]:
+    """One sentence for what `transformers` raises: its errors have no common base."""
+    try:
+        yield
+    except Exception as error:
         reason = f"{error}".strip().partition("\n")[0]
         raise NetError(f"{source} cannot be loaded: {reason}") from error
-    if file is None:
-        return model, None
-    settings = json.loads(Path(file).read_text())
-    if not {"image_mean", "image_std"} <= settings.keys():
-        return model, None
-    return model, (settings["image_mean"], settings["image_std"])
+
+
+def family_of(model: Any, families: Mapping[str, Family], source: str) -> Family:  # noqa: ANN401
+    """What takes a model of its kind apart; raises NetError for a kind that is not known."""
+    kind = model.config.model_type
+    if kind not in families:
+        raise NetError(f"{source} is a {kind}; known are {', '.join(families)}")
+    return families[kind]
+
+
+def normalisation_of(source: str) -> Normalisation | None:
+    """The mean and deviation per channel that it was trained with, where that is said."""
+    from transformers.utils.hub import cached_file  # noqa: PLC0415 (optional)
+
+    with loading(source):
+        file = cached_file(
+            str(Path(source).expanduser()),
+            SETTINGS_FILE,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        settings = json.loads(Path(file).read_text()) if file else {}
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    return (mean, std) if mean and std else None
 
 
 def refuse_other_images(config: Any, source: str, image_shape: Sequence[int]) -> None:  # noqa: ANN401

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.nets.multi_exit import Features, MultiExitNet, NetError
+from models.nets.pretrained import family_of, load
 from models.nets.text import MeanMaxHead
 
 NUM_EXITS = 4
@@ -64,11 +65,8 @@ def pretrained_text(source: str, shape: Sequence[int], num_classes: int) -> Mult
     BERT, DistilBERT and RoBERTa are known. `shape` is the vocabulary's size and the longest length.
     """
     source, _, chosen = source.partition("@")
-    model = load(source, num_classes)
-    family = FAMILIES.get(model.config.model_type)
-    if family is None:
-        known = ", ".join(FAMILIES)
-        raise NetError(f"{source} is a {model.config.model_type}; known are {known}")
+    model = load("AutoModelForSequenceClassification", source, num_classes)
+    family = family_of(model, FAMILIES, source)
     refuse_other_texts(model.config, source, shape)
     embeddings, layers, last_head = family(model)
     ends = ends_of(chosen, len(layers))
@@ -79,23 +77,6 @@ def pretrained_text(source: str, shape: Sequence[int], num_classes: int) -> Mult
     width = model.config.hidden_size
     heads: list[nn.Module] = [MeanMaxHead(width, num_classes) for _ in segments[:-1]]
     return MultiExitNet(segments, [*heads, last_head])
-
-
-def load(source: str, num_classes: int) -> Any:  # noqa: ANN401
-    try:
-        from transformers import AutoModelForSequenceClassification  # noqa: PLC0415 (optional)
-    except ModuleNotFoundError as error:
-        raise NetError(f"{error.name} is needed: pip install 'offramp[pretrained]'") from error
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            source,
-            num_labels=num_classes,
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError) as error:
-        reason = f"{error}".strip().partition("\n")[0]
-        raise NetError(f"{source} cannot be loaded: {reason}") from error
 
 
 def refuse_other_texts(config: Any, source: str, shape: Sequence[int]) -> None:  # noqa: ANN401

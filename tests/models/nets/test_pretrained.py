@@ -88,3 +88,36 @@ def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
         build(f"transformers:{tmp_path}", (64, 64, 3), 5)
     with pytest.raises(NetError, match=r"takes images of 3 channels, not 1$"):
         build(f"transformers:{tmp_path}", (SIZE, SIZE, 1), 5)
+
+
+def test_a_kind_that_is_not_known_is_refused_though_it_has_another_form(tmp_path: Path) -> None:
+    """CLIP has its number of channels elsewhere, and no model within."""
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+    library: Any = transformers
+    config = library.CLIPConfig(
+        text_config=size | {"num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 2},
+        vision_config=size | {"num_attention_heads": 2, "image_size": SIZE, "patch_size": 8},
+    )
+    library.CLIPForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(NetError, match=r"is a clip; known are resnet, convnext, vit, mobilenet"):
+        build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
+
+
+def test_damaged_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    saved("ResNet", tmp_path)
+    settings = tmp_path / "preprocessor_config.json"
+    settings.write_text('{"image_mean": null, "image_std": null}')
+    assert build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5).normalisation is None
+    settings.write_text("{")
+    with pytest.raises(NetError, match=r"cannot be loaded: Expecting property name"):
+        build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(NetError, match=r"cannot be loaded: .*header too large$"):
+        build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
+
+
+def test_pretrained_models_are_none_for_numbers(tmp_path: Path) -> None:
+    saved("ResNet", tmp_path)
+    with pytest.raises(NetError, match=r"is no network for numbers; there are mlp$"):
+        build(f"transformers:{tmp_path}", (4,), 5)
