@@ -10,6 +10,7 @@ import torch
 
 from models.bundle.image_input import ImageInput
 from models.nets.pretrained import PREFIX
+from models.nets.pretrained_text import parted
 from training import tokenizing
 from training.checkpoint import CheckpointError
 from training.config import TrainConfig
@@ -117,7 +118,7 @@ def tokenizer_of(config: TrainConfig, texts: Sequence[str]) -> str:
     if config.tokenizer is not None:
         return tokenizing.read(Path(config.tokenizer).expanduser())
     if config.net.startswith(PREFIX):
-        return tokenizing.of_pretrained(config.net.removeprefix(PREFIX).partition("@")[0])
+        return tokenizing.of_pretrained(parted(config.net.removeprefix(PREFIX))[0])
     return tokenizing.learned(texts, config.vocabulary)
 
 

@@ -64,7 +64,7 @@ def pretrained_text(source: str, shape: Sequence[int], num_classes: int) -> Mult
     at equal distances. The last exit is the model's own classifier, if it has as many classes.
     BERT, DistilBERT and RoBERTa are known. `shape` is the vocabulary's size and the longest length.
     """
-    source, _, chosen = source.partition("@")
+    source, chosen = parted(source)
     model = load("AutoModelForSequenceClassification", source, num_classes)
     family = family_of(model, FAMILIES, source)
     refuse_other_texts(model.config, source, shape)
@@ -77,6 +77,12 @@ def pretrained_text(source: str, shape: Sequence[int], num_classes: int) -> Mult
     width = model.config.hidden_size
     heads: list[nn.Module] = [MeanMaxHead(width, num_classes) for _ in segments[:-1]]
     return MultiExitNet(segments, [*heads, last_head])
+
+
+def parted(source: str) -> tuple[str, str]:
+    """The directory or hub name, and the layers after its "@"; a directory above may have one."""
+    place, at, chosen = source.rpartition("@")
+    return (place, chosen) if at and "/" not in chosen else (source, "")
 
 
 def refuse_other_texts(config: Any, source: str, shape: Sequence[int]) -> None:  # noqa: ANN401

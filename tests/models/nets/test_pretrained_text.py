@@ -89,6 +89,16 @@ def test_exits_go_where_they_are_asked_for(tmp_path: Path) -> None:
         build(f"transformers:{tmp_path}@4", (VOCABULARY, LONGEST), 5)
 
 
+def test_a_directory_may_be_at_home_and_have_an_at_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved("Bert", tmp_path / "jane@example.org" / "bert", num_hidden_layers=3)
+    for chosen, num_exits in (("", 3), ("@1", 2)):
+        name = f"transformers:~/jane@example.org/bert{chosen}"
+        assert build(name, (VOCABULARY, LONGEST), 5).num_exits == num_exits
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
