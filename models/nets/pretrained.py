@@ -56,7 +56,7 @@ def pretrained(source: str, image_shape: Sequence[int], num_classes: int) -> Mul
             x = segment.eval()(x)
             heads.append(early_head(x[0], num_classes))
     net = MultiExitNet(segments, [*heads, last_head])
-    net.normalisation = normalisation_of(source)
+    net.normalisation = normalisation_of(source, image_shape[-1])
     return net
 
 
@@ -93,7 +93,7 @@ def family_of(model: Any, families: Mapping[str, Family], source: str) -> Family
     return families[kind]
 
 
-def normalisation_of(source: str) -> Normalisation | None:
+def normalisation_of(source: str, channels: int) -> Normalisation | None:
     """The mean and deviation per channel that it was trained with, where that is said."""
     from transformers.utils.hub import cached_file  # noqa: PLC0415 (optional)
 
@@ -104,6 +104,8 @@ def normalisation_of(source: str) -> Normalisation | None:
             _raise_exceptions_for_missing_entries=False,
         )
         settings = json.loads(Path(file).read_text()) if file else {}
+    if not settings.get("do_normalize", True):  # the others are there all the same, unused
+        return [0.0] * channels, [1.0] * channels
     mean, std = settings.get("image_mean"), settings.get("image_std")
     return (mean, std) if mean and std else None
 

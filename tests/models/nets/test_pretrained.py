@@ -78,6 +78,10 @@ def test_images_are_normalised_as_the_model_was_trained(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
     assert net.normalisation == ([0.5, 0.4, 0.3], [0.2, 0.2, 0.1])
+    unused = json.dumps(settings | {"do_normalize": False})
+    (tmp_path / "preprocessor_config.json").write_text(unused)
+    net = build(f"transformers:{tmp_path}", (SIZE, SIZE, 3), 5)
+    assert net.normalisation == ([0.0] * 3, [1.0] * 3)
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
