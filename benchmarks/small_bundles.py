@@ -162,7 +162,7 @@ def write(
     for file, graph in content.items():
         (path / file).write_bytes(graph)
     runner = SegmentRunner(entries["segment"], entries["exit"], content)
-    cost = measure(runner, lengths=takes.length_buckets, runs=3)
+    cost = measure(runner, lengths=takes.length_buckets, least=takes.least, runs=3)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,

@@ -1,6 +1,7 @@
 """`offramp profile` and `simulate`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,12 @@ def profile(path: Path) -> None:
     """Measures a bundle here and prints milliseconds per graph and batch size, and per length."""
     bundle = load_bundle(path)
     manifest = bundle.manifest
-    lengths = manifest.input.length_buckets
+    lengths, least = manifest.input.length_buckets, manifest.input.least
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
     with Progress(transient=True) as progress:
         task = progress.add_task("profiling", total=RUNS)
-        cost = measure(runner, lengths=lengths, progress=lambda: progress.advance(task))
+        step = partial(progress.advance, task)
+        cost = measure(runner, lengths=lengths, least=least, progress=step)
     console = Console()
     console.print(f"{path} on one thread of {cost.hardware}, {cost.runs} runs")
     for length in lengths or (None,):

@@ -48,6 +48,10 @@ class ImageInput(Record):
     def length_buckets(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def least(self) -> dict[str, int]:
+        return {}
+
     def tensors_of(self, first: Graph) -> tuple[Tensor, ...]:
         """What segment 1, `first`, has to take; it is free to name the images."""
         shape = BATCH, self.height, self.width, self.channels

@@ -2,8 +2,9 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from models.bundle.runner import Arrays, SegmentRunner
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 RUNS, MIN_RUNS = 20, 3
 WARM_UP_SHARE = 0.2
+NO_SPANS: Mapping[str, int] = MappingProxyType({})
 
 
 def measure(
     runner: SegmentRunner,
     *,
     lengths: Sequence[int] = (),
+    least: Mapping[str, int] = NO_SPANS,
     runs: int = RUNS,
     max_s: float = MAX_S,
     batch_sizes: Sequence[int] = BATCH_SIZES,
@@ -39,11 +42,13 @@ def measure(
     bundle's cost. Takes about `max_s` at most: it leaves out the largest batches and rounds beyond
     `MIN_RUNS` where they do not fit. `progress` is called after each round; what it raises ends the
     measurement. With a meter, the watts are what the rounds use beyond the idle host. `lengths` are
-    the manifest's length buckets: a round goes through all of them.
+    the manifest's length buckets: a round goes through all of them. `least` is that of its input.
     """
     start = time.perf_counter()
     share_s = WARM_UP_SHARE * max_s / max(1, len(lengths))
-    batches = {length: warmed_up(runner, batch_sizes, share_s, length) for length in lengths or [0]}
+    batches = {
+        length: warmed_up(runner, batch_sizes, share_s, length, least) for length in lengths or [0]
+    }
     rounds: list[dict[int, list[list[tuple[float, float]]]]] = []
     with metered(meter) as usage:
         while len(rounds) < min(runs, MIN_RUNS) or (
@@ -67,25 +72,33 @@ def measure(
 
 
 def warmed_up(
-    runner: SegmentRunner, batch_sizes: Sequence[int], max_s: float, length: int = 0
+    runner: SegmentRunner,
+    batch_sizes: Sequence[int],
+    max_s: float,
+    length: int = 0,
+    least: Mapping[str, int] = NO_SPANS,
 ) -> list[Arrays]:
     """A batch of made-up rows of each size, sent through once, until `max_s` have passed."""
     generator, start = np.random.default_rng(0), time.perf_counter()
     batches: list[Arrays] = []
     for rows in batch_sizes:
-        batches.append([made_up(tensor, rows, length, generator) for tensor in runner.inputs])
+        batches.append([made_up(each, rows, length, least, generator) for each in runner.inputs])
         _pass_s(runner, batches[-1])
         if time.perf_counter() - start > max_s:
             break
     return batches
 
 
-def made_up(tensor: Tensor, rows: int, length: int, generator: Generator) -> NDArray[Any]:
+def made_up(
+    tensor: Tensor, rows: int, length: int, least: Mapping[str, int], generator: Generator
+) -> NDArray[Any]:
     """Rows of an input: random bytes or floats. Integers are 0, for they may look something up.
 
-    Of a mask every position counts.
+    Those with a span are the smallest of it. Of a mask every position counts.
     """
     shape = rows, *(length if size == LENGTH else size for size in tensor.shape[1:])
+    if tensor.name in least:
+        return np.full(shape, least[tensor.name], tensor.dtype)
     if tensor.dtype == "uint8":
         return generator.integers(0, 256, shape, dtype=np.uint8)
     if tensor.dtype.startswith("float"):

@@ -39,6 +39,11 @@ class TensorInput(Record):
     def length_buckets(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def least(self) -> dict[str, int]:
+        """The smallest value of each tensor with a span, by its name."""
+        return {part.name: part.span[0] for part in self.tensors if part.span is not None}
+
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         if len({tensor.name for tensor in self.tensors}) < len(self.tensors):

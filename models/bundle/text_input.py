@@ -31,6 +31,10 @@ class TextInput(Record):
             raise ValueError("inputs must have input_ids, and nothing twice")
         return self
 
+    @property
+    def least(self) -> dict[str, int]:
+        return {}
+
     def tensors_of(self, _: Graph) -> tuple[Tensor, ...]:
         """What segment 1 has to take."""
         return tuple(Tensor(name=n, dtype="int64", shape=(BATCH, LENGTH)) for n in self.inputs)

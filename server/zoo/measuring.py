@@ -29,7 +29,8 @@ def measured(
     progress: Callable[[], object] = lambda: None,
 ) -> CostProfile:
     """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
-    lengths = bundle.manifest.input.length_buckets
+    takes = bundle.manifest.input
+    lengths = takes.length_buckets
     path = settings.models.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
@@ -37,7 +38,8 @@ def measured(
         pass
     else:
         for length in lengths or (0,):  # so that no request is the first
-            warmed_up(runner, profile.batch_sizes[:1], settings.models.profile_s, length)
+            sizes, max_s = profile.batch_sizes[:1], settings.models.profile_s
+            warmed_up(runner, sizes, max_s, length, takes.least)
         return profile
     about_s, kept_in = settings.models.profile_s, path.parent
     logger.info(
@@ -49,6 +51,7 @@ def measured(
     profile = measure(
         runner,
         lengths=lengths,
+        least=takes.least,
         max_s=about_s,
         watts=settings.cores.watts_per_core,
         meter=meter,

@@ -1,12 +1,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from models.bundle import profile as profile_module
 from models.bundle.bundle import Bundle
 from models.bundle.energy import Rapl, Usage
-from models.bundle.profile import BATCH_SIZES, hardware, measure
+from models.bundle.profile import BATCH_SIZES, hardware, made_up, measure
+from models.bundle.records import Tensor
 from models.bundle.runner import SegmentRunner
 
 
@@ -64,3 +66,10 @@ def test_watts_come_from_the_meter_where_there_is_one(
 def test_a_profile_names_its_hardware(digits_bundle: Bundle) -> None:
     assert hardware().endswith(" cores")
     assert digits_bundle.cost.hardware == hardware()
+
+
+def test_bytes_with_a_span_are_no_random_ones() -> None:
+    """A network that looks something up by them would fail."""
+    tensor, generator = Tensor(name="day", dtype="uint8", shape=(-1, 2)), np.random.default_rng(0)
+    assert made_up(tensor, 3, 0, {"day": 5}, generator).tolist() == [[5, 5]] * 3
+    assert made_up(tensor, 30, 0, {}, generator).max() > 200

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from models.bundle.bundle import Bundle
+from benchmarks.small_bundles import write_tensor_bundle
+from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.energy import Rapl
-from models.bundle.runner import SegmentRunner
+from models.bundle.runner import Arrays, SegmentRunner
+from models.bundle.tensor_input import RowTensor, TensorInput
 from server.settings import load_settings
 from server.zoo import measuring
 from server.zoo.measuring import key, measured
@@ -51,6 +54,33 @@ def test_whatever_changes_the_costs_changes_the_key(
     monkeypatch.setattr(measuring, "hardware", lambda: "another machine")
     keys.add(key(digits_bundle, settings, None))
     assert len(keys) == 6
+
+
+def test_integers_are_within_their_span(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(write_tensor_bundle(tmp_path / "zoo"))
+    manifest = bundle.manifest
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
+    takes = TensorInput(
+        tensors=(
+            RowTensor(name="numbers", dtype="float32", shape=(3,)),
+            RowTensor(name="colour", dtype="int64", shape=(1,), span=(2, 2)),
+        )
+    )
+    narrow = replace(bundle, manifest=manifest.model_copy(update={"input": takes}))
+    seen: list[int] = []
+    run_segment = runner.run_segment
+
+    def recorded(exit: int, features: Arrays) -> Arrays:
+        if exit == 1:
+            seen.extend(features[1].ravel().tolist())
+        return run_segment(exit, features)
+
+    monkeypatch.setattr(runner, "run_segment", recorded)
+    settings = load_settings(cache=tmp_path, profile_s=0.1)
+    for _ in ("measured", "kept"):
+        seen.clear()
+        measured(narrow, runner, settings, None)
+        assert set(seen) == {2}
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
