@@ -35,7 +35,7 @@ class Zone:
 
     def read(self) -> int:
         """Microjoules since the zone was opened."""
-        with self.lock:  # an older reading after a newer one would look as if the counter had wrapped
+        with self.lock:  # else an older reading after a newer one would be a wrap of the counter
             now = _number(self.path / "energy_uj")
             self.total += (now - self.last) % (self.range + 1)
             self.last = now
