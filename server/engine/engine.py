@@ -76,6 +76,7 @@ class Engine:
         self._is_turning = False
         self._turned_at = -inf
         self._inline_s, self._has_ended = 0.0, False
+        self._is_hurrying = False
         self._alarm: asyncio.TimerHandle | None = None
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
@@ -100,6 +101,8 @@ class Engine:
         for job in jobs:
             job.deadline, job.due = slots.deadline, slots.due
             self._scheduler.wait(job, now)
+        if self._is_hurrying:
+            self.hurry()
         self._plan_turn()
 
     def release(self, slots: Slots) -> None:
@@ -131,8 +134,10 @@ class Engine:
     def hurry(self) -> None:
         """Ends every job: with its answer now, or if it has none, with that of its next exit.
 
-        Background jobs that wait without an answer are refused.
+        So it goes with jobs that come later. Background jobs that wait without an answer are
+        refused.
         """
+        self._is_hurrying = True
         leaving = self._scheduler.hurry(time.monotonic())
         self._end((job, Draining("the server is ending")) for job in leaving)
         self._plan_turn()

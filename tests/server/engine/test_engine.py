@@ -265,6 +265,24 @@ def test_in_a_hurry_no_job_goes_on_to_another_segment(digits_bundle: Bundle) -> 
     ] * 3
 
 
+def test_in_a_hurry_jobs_that_come_later_hurry_too(model: ServedModel) -> None:
+    """Their images were still being decoded, or their bodies read."""
+
+    async def run() -> list[Result]:
+        results = Results(1)
+        async with running() as engine:
+            engine.hurry()
+            asked = await results_of(engine, model)
+            demand = Demand(model, NEVER, ANY, time.monotonic(), is_background=True)
+            submit(engine, Job(demand, Given.of(IMAGES[0]), partial(results.settle, 0)))
+            return asked + await results.all
+
+    outcome, refused = asyncio.run(run())
+    assert isinstance(outcome, Outcome)
+    assert (outcome.answer.exit, outcome.stop_reason) == (1, StopReason.DEADLINE)
+    assert isinstance(refused, Draining)
+
+
 def test_in_a_hurry_background_jobs_answer_or_are_refused(digits_bundle: Bundle) -> None:
     async def run() -> tuple[list[Result], int]:
         model, results = sleepy(digits_bundle, slow_exit=2, sleep_s=0.3), Results(4)
