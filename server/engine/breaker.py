@@ -13,8 +13,13 @@ class Breaker:
     num_failures: int = 0
     retry_at: float = 0.0
 
+    @property
+    def is_tripped(self) -> bool:
+        """Whether it has opened, and no run has succeeded since."""
+        return self.num_failures >= MAX_FAILURES
+
     def is_open(self, now: float) -> bool:
-        return self.num_failures >= MAX_FAILURES and now < self.retry_at
+        return self.is_tripped and now < self.retry_at
 
     def failed(self, now: float) -> None:
         self.num_failures += 1

@@ -1,6 +1,5 @@
 """Metrics of models: served ones, and bundles that were refused."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,7 +22,10 @@ class ModelMetrics(Families):
             "exit",
         )
         self._segment_disabled = self._common(
-            "segment_disabled", "1 while a segment or its exit head is out of use", "model", "exit"
+            "segment_disabled",
+            "1 from when a segment or its exit head fails too often until it works again",
+            "model",
+            "exit",
         )
         self._num_exits: dict[str, int] = {}
 
@@ -59,5 +61,6 @@ class ModelMetrics(Families):
 
 
 def is_disabled(model: ServedModel, exit: int) -> bool:
-    now = time.monotonic()
-    return any(model.is_out(exit, now, is_head=is_head) for is_head in (False, True))
+    """Also while no request has come to try again: the alert looks at it for a minute."""
+    found = [model.breakers.get((exit, is_head)) for is_head in (False, True)]
+    return any(breaker is not None and breaker.is_tripped for breaker in found)

@@ -165,6 +165,7 @@ def test_a_segment_that_keeps_failing_is_used_no_more_until_it_works_again(
             assert engine.is_working()
             is_broken = False
             model.breakers[3, False].retry_at = 0.0
+            assert value(metrics, "segment_disabled", model="digits", exit="3") == 1, "untried"
             outcome = only(await results_of(engine, model))
             found.append((outcome.stop_reason, outcome.answer.exit))
         return found
