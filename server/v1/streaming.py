@@ -68,6 +68,7 @@ class EventStream(StreamingResponse):
         except (ClientGone, asyncio.CancelledError):
             stage = "response" if self._final.done() else self._running.stage
             self._metrics.client_gone(stage)
+            await asyncio.sleep(0)  # `final` has begun by then, else its end would cancel no jobs
             raise
         finally:
             self._final.cancel()

@@ -7,14 +7,19 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from models.bundle.bundle import Bundle
+from server.engine.job import Demand
 from server.engine.model import ServedModel
-from server.errors import Infeasible, Overloaded, Unavailable
+from server.errors import ClientGone, Infeasible, Overloaded, Unavailable
 from server.http.problems import UNEXPECTED
-from server.running import Running, Served
+from server.running import Results, Running, Served
 from server.service import Service
-from tests.server.engines import failing
+from server.telemetry.metrics import Metrics
+from server.v1.answers import Json
+from server.v1.streaming import EventStream, Said
+from tests.server.engines import ANY, NEVER, failing
 from tests.server.http.test_departure import (
     ENDINGS,
     PATH,
@@ -115,6 +120,36 @@ def test_leaving_early_frees_the_slot_and_is_no_error(digits_bundle: Bundle) -> 
         assert said[segments(3)] == 0
         assert said['offramp_requests_total{code="499",route="/v1/classify"}'] == 1
         check_answers(url)
+
+
+def test_a_client_that_is_gone_before_its_stream_begins_frees_the_slot_too(
+    model: ServedModel,
+) -> None:
+    async def run() -> list[str]:
+        done, never = list[str](), asyncio.get_running_loop().create_future()
+
+        async def final() -> Json:
+            try:
+                await never
+            finally:
+                done.append("final")
+            return {}
+
+        async def receive() -> Message:
+            return {}
+
+        async def send(_: Message) -> None:
+            raise ClientGone
+
+        running = Running(Demand(model, NEVER, ANY, 0.0), [], Results(1), 0.0)
+        task = asyncio.ensure_future(final())
+        stream = EventStream(Metrics(), running, Said(), task, lambda *_: {})
+        with pytest.raises(ClientGone):
+            await stream({}, receive, send)
+        await asyncio.wait([task])
+        return done
+
+    assert asyncio.run(run()) == ["final"]
 
 
 def test_refused_requests_are_plain_problems(model: ServedModel) -> None:
