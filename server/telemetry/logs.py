@@ -32,13 +32,13 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": encodable(record.getMessage()),
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
         line |= getattr(record, "fields", {})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = encodable(self.formatException(record.exc_info))
         return orjson.dumps(line).decode()
 
 
@@ -56,6 +56,11 @@ class ReadableLines(logging.Formatter):
         )
         line = " ".join([line, *shown])
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def encodable(text: str) -> str:
+    """With escapes for what UTF-8 lacks: a file's name may have any bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def clean(value: object) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from benchmarks.process import ROOT
-from server.telemetry.logs import ReadableLines
+from server.telemetry.logs import JsonLines, ReadableLines
 
 SCRIPT = """
 import logging
@@ -48,6 +48,13 @@ def test_a_terminal_gets_readable_lines_and_a_pipe_json() -> None:
     first, second = [json.loads(line) for line in piped.stderr.splitlines()]
     assert (first["level"], first["message"]) == ("warning", "refused: a\nb\x1b[31m")
     assert (second["request_id"], second["exits"]) == ("mine", [3])
+
+
+def test_a_file_name_of_other_bytes_is_logged() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    record = logging.LogRecord("n", logging.WARNING, "", 0, "skipped: %s", (name,), None)
+    assert json.loads(JsonLines().format(record))["message"] == r"skipped: caf\udce9"
+    assert ReadableLines().format(record).endswith(r"skipped: caf\udce9")
 
 
 def test_a_readable_line_has_the_traceback() -> None:
