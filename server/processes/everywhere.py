@@ -1,6 +1,7 @@
 """The repository of a member: a load or unload in one process happens in all."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any
 
@@ -13,6 +14,9 @@ from server.settings import Settings
 from server.telemetry.metrics import Metrics
 from server.zoo.catalog import Catalog
 from server.zoo.repository import LOADING, READY, UNAVAILABLE, Entry, Repository
+
+logger = logging.getLogger("offramp.repository")
+KINDS: tuple[type[Exception], ...] = (BundleError, Draining, UnknownModel)
 
 
 class SharedRepository(Repository):
@@ -79,10 +83,12 @@ def state_of(catalog: Catalog) -> dict[str, list[list[object]]]:
 
 
 async def refusal(step: Awaitable[None]) -> dict[str, Any] | None:
-    """The error of a step, to be sent to another process."""
+    """The error of a step, to be sent to another process, which waits for it: any error."""
     try:
         await step
-    except (BundleError, Draining, UnknownModel) as error:
+    except Exception as error:
+        if type(error) not in KINDS:
+            logger.exception("models were not changed")
         return {
             "kind": type(error).__name__,
             "text": str(error),
@@ -95,5 +101,5 @@ def raised(error: dict[str, Any]) -> Exception:
     """The error as it was raised in the other process."""
     if error["kind"] == UnknownModel.__name__:
         return UnknownModel(error["text"], error["field"])
-    kind = Draining if error["kind"] == Draining.__name__ else BundleError
-    return kind(error["text"])
+    kinds = {kind.__name__: kind for kind in KINDS}
+    return kinds.get(error["kind"], RuntimeError)(error["text"])
