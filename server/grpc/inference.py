@@ -85,13 +85,7 @@ async def read(call: Call, message: bytes) -> tuple[Inference, Demand]:
 
 async def done(service: Service, is_quick: bool, step: Callable[[], T]) -> T:
     """The result of a step, made here or in a decoder's thread."""
-    if is_quick:
-        return step()
-    try:
-        return await asyncio.get_running_loop().run_in_executor(service.decoders, step)
-    except asyncio.CancelledError:
-        service.metrics.client_gone("decode")
-        raise
+    return step() if is_quick else await service.on_thread(step)
 
 
 def find(service: Service, name: str, version: str) -> ServedModel:

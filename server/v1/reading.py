@@ -1,8 +1,7 @@
 """Request bodies to encoded images, texts or rows, and parameters."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -100,12 +99,7 @@ async def read_json(exchange: Exchange, max_rows: int) -> tuple[Contents, dict[s
     content, service = await exchange.body(), exchange.service
     if not is_large(content):
         return contents_of(content, max_rows)
-    try:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(service.decoders, contents_of, content, max_rows)
-    except asyncio.CancelledError:
-        service.metrics.client_gone("decode")
-        raise
+    return await service.on_thread(partial(contents_of, content, max_rows))
 
 
 def contents_of(content: bytes, max_rows: int) -> tuple[Contents, dict[str, Any]]:

@@ -1,11 +1,9 @@
 """`POST /v2/models/NAME/infer`: tensors to rows, outcomes to tensors."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import TypeVar
 
 from starlette.types import ASGIApp
 
@@ -26,7 +24,6 @@ from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
 from server.v2.response_schemas import InferResponse
 
-T = TypeVar("T")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PREFIX, SUFFIX = "/v2/models/", "/infer"
 SMALL_BYTES = 65_536
@@ -81,7 +78,7 @@ async def read(exchange: Exchange, model: ServedModel) -> Inference:
     body, service = await exchange.body(), exchange.service
     if encoding := exchange.header(b"content-encoding"):
         max_bytes = service.settings.limits.max_body_bytes
-        content = await elsewhere(service, partial(inflate, body, encoding, max_bytes))
+        content = await service.on_thread(partial(inflate, body, encoding, max_bytes))
         exchange.hold(len(content) - len(body))
         body = content
     length = exchange.headers.get(HEADER_LENGTH.lower().encode())
@@ -89,16 +86,7 @@ async def read(exchange: Exchange, model: ServedModel) -> Inference:
     step = partial(decode, body, "", given, model.manifest, service.settings)
     if given is not None and len(body) <= SMALL_BYTES:
         return step()
-    return await elsewhere(service, step)
-
-
-async def elsewhere(service: Service, step: Callable[[], T]) -> T:
-    """The result of a step, made in a decoder's thread."""
-    try:
-        return await asyncio.get_running_loop().run_in_executor(service.decoders, step)
-    except asyncio.CancelledError:
-        service.metrics.client_gone("decode")
-        raise
+    return await service.on_thread(step)
 
 
 def decode(
