@@ -176,9 +176,7 @@ class Client:
                     self._wait(wait_s)
                 self.shoot(index, due_s)
                 progress(due_s, len(self._seen))
-            end = self.now() + LAST_ANSWERS_S
-            while self._waiting and (left_s := end - self.now()) > 0:
-                self._wait(left_s)
+            self._wait_until(self.now() + LAST_ANSWERS_S)
         except KeyboardInterrupt:
             self._forget()
             raise
@@ -197,9 +195,13 @@ class Client:
         self._then = again
         for _ in range(connections):
             again()
-        while self._waiting:
-            self._wait(1.0)
+        self._wait_until(seconds + LAST_ANSWERS_S)
         self._close()
+
+    def _wait_until(self, end_s: float) -> None:
+        """Returns once every request has its answer, or then."""
+        while self._waiting and (left_s := end_s - self.now()) > 0:
+            self._wait(left_s)
 
     def _forget(self) -> None:
         """Waits for no request any more."""

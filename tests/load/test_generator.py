@@ -35,3 +35,14 @@ def test_a_server_may_have_an_ipv6_address() -> None:
         server.shutdown()
         thread.join()
     assert [shot.answer for shot in client.shots()] == [{"exit": 2}] * 2
+
+
+def test_a_server_that_stops_answering_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("load.generator.LAST_ANSWERS_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        client = Client(url, [Body(b"text", "text/plain")])
+        client.closed_loop(2, 0.1)
+    assert [shot.status for shot in client.shots()] == [0, 0]
