@@ -107,7 +107,7 @@ class ThreadLane:
 
     def _work(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+            os.nice(NICENESS)
         while (run := self._tasks.get()) is not None:
             computed = compute(run.task, run.options)
             with suppress(RuntimeError):  # the loop has closed: this thread was given up
