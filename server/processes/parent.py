@@ -7,6 +7,7 @@ import signal
 import socket
 from typing import Any
 
+from models.bundle.imports import import_variables
 from server.processes.changes import Changes
 from server.processes.child import Child
 from server.processes.door import Door
@@ -96,7 +97,7 @@ class Parent:
 
     def _environment(self) -> dict[str, str]:
         """Tells a member how many processes there are, since they share the cores."""
-        return os.environ | {variable("processes"): str(self._num)}
+        return os.environ | import_variables() | {variable("processes"): str(self._num)}
 
     def _cannot_start(self, child: Child, code: int) -> None:
         if code != SAID_WHY:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.process import ROOT, ServerProcess, free_port, resident_mib, serving
+from benchmarks.process import ROOT, ServerProcess, free_port, resident_mib, serving, started
 from models.bundle.bundle import Bundle
 from server.telemetry.ledger import SETTLE_S
 from tests.bundles import answer_always, copied
@@ -156,6 +156,19 @@ def test_a_process_that_is_told_to_end_alone_is_replaced(server: ServerProcess) 
     os.kill(members(server)[0], signal.SIGTERM)
     until_replaced(server, before)
     assert {ask(server.url) for _ in range(4)} == {200}
+
+
+def test_a_file_where_the_server_is_started_is_no_module_of_its_processes(
+    digits_zoo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text("raise SystemExit(9)")
+    port = free_port()
+    settings = {"zoo": digits_zoo, "processes": 2, "profile_s": 0.2, "cache": os.devnull}
+    environment = {f"OFFRAMP_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-P", "-m", "offramp", "serve", "--port", str(port)]
+    environment["PYTHONPATH"] = str(ROOT)  # as if it was installed
+    with started(command, port, environment, directory=tmp_path) as server:
+        assert ask(server.url) == 200
 
 
 def test_a_process_that_cannot_start_again_is_tried_until_it_can(

@@ -8,6 +8,8 @@ from queue import Queue
 
 import torch
 
+from models.bundle.imports import import_variables
+
 Process = subprocess.Popen[bytes]
 
 
@@ -24,7 +26,10 @@ class Workers:
     def run(self, command: Sequence[str], log: Path) -> int:
         """Appends what a command prints to `log`; returns its exit status."""
         slot = self.slots.get()
-        environment = {"OMP_NUM_THREADS": str(self.num_threads), "PYTHONUNBUFFERED": "1"}
+        environment = import_variables() | {
+            "OMP_NUM_THREADS": str(self.num_threads),
+            "PYTHONUNBUFFERED": "1",
+        }
         if torch.cuda.is_available():
             environment["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
         try:

@@ -1,0 +1,13 @@
+"""For processes that a process starts: the same modules."""
+
+import os
+import sys
+
+
+def import_variables() -> dict[str, str]:
+    """Environment variables with which Python imports from where this process does.
+
+    Without them `python -m` looks in the working directory first, where any file may have the name
+    of a module.
+    """
+    return {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
