@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from load.generator import Body, Client, poisson
+from models.bundle.files import allow_files
 
 
 def main(
@@ -28,6 +29,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Runs one load and writes its shots as JSON lines."""
+    allow_files()
     files = sorted(directory.iterdir())
     bodies = [Body(file.read_bytes(), media_type(file)) for file in files]
     client = Client(url, bodies, says_when=True)

@@ -16,6 +16,7 @@ from load.generator import Client, poisson
 from load.outcomes import HEADINGS, Outcomes, medians, outcomes
 from load.target import ask_once, header, route
 from models.bundle.errors import Interrupted, UserError
+from models.bundle.files import allow_files
 
 WARM_S, WARM_CONNECTIONS = 1.0, 8
 """Before each run: warms the server up, and takes what the run before left."""
@@ -52,6 +53,7 @@ def load(
     """
     if plot is not None and find_spec("matplotlib") is None:
         raise UserError("a plot needs matplotlib: pip install matplotlib")
+    allow_files()
     plan = Plan(bodies.read(data, num_bodies), list(map(header, headers)), seconds, budget_ms)
     servers = {
         name: route(url, budget_ms) for name, url in zip(ascii_uppercase, urls, strict=False)

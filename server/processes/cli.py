@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-import resource
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib import import_module
 
+from models.bundle.files import allow_files
 from server.http.ports import bound, reserved
 from server.processes.choice import num_processes
 from server.processes.parent import Parent
@@ -37,13 +37,6 @@ def serve(options: Mapping[str, str]) -> None:
             for sock in reserved(settings.address.host, settings.address.grpc_port):
                 kept.enter_context(sock)
         run(settings, sockets)
-
-
-def allow_files() -> None:
-    """Lets every process of the server open as many files as it may: each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError):  # some systems allow fewer than they say
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run(settings: Settings, sockets: list[socket.socket]) -> None:

@@ -1,10 +1,14 @@
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import pytest
 
+from load.cli import load
 from load.generator import Body, Client
+from models.bundle.errors import UserError
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -46,3 +50,14 @@ def test_a_server_that_stops_answering_does_not_hold_up_the_end(
         client = Client(url, [Body(b"text", "text/plain")])
         client.closed_loop(2, 0.1)
     assert [shot.status for shot in client.shots()] == [0, 0]
+
+
+def test_as_many_connections_are_open_as_the_system_allows(tmp_path: Path) -> None:
+    soft, most = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (most - 1, most))
+    try:
+        with pytest.raises(UserError, match="holds neither"):
+            load(["http://127.0.0.1:9"], tmp_path, [1.0], None, 1.0, 1, 1, [], None)
+        assert getrlimit(RLIMIT_NOFILE) == (most, most)
+    finally:
+        setrlimit(RLIMIT_NOFILE, (soft, most))

@@ -7,7 +7,7 @@ from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 
 import pytest
 
-from server.processes.cli import allow_files
+from models.bundle.files import allow_files
 from server.processes.member import Member
 from server.telemetry.memory import Head, Memory
 
