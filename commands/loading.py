@@ -1,6 +1,5 @@
 """`offramp simulate` and `load`: what load does to answers, simulated or sent."""
 
-from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +75,8 @@ def simulate(
     ] = 0.1,
 ) -> None:
     """Print what load does to answers: the server's scheduler under a simulated clock."""
-    refuse_unless_positive(rates, latency_budget_ms)
+    refuse_unless_positive("--rate", *rates)
+    refuse_unless_positive("--latency-budget-ms", latency_budget_ms)
     room("server").simulate(
         bundle,
         rates,
@@ -133,19 +133,16 @@ def load(
 
     Requests go out when they are due, however late the server is: latency counts from then.
     """
-    refuse_unless_positive(rates, latency_budget_ms, seconds)
+    refuse_unless_positive("--rate", *rates)
+    refuse_unless_positive("--latency-budget-ms", latency_budget_ms)
+    refuse_unless_positive("--seconds", seconds)
     room("load").load(
         urls, data, rates, latency_budget_ms, seconds, rounds, bodies, header or [], plot
     )
 
 
-def refuse_unless_positive(
-    rates: Sequence[float], latency_budget_ms: float | None, seconds: float = 1.0
-) -> None:
-    """Raises UserError, which names the option."""
-    given = [("--rate", rate) for rate in rates]
-    if latency_budget_ms is not None:
-        given.append(("--latency-budget-ms", latency_budget_ms))
-    for option, value in (*given, ("--seconds", seconds)):
-        if not 0 < value < inf:
+def refuse_unless_positive(option: str, *values: float | None) -> None:
+    """Raises UserError, which names the option; None was not given."""
+    for value in values:
+        if value is not None and not 0 < value < inf:
             raise UserError(f"{option} must be a number above 0, not {value:g}")
