@@ -60,7 +60,7 @@ class RunData:
 def open_data(config: TrainConfig, run: Path, *, is_new: bool) -> RunData:
     """Opens the data of a run, and splits them if the run is new.
 
-    Raises DataError where the data are not those that the run was made with.
+    Raises DataError where the run was made with other data.
     """
     named = wanted_columns(config.text_column, config.label_column, config.number_columns)
     found = find_records(config.data, named)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 def allow_files() -> None:
-    """Lets this process, and those that it starts, open as many files as the system allows."""
+    """Lets this process and its children open as many files as the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):  # some systems allow fewer than they say
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""For processes that a process starts: the same modules."""
+"""Child processes import the modules that this process does."""
 
 import os
 import sys

@@ -20,8 +20,8 @@ def test_the_parent_hears_of_every_error(
         raise MemoryError("the memory for metrics is full")
 
     async def run() -> object:
-        nobody = Wire(lambda _: asyncio.sleep(0))
-        repository = SharedRepository(nobody, load_settings(), Catalog(), Metrics(), Gate(1))
+        parent = Wire(lambda _: asyncio.sleep(0))
+        repository = SharedRepository(parent, load_settings(), Catalog(), Metrics(), Gate(1))
         return await repository.do(["do", "load", "digits", 1])
 
     monkeypatch.setattr(Repository, "load", fail)
