@@ -56,7 +56,8 @@ def held(bundle: Bundle, logits: list[Floats], epsilon: float, seed: int) -> flo
     """
     temperatures = [e.calibration_temperature for e in bundle.calibration.exits]
     manifest = bundle.manifest
-    view = agreement_view(logits, temperatures, manifest.segments, manifest.exit_heads)
+    graphs = manifest.segments, manifest.exit_heads
+    view = agreement_view(logits, temperatures, *graphs, bundle.calibration.confidence)
     tuning, rest = halves(view.num_rows)
     front, truth = tuned_candidates(view.take(tuning)), view.take(rest)
     generator = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ by its rank on the fitting half, so that all are searched on equally fine grids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -63,12 +64,6 @@ class Judged(NamedTuple):
     macs: Values
 
 
-def margin(probabilities: Floats) -> Values:
-    """The largest probability less the second largest."""
-    second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T
-    return np.asarray(first - second, dtype=np.float64)
-
-
 def certainty(probabilities: Floats) -> Values:
     """One less the entropy, as a share of the largest there can be."""
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
@@ -95,7 +90,7 @@ def learned(with_class: bool) -> Measure:
 def signs(probabilities: Floats, with_class: bool) -> Values:
     """The log-odds of the largest probabilities, margin and entropy, and maybe the answer."""
     top = np.clip(np.sort(probabilities, axis=1)[:, -NUM_TOP:], 1e-6, 1 - 1e-6).astype(np.float64)
-    parts = [np.log(top / (1 - top)), margin(probabilities)[:, None]]
+    parts = [np.log(top / (1 - top)), confidence(probabilities, "margin")[:, None]]
     parts.append(certainty(probabilities)[:, None])
     if with_class:
         parts.append(np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)])
@@ -104,7 +99,7 @@ def signs(probabilities: Floats, with_class: bool) -> Values:
 
 MEASURES: dict[str, Measure] = {
     "largest probability": fixed(confidence),
-    "margin": fixed(margin),
+    "margin": fixed(partial(confidence, measure="margin")),
     "entropy": fixed(certainty),
     "learned": learned(with_class=False),
     "learned, with the answer": learned(with_class=True),

@@ -16,7 +16,7 @@ from benchmarks.confidence_measures import HeldOut, held_out
 from models.bundle.bundle import Bundle, load_bundle
 from training.exporting.calibrate import (
     ACCURACY_DROPS,
-    chosen_thresholds,
+    chosen_candidates,
     fit_temperature,
     split_view,
 )
@@ -40,15 +40,16 @@ def outcomes(
 ) -> dict[str, Outcome]:
     """What operating points that were fitted on `tune` do on `judge`."""
     graphs = bundle.manifest.segments, bundle.manifest.exit_heads
+    measure = bundle.calibration.confidence
     temperatures = [fit_temperature(z, tune.labels) for z in tune.logits]
     fitted, judged = (
-        split_view(part.logits, temperatures, part.labels, *graphs, verdict_share)
+        split_view(part.logits, temperatures, part.labels, *graphs, measure, verdict_share)
         for part in (tune, judge)
     )
     last_macs = judged.segment_macs.sum() + judged.head_macs[-1]
     found = {}
-    chosen = chosen_thresholds(fitted, tuned_candidates(fitted), ACCURACY_DROPS)
-    for name, thresholds in chosen.items():
+    chosen = chosen_candidates(fitted, tuned_candidates(fitted), ACCURACY_DROPS)
+    for name, (thresholds, *_) in chosen.items():
         lost = float(judged.losses(thresholds).mean())
         found[name] = Outcome(lost, float(judged.candidate(thresholds).mean_macs / last_macs))
     return found

@@ -35,7 +35,7 @@ def confidences(bundle: Bundle, source: TextSource) -> Confidences:
     logits, _ = logits_of(graphs, source, np.arange(len(source.labels)), "asking")
     temperatures = [exit.calibration_temperature for exit in bundle.calibration.exits]
     found = [
-        confidence(calibrated_probabilities(z, t))
+        confidence(calibrated_probabilities(z, t), bundle.calibration.confidence)
         for z, t in zip(logits, temperatures, strict=True)
     ]
     return np.stack(found, axis=1)

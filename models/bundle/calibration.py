@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Base64Bytes, Field, PositiveInt, model_validator
 
+from models.bundle.confidence import Measure
 from models.bundle.records import Probability, Record
 
 CALIBRATION = "calibration.json"
@@ -103,13 +104,14 @@ class Calibration(Record):
     """Everything fitted on the calibration split.
 
     An answer is right where it equals what `judged_by` names: the row's label, or without labels
-    the last exit's answer. In that case every `accuracy` is agreement with the last exit. `rows` is
-    None in bundles exported before there were simulations.
+    the last exit's answer. In that case every `accuracy` is agreement with the last exit.
+    `confidence` is what thresholds are compared with. `rows` is None in bundles exported before
+    there were simulations.
     """
 
     schema_version: Literal[1]
     judged_by: JudgedBy = "labels"
-    confidence: Literal["max_probability"]
+    confidence: Measure
     num_rows: PositiveInt
     exits: tuple[ExitCalibration, ...]
     operating_points: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], OperatingPoint] = Field(

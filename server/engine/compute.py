@@ -77,8 +77,9 @@ def _run_head(task: Task, features: Arrays, computed: Computed, options: ort.Run
     if len(task.head_rows) < len(task.rows):
         features = select(features, task.head_rows)
     logits = task.model.runner.run_head(task.exit, features, options)
-    fitted = task.model.bundle.calibration.exits[task.exit - 1]
-    probabilities, confidences = softmax(logits, fitted.calibration_temperature)
+    calibration = task.model.bundle.calibration
+    temperature = calibration.exits[task.exit - 1].calibration_temperature
+    probabilities, confidences = softmax(logits, temperature, calibration.confidence)
     if not any(map(isfinite, confidences)):
         raise FloatingPointError("logits are not finite")
     computed.probabilities, computed.confidences = probabilities, confidences

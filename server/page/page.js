@@ -311,7 +311,7 @@ function why(stop) {
   if (stop.isCutShort) return `The server stopped the run at exit ${stop.exit}: ${worded(stop.reason)}.`;
   switch (stop.reason) {
     case "confident":
-      return `Exit ${stop.exit} is ${confidence} sure, which is more than its threshold of ${percent(threshold)}.`;
+      return `The confidence of exit ${stop.exit} is ${confidence}, more than its threshold of ${percent(threshold)}.`;
     case "deadline":
       return `The next answer takes ${ms(stop.next.latency)}, and ${leftOver(stop.left.latency, ms)} of the latency budget.`;
     case "energy":

@@ -112,6 +112,7 @@ def version_info(model: ServedModel, max_characters: int) -> VersionInfo:
         example=example_request(manifest),
         labels=manifest.labels,
         judged_by=model.bundle.calibration.judged_by,
+        confidence=model.bundle.calibration.confidence,
         exits=exit_infos(model),
         overhead_ms=milli(model.costs.overhead_s),
         energy_source=model.energy_source,

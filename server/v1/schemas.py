@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, PositiveInt
 
 from models.bundle.calibration import JudgedBy
+from models.bundle.confidence import Measure
 from models.bundle.image_input import Resize
 from models.bundle.policy import StopReason
 from server.http.contents import Kind
@@ -276,6 +277,9 @@ class VersionInfo(BaseModel):
     example: RequestExample | None
     labels: tuple[str, ...]
     judged_by: JudgedBy = Field(description="what accuracy compares answers with")
+    confidence: Measure = Field(
+        description="what confidence is: the largest probability, or that less the second largest"
+    )
     exits: list[ExitInfo]
     overhead_ms: float = Field(description="what a step takes beyond its segment and exit head")
     energy_source: str

@@ -13,7 +13,6 @@ from benchmarks.confidence_measures import (
     judge,
     learned,
     macs_at_drops,
-    margin,
     ranks,
     table,
 )
@@ -22,10 +21,6 @@ from models.bundle.confidence import Floats
 from training.exporting.operating_points import SplitView
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], dtype=np.float32)
-
-
-def test_margin_is_between_the_two_largest() -> None:
-    assert margin(PROBABILITIES).tolist() == pytest.approx([0.5, 0, 1])
 
 
 def test_certainty_is_one_where_one_class_has_all_and_zero_where_all_have_as_much() -> None:

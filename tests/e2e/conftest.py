@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.confidence import Floats, calibrated_probabilities
+from models.bundle.confidence import Floats, Measure, calibrated_probabilities, confidence
 from models.bundle.runner import SegmentRunner
 from tests.images import encoded
 from training.data import load_images
@@ -23,11 +23,12 @@ class ByHand:
     images: NDArray[np.uint8]
     pngs: list[bytes]
     probabilities: list[Floats]
+    measure: Measure
 
     @property
     def confidences(self) -> list[list[float]]:
         per_exit: NDArray[np.float32] = np.stack(
-            [p.max(axis=1) for p in self.probabilities], axis=1
+            [confidence(p, self.measure) for p in self.probabilities], axis=1
         )
         rows: list[list[float]] = per_exit.tolist()
         return rows
@@ -46,4 +47,5 @@ def by_hand(digits_bundle: Bundle) -> ByHand:
         calibrated_probabilities(z, fitted.calibration_temperature)
         for z, fitted in zip(logits, digits_bundle.calibration.exits, strict=True)
     ]
-    return ByHand(images, [encoded(image) for image in images], probabilities)
+    pngs = [encoded(image) for image in images]
+    return ByHand(images, pngs, probabilities, digits_bundle.calibration.confidence)

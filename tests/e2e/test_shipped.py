@@ -99,9 +99,8 @@ def test_balanced_stops_where_the_stop_rule_run_by_hand_does_and_costs_less(
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
     logits = all_logits(runner, images.images.numpy(), lambda _: None)
     temperatures = [exit.calibration_temperature for exit in bundle.calibration.exits]
-    split = split_view(
-        logits, temperatures, images.labels.numpy(), manifest.segments, manifest.exit_heads
-    )
+    graphs, measure = (manifest.segments, manifest.exit_heads), bundle.calibration.confidence
+    split = split_view(logits, temperatures, images.labels.numpy(), *graphs, measure)
     point = bundle.calibration.operating_points["balanced"]
     consulted = [exit in point.consulted for exit in range(1, manifest.num_exits)]
     stops, macs = split.walk(np.where(consulted, np.array(point.thresholds[:-1]), UNCONSULTED))

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from models.bundle.bundle import Bundle
 from models.bundle.calibration import Certificate, JudgedBy
-from models.bundle.confidence import Floats, calibrated_probabilities, confidence
+from models.bundle.confidence import Floats, Measure, calibrated_probabilities, confidence
 from models.bundle.policy import policy_at, policy_of_threshold
 from models.bundle.records import Record
 from models.bundle.runner import Arrays, SegmentRunner
@@ -67,7 +67,8 @@ class Report(Record):
     """Results on one split; `curve` has one policy per threshold of `curve_thresholds`.
 
     Answers are right, here and where the operating points were chosen, where they equal what
-    `judged_by` and `points_judged_by` name: the label, or the last exit's answer.
+    `judged_by` and `points_judged_by` name: the label, or the last exit's answer. `confidence` is
+    what thresholds are compared with; `exits` judge the largest probability.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Report(Record):
     num_rows: int
     judged_by: JudgedBy
     points_judged_by: JudgedBy
+    confidence: Measure = "max_probability"
     notes: tuple[str, ...] = ()
     exits: list[ExitResult]
     falls: list[FallShare]
@@ -124,7 +126,8 @@ def evaluate(
     probabilities = [
         calibrated_probabilities(z, t) for z, t in zip(logits, temperatures, strict=True)
     ]
-    confidences = np.stack([confidence(p) for p in probabilities], axis=1)
+    measure = bundle.calibration.confidence
+    confidences = np.stack([confidence(p, measure) for p in probabilities], axis=1)
     answers = np.stack([z.argmax(axis=1) for z in logits], axis=1)
     is_right, agrees = answers == labels[:, None], answers == last_answers[:, None]
     points = bundle.calibration.operating_points
@@ -136,6 +139,7 @@ def evaluate(
         num_rows=len(labels),
         judged_by=judged_by,
         points_judged_by=bundle.calibration.judged_by,
+        confidence=measure,
         exits=exit_results(bundle, logits, probabilities, labels),
         falls=fall_shares(probabilities, labels),
         operating_points={

@@ -16,6 +16,7 @@ def markdown(report: Report) -> str:
         f"{report.num_rows} rows, measured on the exported segments through the served stop rule; "
         "docs/evaluation.md says what each column means.",
         *judgement(report),
+        *measure(report),
         *report.notes,
         exits_table(report),
         confidence_table(report),
@@ -39,6 +40,16 @@ def judgement(report: Report) -> list[str]:
         f"An answer counts as right {RIGHT[report.judged_by]}. The operating points were chosen "
         "and certified on other rows, where an answer counted as right "
         f"{RIGHT[report.points_judged_by]}."
+    ]
+
+
+def measure(report: Report) -> list[str]:
+    """Says what thresholds are compared with, unless it is the largest probability."""
+    if report.confidence == "max_probability":
+        return []
+    return [
+        "Rows stop early by the margin between the two largest probabilities; the tables of exits "
+        "judge the largest one."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Calibration temperatures and operating points, each with a risk certificate.
+"""Calibration temperatures, the measure of confidence, and operating points with certificates.
 
 Everything here is fitted on the calibration split alone: one half of its rows tunes, the other
 certifies what was tuned.
@@ -6,6 +6,8 @@ certifies what was tuned.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from models.bundle.calibration import (
     JudgedBy,
     OperatingPoint,
 )
-from models.bundle.confidence import Floats, calibrated_probabilities, confidence
+from models.bundle.confidence import Floats, Measure, calibrated_probabilities, confidence
 from models.bundle.records import SCHEMA_VERSION, Graph
 from training.evaluation.measures import Labels, expected_calibration_error
 from training.exporting.certificates import certified_index, upper_bound
@@ -47,6 +49,10 @@ DISAGREEMENTS = {"fast": 0.05, "balanced": 0.01, "accurate": 0.005}
 
 Of those that differ some are right where the last exit is wrong, and some are wrong both times: the
 accuracy lost is a part of the share."""
+
+MIN_SAVING = 0.01
+"""Confidence is the margin where `balanced` then needs so much fewer MACs, as a share. Less is
+noise of the rows that tune, and the largest probability says more to people."""
 
 CERTIFIED = "certified"
 MAX_ACCURACY_DROP = 0.02
@@ -77,27 +83,24 @@ def calibrate(
     judged_by: JudgedBy = "last_exit" if labels is None else "labels"
     if labels is None:
         temperatures = agreement_temperatures(logits, tuning)
-        split = agreement = agreement_view(logits, temperatures, segments, heads)
-        labels, drops = last_answers, DISAGREEMENTS
         if max_disagreement is None:
             max_disagreement = max_accuracy_drop
     else:
         temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
-        split = split_view(logits, temperatures, labels, segments, heads)
-        agreement, drops = agreement_view(logits, temperatures, segments, heads), ACCURACY_DROPS
+    search_by = partial(search, logits, temperatures, labels, segments, heads, tuning)
+    found = cheaper(search_by("max_probability"), search_by("margin"))
+    labels = last_answers if labels is None else labels
     return Calibration(
         schema_version=SCHEMA_VERSION,
         judged_by=judged_by,
-        confidence="max_probability",
+        confidence=found.measure,
         num_rows=len(labels),
         exits=tuple(
             exit_calibration(exit, z, t, labels)
             for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
         ),
-        operating_points=operating_points(
-            split, agreement, tuning, certifying, max_accuracy_drop, max_disagreement, drops
-        ),
-        rows=CalibrationRows.of(split.confidences, split.is_right, lengths),
+        operating_points=operating_points(found, certifying, max_accuracy_drop, max_disagreement),
+        rows=CalibrationRows.of(found.split.confidences, found.split.is_right, lengths),
     )
 
 
@@ -123,6 +126,7 @@ def split_view(
     labels: Labels,
     segments: Sequence[Graph],
     heads: Sequence[Graph],
+    measure: Measure,
     verdict_share: float = VERDICT_SHARE,
 ) -> SplitView:
     """The split as the stop rule sees it at these calibration temperatures."""
@@ -130,7 +134,7 @@ def split_view(
         calibrated_probabilities(z, t) for z, t in zip(logits, temperatures, strict=True)
     ]
     return SplitView(
-        confidences=np.stack([confidence(p) for p in probabilities], axis=1),
+        confidences=np.stack([confidence(p, measure) for p in probabilities], axis=1),
         is_right=np.stack([p.argmax(axis=1) == labels for p in probabilities], axis=1),
         chances=chances_of_being_right(probabilities, labels, verdict_share),
         segment_macs=np.array([graph.macs for graph in segments]),
@@ -149,10 +153,52 @@ def agreement_view(
     temperatures: Sequence[float],
     segments: Sequence[Graph],
     heads: Sequence[Graph],
+    measure: Measure,
 ) -> SplitView:
     """The split with the last exit's answers for labels: known, so that nothing is estimated."""
-    split = split_view(logits, temperatures, logits[-1].argmax(axis=1), segments, heads)
+    answers = logits[-1].argmax(axis=1)
+    split = split_view(logits, temperatures, answers, segments, heads, measure)
     return replace(split, chances=split.is_right.astype(np.float64))
+
+
+class Search(NamedTuple):
+    """What thresholds on one measure of confidence can give, by the rows that tune.
+
+    `split` and `agreement` have all rows, `agreement` judged by the last exit. `front` are the
+    candidates of the search, `chosen` the operating points' among all that were tried.
+    """
+
+    measure: Measure
+    split: SplitView
+    agreement: SplitView
+    front: Sequence[Candidate]
+    chosen: Mapping[str, Candidate]
+
+
+def search(
+    logits: Sequence[Floats],
+    temperatures: Sequence[float],
+    labels: Labels | None,
+    segments: Sequence[Graph],
+    heads: Sequence[Graph],
+    tuning: Rows,
+    measure: Measure,
+) -> Search:
+    """Without labels the last exit judges, and operating points may differ from it so often."""
+    agreement = agreement_view(logits, temperatures, segments, heads, measure)
+    split, drops = agreement, DISAGREEMENTS
+    if labels is not None:
+        split = split_view(logits, temperatures, labels, segments, heads, measure)
+        drops = ACCURACY_DROPS
+    tune = split.take(tuning)
+    front = tuned_candidates(tune)
+    return Search(measure, split, agreement, front, chosen_candidates(tune, front, drops))
+
+
+def cheaper(largest: Search, margin: Search) -> Search:
+    """The margin where `balanced` saves `MIN_SAVING` with it, else the largest probability."""
+    macs, by_margin = (s.chosen["balanced"].mean_macs for s in (largest, margin))
+    return margin if by_margin <= (1 - MIN_SAVING) * macs else largest
 
 
 def exit_calibration(
@@ -174,22 +220,15 @@ def exit_calibration(
 
 
 def operating_points(
-    split: SplitView,
-    agreement: SplitView,
-    tuning: Rows,
-    certifying: Rows,
-    max_accuracy_drop: float,
-    max_disagreement: float | None = None,
-    accuracy_drops: Mapping[str, float] = ACCURACY_DROPS,
+    found: Search, certifying: Rows, max_accuracy_drop: float, max_disagreement: float | None
 ) -> dict[str, OperatingPoint]:
     """Operating points chosen on the rows that tune, each with its certificate from the others.
 
-    What a point is said to give is an estimate from all rows. `agreement` is the same split judged
-    by the last exit.
+    What a point is said to give is an estimate from all rows.
     """
-    tune, certify, agree = split.take(tuning), split.take(certifying), agreement.take(certifying)
-    front = tuned_candidates(tune)
-    chosen = chosen_thresholds(tune, front, accuracy_drops)
+    split, front = found.split, found.front
+    certify, agree = split.take(certifying), found.agreement.take(certifying)
+    chosen = {name: candidate.thresholds for name, candidate in found.chosen.items()}
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     disagreements = {name: drop_bound(agree, thresholds) for name, thresholds in chosen.items()}
     # the rows that certify chose `certified` among n: with DELTA / n each, all n bounds hold
@@ -199,7 +238,7 @@ def operating_points(
     else:
         chosen[CERTIFIED], disagreements[CERTIFIED] = certified(agree, front, max_disagreement)
         drops[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
-    if agreement is split:
+    if found.agreement is split:
         drops = disagreements
     return {
         name: split.point(
@@ -215,15 +254,13 @@ def operating_points(
     }
 
 
-def chosen_thresholds(
+def chosen_candidates(
     tune: SplitView, front: Sequence[Candidate], accuracy_drops: Mapping[str, float]
-) -> dict[str, Thresholds]:
-    """The cheapest thresholds that lose at most each drop, by estimate; `front` is `tune`'s."""
+) -> dict[str, Candidate]:
+    """The cheapest candidates that lose at most each drop, by estimate; `front` is `tune`'s."""
     candidates = [*common_candidates(tune), *front]
     last = float(tune.chances[:, -1].mean())
-    return {
-        name: cheapest(candidates, last - drop).thresholds for name, drop in accuracy_drops.items()
-    }
+    return {name: cheapest(candidates, last - drop) for name, drop in accuracy_drops.items()}
 
 
 def drop_bound(certify: SplitView, thresholds: Thresholds, delta: float = DELTA) -> float:

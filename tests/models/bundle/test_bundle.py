@@ -215,7 +215,10 @@ BAD_CALIBRATIONS: list[tuple[Edit, str]] = [
     (lambda c: c["exits"].reverse(), "exits must be numbered 1 to 3, in order"),
     (lambda c: c["exits"][0].update(calibration_temperature=0), "greater than 0"),
     (lambda c: c.update(operating_points={}), "operating_points: Dictionary should have at least"),
-    (lambda c: c.update(confidence="entropy"), "confidence: Input should be 'max_probability'"),
+    (
+        lambda c: c.update(confidence="entropy"),
+        "confidence: Input should be 'max_probability' or 'margin'",
+    ),
 ]
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from models.bundle.bundle import Bundle
+from models.bundle.confidence import Measure
 from models.bundle.policy import Policy, StopReason, policy_of_threshold
 from models.bundle.runner import Arrays
 from server.engine.compute import gather
@@ -63,6 +66,27 @@ def test_head_runs_only_where_its_answer_may_be_used(model: ServedModel) -> None
     outcome = only(outcomes(model, policy))
     assert [said.exit for said in outcome.answers] == [2]
     assert outcome.stop_reason is StopReason.EXIT_LIMIT
+
+
+def test_thresholds_and_answers_are_of_the_bundles_measure_of_confidence(
+    digits_bundle: Bundle,
+) -> None:
+    """A threshold between an image's margin at exit 1 and its largest probability there."""
+    found: dict[Measure, Outcome] = {}
+    for measure in get_args(Measure):
+        fitted = digits_bundle.calibration.model_copy(update={"confidence": measure})
+        model = served(replace(digits_bundle, calibration=fitted), made_profile(0.0))
+        if not found:
+            first, *_ = only(outcomes(model)).answers
+            second, largest = np.sort(first.probabilities)[-2:].tolist()
+        policy = policy_of_threshold(largest - second / 2, 3)
+        found[measure] = only(outcomes(model, policy))
+    by_largest, by_margin = found["max_probability"], found["margin"]
+    assert (by_largest.stop_reason, by_largest.answer.exit) == (StopReason.CONFIDENT, 1)
+    assert by_largest.answer.confidence == largest
+    assert by_margin.answers[0].exit == 1
+    assert by_margin.answers[0].confidence == pytest.approx(largest - second)
+    assert by_margin.answer.exit > 1
 
 
 def test_deadline_stops_before_a_segment_that_does_not_fit(digits_bundle: Bundle) -> None:

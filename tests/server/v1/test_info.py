@@ -20,6 +20,7 @@ def test_costs_of_graphs_add_up_to_costs_of_exits(model: ServedModel) -> None:
         assert exit.macs == macs + head.macs
         assert exit.latency_ms == pytest.approx(1000 * (seconds + 0.005))
     assert (info.overhead_ms, info.energy_source, info.judged_by) == (0, "estimate", "labels")
+    assert info.confidence == model.bundle.calibration.confidence
 
 
 def test_calibration_rows_come_as_they_lie_in_the_bundle(

@@ -1,9 +1,12 @@
+from dataclasses import replace
+from typing import get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.confidence import calibrated_probabilities
+from models.bundle.confidence import Measure, calibrated_probabilities
 from models.bundle.runner import SegmentRunner
 from training.evaluation.evaluate import (
     CHUNK,
@@ -110,6 +113,26 @@ def test_every_row_passes_every_exit_in_order(digits_bundle: Bundle) -> None:
     alone = all_logits(runner_of(digits_bundle), some[CHUNK + 3 : CHUNK + 4], done.append)
     for together, z in zip(logits, alone, strict=True):
         assert z[0] == pytest.approx(together[CHUNK + 3], abs=1e-4)
+
+
+def test_rows_stop_by_the_bundles_measure_of_confidence(digits_bundle: Bundle) -> None:
+    """Both rows have a largest probability of 0.6 at exit 1, and margins of 0.2 and 0.56."""
+    one = np.log(np.array([[0.6, 0.4, *[1e-9] * 8], [0.6, *[0.4 / 9] * 9]], np.float32))
+    exits = tuple(
+        fitted.model_copy(update={"calibration_temperature": 1.0})
+        for fitted in digits_bundle.calibration.exits
+    )
+    shares = {}
+    for measure in get_args(Measure):
+        fitted = digits_bundle.calibration.model_copy(
+            update={"confidence": measure, "exits": exits}
+        )
+        bundle = replace(digits_bundle, calibration=fitted)
+        report = evaluate(bundle, [one] * 3, np.array([0, 0]), data="made", split="test")
+        assert report.confidence == measure
+        shares[measure] = report.curve[THRESHOLDS.index(0.4)].exit_shares
+        assert report.exits[0].calibrated.ece == pytest.approx(0.4, abs=1e-6)
+    assert shares == {"max_probability": [1, 0, 0], "margin": [0.5, 0, 0.5]}
 
 
 def test_a_report_is_what_its_parts_say(digits_bundle: Bundle) -> None:

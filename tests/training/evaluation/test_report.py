@@ -55,6 +55,12 @@ REPORT = Report(
 )
 
 
+def test_a_report_says_where_thresholds_are_of_the_margin() -> None:
+    assert "margin" not in report.markdown(REPORT)
+    by_margin = report.markdown(REPORT.model_copy(update={"confidence": "margin"}))
+    assert "Rows stop early by the margin between the two largest probabilities" in by_margin
+
+
 def test_the_tables_hold_the_reports_numbers() -> None:
     lines = report.markdown(REPORT).splitlines()
     assert lines[0] == "# cifar version 3 on cifar100, test split"

@@ -1,6 +1,6 @@
 """Calibration temperatures, and operating points that keep their promises on new rows."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
 from models.bundle.calibration import Calibration, OperatingPoint
-from models.bundle.confidence import calibrated_probabilities
+from models.bundle.confidence import Measure, calibrated_probabilities, confidence
 from training.evaluation.measures import Labels
 from training.exporting.calibrate import (
     ACCURACY_DROPS,
@@ -58,10 +58,8 @@ class LabelledLogits(NamedTuple):
     def view(self, calibration: Calibration, bundle: Bundle) -> SplitView:
         """These rows as the stop rule sees them after this calibration."""
         temperatures = [e.calibration_temperature for e in calibration.exits]
-        manifest = bundle.manifest
-        return split_view(
-            self.logits, temperatures, self.labels, manifest.segments, manifest.exit_heads
-        )
+        graphs = bundle.manifest.segments, bundle.manifest.exit_heads
+        return split_view(self.logits, temperatures, self.labels, *graphs, calibration.confidence)
 
 
 def drawn_rows(rows: int, seed: int) -> LabelledLogits:
@@ -128,6 +126,38 @@ def test_operating_points_lose_what_they_may_where_they_were_tuned(digits_bundle
     assert fast <= balanced <= accurate
 
 
+@pytest.mark.parametrize("measure", get_args(Measure))
+def test_the_margin_is_the_confidence_where_it_tells_who_may_stop(
+    digits_bundle: Bundle, measure: Measure
+) -> None:
+    """Half of the rows are torn between two classes, the others have one far before all others.
+
+    The last exit answers one half as the first does, and the other half nearly always right.
+    """
+    torn = np.array([0.55, 0.45, *[1e-6] * 8])
+    ahead = np.array([0.5, *[0.5 / 9] * 9])
+    changes = torn if measure == "margin" else ahead
+    early, last, labels = [], [], []
+    generator = np.random.default_rng(0)
+    for probabilities in (torn, ahead):
+        drawn = generator.choice(10, size=500, p=probabilities / probabilities.sum())
+        early += [probabilities] * 500
+        sure = 0.99 * np.eye(10)[drawn] + 0.001
+        last += list(sure) if probabilities is changes else [probabilities] * 500
+        labels += list(drawn)
+    first, final = (np.log(np.array(p, dtype=np.float32)) for p in (early, last))
+    manifest, exits = digits_bundle.manifest, [first, first, final]
+    made = calibrate(exits, np.array(labels), manifest.segments, manifest.exit_heads)
+    assert made.confidence == measure
+    assert made.operating_points["balanced"].exit_shares[0] == pytest.approx(0.5, abs=0.1)
+    assert made.rows is not None
+    confidences, _ = made.rows.arrays(3)
+    by_hand = confidence(
+        calibrated_probabilities(first, made.exits[0].calibration_temperature), measure
+    )
+    assert confidences[:, 0] == pytest.approx(by_hand, abs=1e-4)
+
+
 def test_the_halves_share_no_row_and_miss_none() -> None:
     tuning, certifying = halves(101)
     assert (len(tuning), len(certifying)) == (51, 50)
@@ -174,7 +204,7 @@ def test_a_bound_on_rows_that_chose_holds_for_every_choice(digits_bundle: Bundle
     temperatures = [e.calibration_temperature for e in made.exits]
     graphs = manifest.segments, manifest.exit_heads
     tuning, certifying = halves(1501)
-    certify = agreement_view(rows.logits, temperatures, *graphs).take(certifying)
+    certify = agreement_view(rows.logits, temperatures, *graphs, made.confidence).take(certifying)
     num_tried = len(tuned_candidates(split.take(tuning)))
     assert num_tried > 1
     for name, num_choices in {CERTIFIED: num_tried, "fast": 1}.items():
