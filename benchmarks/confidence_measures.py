@@ -98,7 +98,7 @@ def signs(probabilities: Floats, with_class: bool) -> Values:
 
 
 MEASURES: dict[str, Measure] = {
-    "largest probability": fixed(confidence),
+    "largest probability": fixed(partial(confidence, measure="max_probability")),
     "margin": fixed(partial(confidence, measure="margin")),
     "entropy": fixed(certainty),
     "learned": learned(with_class=False),

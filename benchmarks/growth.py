@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.bundle.bundle import Bundle, sha256
-from models.bundle.confidence import calibrated_probabilities, confidence
+from models.bundle.confidence import softmax
 from models.bundle.costs import Costs
 from models.bundle.image_input import ImageInput
 from models.bundle.manifest import Manifest, Provenance
@@ -91,7 +91,7 @@ def by_hand_us(model: ServedModel, images: NDArray[np.uint8], seconds: float) ->
         features: Arrays = [images[num_done % len(images)][None]]
         for exit in range(1, model.manifest.num_exits + 1):
             features = model.runner.run_segment(exit, features)
-            confidence(calibrated_probabilities(model.runner.run_head(exit, features), 1.0))
+            softmax(model.runner.run_head(exit, features), 1.0, model.bundle.calibration.confidence)
         num_done += 1
     return 1e6 * elapsed / num_done
 

@@ -6,21 +6,23 @@ Rows are drawn at random to tune, as many as an export of CIFAR-100 tunes on; al
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 import typer
 
 from benchmarks.confidence_measures import HeldOut, held_out
 from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.confidence import Measure
 from training.exporting.calibrate import (
     ACCURACY_DROPS,
-    chosen_candidates,
+    best_search,
     fit_temperature,
     split_view,
 )
-from training.exporting.operating_points import VERDICT_SHARE, tuned_candidates
+from training.exporting.operating_points import VERDICT_SHARE, SplitView
 
 TUNING_ROWS = 1250
 SHARES = (0.5, 0.25, VERDICT_SHARE, 0.0)
@@ -33,6 +35,7 @@ class Outcome(NamedTuple):
 
     lost: float
     macs: float
+    measure: Measure
 
 
 def outcomes(
@@ -40,33 +43,37 @@ def outcomes(
 ) -> dict[str, Outcome]:
     """What operating points that were fitted on `tune` do on `judge`."""
     graphs = bundle.manifest.segments, bundle.manifest.exit_heads
-    measure = bundle.calibration.confidence
     temperatures = [fit_temperature(z, tune.labels) for z in tune.logits]
-    fitted, judged = (
-        split_view(part.logits, temperatures, part.labels, *graphs, measure, verdict_share)
-        for part in (tune, judge)
-    )
+
+    def view(part: HeldOut, measure: Measure) -> SplitView:
+        return split_view(part.logits, temperatures, part.labels, *graphs, measure, verdict_share)
+
+    rows = np.arange(len(tune.labels))
+    fitted = best_search(partial(view, tune), rows, ACCURACY_DROPS, get_args(Measure))
+    judged = view(judge, fitted.measure)
     last_macs = judged.segment_macs.sum() + judged.head_macs[-1]
     found = {}
-    chosen = chosen_candidates(fitted, tuned_candidates(fitted), ACCURACY_DROPS)
-    for name, (thresholds, *_) in chosen.items():
-        lost = float(judged.losses(thresholds).mean())
-        found[name] = Outcome(lost, float(judged.candidate(thresholds).mean_macs / last_macs))
+    for name, candidate in fitted.chosen.items():
+        given = judged.candidate(candidate.thresholds)
+        lost = float(judged.losses(candidate.thresholds).mean())
+        found[name] = Outcome(lost, float(given.mean_macs / last_macs), fitted.measure)
     return found
 
 
 def table(results: Mapping[tuple[float, str], Sequence[Outcome]]) -> str:
     """A row per share and operating point: means, a standard deviation, and how often it kept."""
     lines = [
-        "| weight of the label | operating point | points lost | kept % | % of MACs |",
-        "|---|---|---|---|---|",
+        "| weight of the label | operating point | points lost | kept % | % of MACs "
+        "| draws with the margin % |",
+        "|---|---|---|---|---|---|",
     ]
     for (share, name), found in results.items():
-        lost, macs = 100 * np.array(found).T
+        lost, macs = (100 * np.array([getattr(o, key) for o in found]) for key in ("lost", "macs"))
+        by_margin = np.mean([outcome.measure == "margin" for outcome in found])
         kept = (lost <= 100 * (ACCURACY_DROPS[name] + TOLERANCE)).mean()
         lines.append(
             f"| {share:g} | {name} | {lost.mean():.2f} ± {lost.std():.2f} | {100 * kept:.0f} "
-            f"| {macs.mean():.1f} |"
+            f"| {macs.mean():.1f} | {100 * by_margin:.0f} |"
         )
     return "\n".join(lines)
 

@@ -36,9 +36,9 @@ class InferenceParameters(BaseModel):
         None,
         ge=0,
         le=1,
-        description="Confidence, 0 to 1, that an exit must exceed to answer; every exit is"
-        " consulted. At 1 only the last exit answers. Excludes operating_point. Default: those of"
-        " the operating point.",
+        description="Confidence, as the version measures it, 0 to 1, that an exit must exceed to"
+        " answer; every exit is consulted. At 1 only the last exit answers. Excludes"
+        " operating_point. Default: those of the operating point.",
     )
     min_exit: PositiveInt = Field(
         1, description="Earliest exit that may answer for its confidence, from 1. Default: 1."

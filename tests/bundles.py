@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from models.bundle.bundle import sha256
+from models.bundle.confidence import Measure
 
 Change = Callable[[Path], object]
 
@@ -57,6 +58,12 @@ def set_threshold(bundle: Path, threshold: float) -> None:
         point["consulted"] = list(range(1, exits + 1))
 
     edit(bundle / "calibration.json", change)
+    sign(bundle)
+
+
+def set_measure(bundle: Path, measure: Measure) -> None:
+    """Changes what confidence is, and leaves the thresholds."""
+    edit(bundle / "calibration.json", lambda calibration: calibration.update(confidence=measure))
     sign(bundle)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.rivals.networks import Answer, Features, reader_of, session
 from models.bundle.bundle import Bundle
+from models.bundle.confidence import Measure
 
 POINT = "balanced"
 
@@ -43,6 +44,7 @@ class Exits:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest, point = bundle.manifest, bundle.calibration.operating_points[POINT]
+        self._measure = bundle.calibration.confidence
         self.read, self._labels = reader_of(bundle), manifest.labels
         self._stretches = [
             Stretch(
@@ -75,7 +77,7 @@ class Exits:
             if stretch.head is None:
                 continue
             relative = stretch.exponentials(stretch.head, features)
-            confidences = 1 / relative.sum(axis=1)
+            confidences = confidences_of(relative, self._measure)
             stops = confidences > stretch.threshold
             for row in np.flatnonzero(stops).tolist():
                 answers[rows[row]] = self._answer(stretch, relative[row], confidences[row])
@@ -96,3 +98,11 @@ class Exits:
             "confidence": float(confidence),
             "exit": stretch.exit,
         }
+
+
+def confidences_of(relative: NDArray[np.float32], measure: Measure) -> NDArray[np.float32]:
+    """Of each row, from its probabilities over the largest one."""
+    largest: NDArray[np.float32] = 1 / relative.sum(axis=1)
+    if measure == "max_probability":
+        return largest
+    return largest * (1 - np.partition(relative, -2, axis=1)[:, -2])

@@ -72,7 +72,8 @@ ROWS: dict[str, list[Panel]] = {
         curves(
             "Confidence per exit",
             "Median confidence at each exit head that ran, estimated from the histogram's buckets. "
-            "An exit whose head did not run has no line.",
+            "An exit whose head did not run has no line. "
+            "Versions may measure confidence differently.",
             "percentunit",
             Curve(quantile(0.5, rate("offramp_confidence_bucket", "le", "exit")), "exit {{exit}}"),
         ),

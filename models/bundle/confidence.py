@@ -33,7 +33,7 @@ def softmax(
     return scaled, confidences.tolist()
 
 
-def confidence(probabilities: Floats, measure: Measure = "max_probability") -> Floats:
+def confidence(probabilities: Floats, measure: Measure) -> Floats:
     """The confidence of each row of (rows, classes), at least two classes: (rows,), 0 to 1."""
     if measure == "margin":
         two = np.partition(probabilities, -2, axis=1)[:, -2:]

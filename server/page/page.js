@@ -341,13 +341,14 @@ function drawVerdict(stop) {
     words(".others", "");
     return;
   }
-  const others = said.top_k.slice(1, 4).filter((guess) => guess.probability >= 0.005).map((guess) => `${speak(guess.label)} ${percent(guess.probability)}`);
+  const isMargin = state.version.confidence === "margin"; // says less of the answer's own probability
+  const others = said.top_k.slice(isMargin ? 0 : 1, 4).filter((guess) => guess.probability >= 0.005).map((guess) => `${speak(guess.label)} ${percent(guess.probability)}`);
   $("#verdict .sign").classList.toggle("cut", CUT.has(stop.reason));
   words(".sign", `EXIT ${stop.exit}`);
   words(".reason", `of ${numExits()} · ${worded(stop.reason)}`);
   words(".label", speak(said.label));
   words(".why", why(stop));
-  words(".others", others.length ? `Its other guesses: ${others.join(", ")}` : "");
+  words(".others", others.length ? `${isMargin ? "Probabilities" : "Its other guesses"}: ${others.join(", ")}` : "");
   drawFacts(stop);
 }
 

@@ -130,7 +130,9 @@ class Classification(BaseModel):
     version: int
     label: str = Field(description="The most probable label.")
     index: int = Field(description="The label's place in the model's list, from 0.")
-    confidence: float = Field(description="The exit's confidence, 0 to 1.")
+    confidence: float = Field(
+        description="What thresholds are compared with, 0 to 1: see the version's `confidence`."
+    )
     top_k: list[Labelled] = Field(description="The most probable labels, most probable first.")
     exit: int = Field(description="The exit that answered, from 1.")
     num_exits: int = Field(description="The model's number of exits.")
@@ -278,7 +280,7 @@ class VersionInfo(BaseModel):
     labels: tuple[str, ...]
     judged_by: JudgedBy = Field(description="what accuracy compares answers with")
     confidence: Measure = Field(
-        description="what confidence is: the largest probability, or that less the second largest"
+        description="what confidence is: the largest probability, or how far that is above the next"
     )
     exits: list[ExitInfo]
     overhead_ms: float = Field(description="what a step takes beyond its segment and exit head")

@@ -24,7 +24,7 @@ def test_where_all_exits_say_the_same_the_first_answers(
     tune, judge = (drawn(500, [0, 0, 0], seed) for seed in (0, 1))
     manifest = digits_bundle.manifest
     segments, heads = ([g.macs for g in x] for x in (manifest.segments, manifest.exit_heads))
-    first = Outcome(0, (segments[0] + heads[0]) / (sum(segments) + heads[-1]))
+    first = Outcome(0, (segments[0] + heads[0]) / (sum(segments) + heads[-1]), "max_probability")
     found = outcomes(digits_bundle, tune, judge, share)
     assert found == dict.fromkeys(("fast", "balanced", "accurate"), first)
 
@@ -32,9 +32,10 @@ def test_where_all_exits_say_the_same_the_first_answers(
 def test_where_early_exits_guess_only_the_last_may_answer(digits_bundle: Bundle) -> None:
     tune, judge = (drawn(500, [100, 100, 0], seed) for seed in (0, 1))
     accurate = outcomes(digits_bundle, tune, judge, 0.0)["accurate"]
-    assert accurate == Outcome(0, 1)
+    assert accurate == Outcome(0, 1, "max_probability")
 
 
 def test_a_promise_is_kept_to_five_rows_of_ten_thousand() -> None:
-    lines = table({(0.5, "balanced"): [Outcome(0.0055, 0.5), Outcome(0.0065, 0.7)]}).splitlines()
-    assert lines[-1] == "| 0.5 | balanced | 0.60 ± 0.05 | 50 | 60.0 |"
+    found = [Outcome(0.0055, 0.5, "margin"), Outcome(0.0065, 0.7, "max_probability")]
+    lines = table({(0.5, "balanced"): found}).splitlines()
+    assert lines[-1] == "| 0.5 | balanced | 0.60 ± 0.05 | 50 | 60.0 | 50 |"

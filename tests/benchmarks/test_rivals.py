@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -18,8 +20,10 @@ from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.start import running
 from benchmarks.rivals.uncut import Original
 from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.confidence import Measure
 from models.bundle.runner import SegmentRunner
-from tests.benchmarks.conftest import Answer
+from tests.benchmarks.conftest import Answer, one
+from tests.bundles import copied, set_measure
 from training.evaluation.evaluate import all_logits
 
 pytestmark = pytest.mark.alone
@@ -58,6 +62,20 @@ def test_naive_exits_stop_where_the_server_does(
     assert len({exit for _, exit, _ in expected}) > 1
     for file, answer in zip(asked.files, expected, strict=True):
         assert_same(post(naive, file, time.time()), answer)
+
+
+@pytest.mark.parametrize("measure", get_args(Measure))
+def test_naive_exits_go_by_the_bundles_measure_of_confidence(
+    asked: Traffic, bundle_path: Path, measure: Measure, tmp_path: Path
+) -> None:
+    copied(bundle_path, tmp_path, "digits", 1, partial(set_measure, measure=measure))
+    bundle = load_bundle(tmp_path / "digits" / "1")
+    naive = Exits(bundle)
+    for image, file in zip(asked.images.images.numpy(), asked.files, strict=True):
+        expected = one(bundle, [image[None]])
+        said = naive.answer(naive.read(file.read_bytes()))
+        assert (said["index"], said["exit"]) == expected[:2]
+        assert said["confidence"] == pytest.approx(expected[2], abs=1e-5)
 
 
 def test_what_is_late_is_dropped(naive: str, asked: Traffic) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from models.bundle.bundle import Bundle
-from tests.bundles import Change, answer_always, copied, edit, set_threshold, sign
+from models.bundle.confidence import Measure, confidence
+from tests.bundles import Change, answer_always, copied, edit, set_measure, set_threshold, sign
 from tests.conftest import Serve
 from tests.e2e import v2
 from tests.e2e.conftest import ByHand
@@ -226,6 +227,22 @@ def test_thresholds_change_without_loading_weights(
     assert ask(client, name, by_hand, rows=4)["label"] == ["3"] * 4
     stats = client.get(f"/v2/models/{name}/stats").json()["model_stats"]
     assert stats[0]["inference_count"] == 4, "other weights are counted anew"
+
+
+def test_the_measure_of_confidence_changes_with_its_version(
+    client: httpx.Client, zoo: Path, digits_bundle: Bundle, by_hand: ByHand, name: str
+) -> None:
+    for measure in get_args(Measure):
+        copied(digits_bundle.path, zoo, name, 1, partial(set_measure, measure=measure))
+        assert load(client, name).status_code == 200
+        (version,) = client.get(f"/v1/models/{name}").json()["versions"]
+        assert version["confidence"] == measure
+        said = ask(client, name, by_hand, rows=4)
+        expected = [
+            confidence(by_hand.probabilities[exit - 1][row : row + 1], measure)[0]
+            for row, exit in enumerate(said["exit"])
+        ]
+        assert said["confidence"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_replaced_under_load_without_losing_a_request(

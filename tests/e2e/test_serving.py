@@ -227,7 +227,8 @@ def test_openapi_documents_how_images_are_fitted_and_answers_judged(client: http
     assert fitted["properties"]["resize"]["enum"] == ["squash", "crop", "pad"]
     assert version["properties"]["judged_by"]["enum"] == ["labels", "last_exit"]
     assert {"resize", "short_side"} <= set(fitted["required"])
-    assert "judged_by" in version["required"]
+    assert version["properties"]["confidence"]["enum"] == ["max_probability", "margin"]
+    assert {"judged_by", "confidence"} <= set(version["required"])
 
 
 def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle) -> None:
@@ -246,6 +247,7 @@ def test_models_describe_the_bundle(client: httpx.Client, digits_bundle: Bundle)
         "short_side": None,
     }
     assert version["judged_by"] == "labels"
+    assert version["confidence"] == digits_bundle.calibration.confidence
     assert [entry["exit"] for entry in version["exits"]] == [1, 2, 3]
     assert all(0 < entry["latency_ms"] < 1000 for entry in version["exits"])
     points = digits_bundle.calibration.operating_points

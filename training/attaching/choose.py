@@ -45,7 +45,8 @@ class Choice:
 class Tuning:
     """What every candidate's head said of rows that tune, and what the pieces cost here.
 
-    `confidences` and `agrees`, with the last exit, are (rows, candidates and the last exit).
+    `confidences`, which are the largest probabilities, and `agrees`, with the last exit, are (rows,
+    candidates and the last exit).
     `segments` and `heads` are nanoseconds, one for each of them.
     """
 
@@ -62,7 +63,7 @@ class Tuning:
             for graphs in (cost.segments, cost.exit_heads)
         )
         confidences = [
-            confidence(calibrated_probabilities(z[rows], t))
+            confidence(calibrated_probabilities(z[rows], t), "max_probability")
             for z, t in zip(logits, temperatures, strict=True)
         ]
         agrees = [z[rows].argmax(1) == logits[-1][rows].argmax(1) for z in logits]

@@ -29,7 +29,10 @@ FALLS = (0.01, 0.1, 0.2, 0.33, 0.5)  # those of Jazbec et al. (2023)
 
 
 class ConfidenceResult(Record):
-    """How far an exit's confidence says whether it is right; AUROC is failure prediction's."""
+    """How far an exit's largest probability says whether it is right.
+
+    AUROC is failure prediction's.
+    """
 
     ece: float
     auroc: float | None
@@ -187,7 +190,7 @@ def exit_results(
 
 def confidence_result(probabilities: Floats, labels: Labels) -> ConfidenceResult:
     """What one exit's probabilities, (rows, classes), say of its own answers."""
-    confidences = confidence(probabilities)
+    confidences = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == labels
     return ConfidenceResult(
         ece=expected_calibration_error(confidences, is_right),

@@ -48,8 +48,8 @@ def measure(report: Report) -> list[str]:
     if report.confidence == "max_probability":
         return []
     return [
-        "Rows stop early by the margin between the two largest probabilities; the tables of exits "
-        "judge the largest one."
+        "Rows stop early by the margin between the two largest probabilities; ECE and AUROC are of "
+        "the largest one."
     ]
 
 
@@ -148,7 +148,7 @@ def plot(report: Report, path: Path) -> None:
     plot_budgeted(report, budgeted)
     plot_falls(report, falls)
     bottom.suptitle(
-        "Reliability: accuracy (%) against confidence (%), uncalibrated (grey) and calibrated"
+        "Reliability: accuracy (%) against largest probability (%), uncalibrated (grey), calibrated"
     )
     panels = bottom.subplots(1, len(report.exits), sharey=True, squeeze=False)[0]
     for axes, e in zip(panels, report.exits, strict=True):

@@ -4,10 +4,10 @@ Everything here is fitted on the calibration split alone: one half of its rows t
 certifies what was tuned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,8 @@ Of those that differ some are right where the last exit is wrong, and some are w
 accuracy lost is a part of the share."""
 
 MIN_SAVING = 0.01
-"""Confidence is the margin where `balanced` then needs so much fewer MACs, as a share. Less is
-noise of the rows that tune, and the largest probability says more to people."""
+"""Share of `balanced`'s MACs that the margin must save to be the measure of confidence: the largest
+probability says more to people."""
 
 CERTIFIED = "certified"
 MAX_ACCURACY_DROP = 0.02
@@ -81,15 +81,19 @@ def calibrate(
     last_answers: Labels = logits[-1].argmax(axis=1)
     tuning, certifying = halves(len(last_answers))
     judged_by: JudgedBy = "last_exit" if labels is None else "labels"
+    measures = get_args(Measure)[: logits[-1].shape[1] - 1]  # of two classes both rank alike
     if labels is None:
         temperatures = agreement_temperatures(logits, tuning)
+        view = partial(agreement_view, logits, temperatures, segments, heads)
+        found = best_search(view, tuning, DISAGREEMENTS, measures)
+        labels, agreement = last_answers, found.split
         if max_disagreement is None:
             max_disagreement = max_accuracy_drop
     else:
         temperatures = [fit_temperature(z[tuning], labels[tuning]) for z in logits]
-    search_by = partial(search, logits, temperatures, labels, segments, heads, tuning)
-    found = cheaper(search_by("max_probability"), search_by("margin"))
-    labels = last_answers if labels is None else labels
+        view = partial(split_view, logits, temperatures, labels, segments, heads)
+        found = best_search(view, tuning, ACCURACY_DROPS, measures)
+        agreement = agreement_view(logits, temperatures, segments, heads, found.measure)
     return Calibration(
         schema_version=SCHEMA_VERSION,
         judged_by=judged_by,
@@ -99,7 +103,9 @@ def calibrate(
             exit_calibration(exit, z, t, labels)
             for exit, (z, t) in enumerate(zip(logits, temperatures, strict=True), start=1)
         ),
-        operating_points=operating_points(found, certifying, max_accuracy_drop, max_disagreement),
+        operating_points=operating_points(
+            found, agreement, certifying, max_accuracy_drop, max_disagreement
+        ),
         rows=CalibrationRows.of(found.split.confidences, found.split.is_right, lengths),
     )
 
@@ -162,43 +168,41 @@ def agreement_view(
 
 
 class Search(NamedTuple):
-    """What thresholds on one measure of confidence can give, by the rows that tune.
+    """What a search of thresholds on one measure of confidence found, on the rows that tune.
 
-    `split` and `agreement` have all rows, `agreement` judged by the last exit. `front` are the
-    candidates of the search, `chosen` the operating points' among all that were tried.
+    `split` has all rows. `front` are the tuned candidates, `chosen` that of each operating point.
     """
 
     measure: Measure
     split: SplitView
-    agreement: SplitView
     front: Sequence[Candidate]
     chosen: Mapping[str, Candidate]
 
 
-def search(
-    logits: Sequence[Floats],
-    temperatures: Sequence[float],
-    labels: Labels | None,
-    segments: Sequence[Graph],
-    heads: Sequence[Graph],
+def best_search(
+    view: Callable[[Measure], SplitView],
     tuning: Rows,
-    measure: Measure,
+    accuracy_drops: Mapping[str, float],
+    measures: Sequence[Measure],
 ) -> Search:
-    """Without labels the last exit judges, and operating points may differ from it so often."""
-    agreement = agreement_view(logits, temperatures, segments, heads, measure)
-    split, drops = agreement, DISAGREEMENTS
-    if labels is not None:
-        split = split_view(logits, temperatures, labels, segments, heads, measure)
-        drops = ACCURACY_DROPS
+    """That of the first measure, unless `balanced` saves `MIN_SAVING` with another.
+
+    `view` gives the split by each of the measures.
+    """
+    first, *others = (
+        search(measure, view(measure), tuning, accuracy_drops) for measure in measures
+    )
+    most_macs = (1 - MIN_SAVING) * first.chosen["balanced"].mean_macs
+    return next((s for s in others if s.chosen["balanced"].mean_macs <= most_macs), first)
+
+
+def search(
+    measure: Measure, split: SplitView, tuning: Rows, accuracy_drops: Mapping[str, float]
+) -> Search:
+    """Thresholds for operating points that lose at most these drops, by estimate."""
     tune = split.take(tuning)
     front = tuned_candidates(tune)
-    return Search(measure, split, agreement, front, chosen_candidates(tune, front, drops))
-
-
-def cheaper(largest: Search, margin: Search) -> Search:
-    """The margin where `balanced` saves `MIN_SAVING` with it, else the largest probability."""
-    macs, by_margin = (s.chosen["balanced"].mean_macs for s in (largest, margin))
-    return margin if by_margin <= (1 - MIN_SAVING) * macs else largest
+    return Search(measure, split, front, chosen_candidates(tune, front, accuracy_drops))
 
 
 def exit_calibration(
@@ -207,7 +211,7 @@ def exit_calibration(
     """How one exit does with and without its calibration temperature."""
     is_right = logits.argmax(axis=1) == labels
     ece_before, ece = (
-        expected_calibration_error(confidence(calibrated_probabilities(logits, t)), is_right)
+        expected_calibration_error(calibrated_probabilities(logits, t).max(axis=1), is_right)
         for t in (1.0, calibration_temperature)
     )
     return ExitCalibration(
@@ -220,14 +224,19 @@ def exit_calibration(
 
 
 def operating_points(
-    found: Search, certifying: Rows, max_accuracy_drop: float, max_disagreement: float | None
+    found: Search,
+    agreement: SplitView,
+    certifying: Rows,
+    max_accuracy_drop: float,
+    max_disagreement: float | None,
 ) -> dict[str, OperatingPoint]:
     """Operating points chosen on the rows that tune, each with its certificate from the others.
 
-    What a point is said to give is an estimate from all rows.
+    What a point is said to give is an estimate from all rows. `agreement` is the split judged by
+    the last exit.
     """
     split, front = found.split, found.front
-    certify, agree = split.take(certifying), found.agreement.take(certifying)
+    certify, agree = split.take(certifying), agreement.take(certifying)
     chosen = {name: candidate.thresholds for name, candidate in found.chosen.items()}
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     disagreements = {name: drop_bound(agree, thresholds) for name, thresholds in chosen.items()}
@@ -238,7 +247,7 @@ def operating_points(
     else:
         chosen[CERTIFIED], disagreements[CERTIFIED] = certified(agree, front, max_disagreement)
         drops[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
-    if found.agreement is split:
+    if agreement is split:
         drops = disagreements
     return {
         name: split.point(

@@ -34,7 +34,7 @@ def test_probabilities_are_the_softmax_of_the_scaled_logits() -> None:
 
 def test_confidence_is_the_largest_probability_of_each_row() -> None:
     p = np.array([[0.1, 0.7, 0.2], [0.4, 0.3, 0.3]], dtype=np.float32)
-    assert confidence(p).tolist() == [np.float32(0.7), np.float32(0.4)]
+    assert confidence(p, "max_probability").tolist() == [np.float32(0.7), np.float32(0.4)]
 
 
 def test_the_margin_is_how_far_the_largest_is_above_the_second() -> None:

@@ -16,6 +16,7 @@ from training.exporting.calibrate import (
     DELTA,
     MAX_ACCURACY_DROP,
     agreement_view,
+    best_search,
     calibrate,
     certified,
     fit_temperature,
@@ -156,6 +157,33 @@ def test_the_margin_is_the_confidence_where_it_tells_who_may_stop(
         calibrated_probabilities(first, made.exits[0].calibration_temperature), measure
     )
     assert confidences[:, 0] == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_with_two_classes_confidence_is_the_largest_probability(digits_bundle: Bundle) -> None:
+    """The margin ranks alike, on a grid of thresholds twice as fine."""
+    rows, manifest = drawn_rows(1000, 0), digits_bundle.manifest
+    logits = [np.ascontiguousarray(z[:, :2]) for z in rows.logits]
+    for labels in (rows.labels % 2, None):
+        made = calibrate(logits, labels, manifest.segments, manifest.exit_heads)
+        assert made.confidence == "max_probability"
+
+
+@pytest.mark.parametrize(("num_unsure", "measure"), [(990, "max_probability"), (989, "margin")])
+def test_the_margin_must_save_one_percent(num_unsure: int, measure: Measure) -> None:
+    """A row that goes on costs 100, another 1: by the largest probability 50.5 for each of 2,000.
+
+    By the margin it is 50.005 or 49.956.
+    """
+
+    def view(by: Measure) -> SplitView:
+        confidences = np.ones((2000, 2))
+        confidences[: num_unsure if by == "margin" else 1000] = 0
+        right, macs = np.ones((2000, 2)), np.array([1, 99])
+        return SplitView(confidences, right > 0, right, macs, np.array([0, 0]))
+
+    found = best_search(view, np.arange(2000), ACCURACY_DROPS, get_args(Measure))
+    assert found.measure == measure
+    assert found.split.confidences[989, 0] == (measure == "margin")
 
 
 def test_the_halves_share_no_row_and_miss_none() -> None:
