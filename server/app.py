@@ -79,10 +79,11 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application over loaded models; its engine lives as long as its lifespan."""
     bound_decoders(settings.limits.max_image_pixels)
+    gate = Gate(settings.limits.max_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine, gate = start_engine(settings, metrics), Gate(settings.limits.max_requests)
+        engine = start_engine(settings, metrics)
         with ThreadPoolExecutor(settings.cores.workers, "offramp-decode") as decoders:
             repository = make_repository(settings, catalog, metrics, gate)
             app.state.service = service_over(repository, settings, metrics, engine, decoders, gate)
@@ -105,6 +106,7 @@ def create_app(
         telemetry=TELEMETRY | {"tracing": settings.telemetry.traces},
     )
     pages = (page_router(),) if settings.address.page else ()
+    app.state.gate = gate
     for router in (*ROUTERS, *pages):
         app.router.routes.extend(router.routes)  # included, they would be looked up in two steps
     problems.install(app)

@@ -76,4 +76,4 @@ class Listener(uvicorn.Server):
 
     def _drain(self) -> None:
         """Takes no more work from now on."""
-        self._app.state.service.gate.is_draining = True
+        self._app.state.gate.is_draining = True

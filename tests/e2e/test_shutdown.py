@@ -16,9 +16,16 @@ import pytest
 
 from benchmarks.process import ROOT, ServerProcess
 from models.bundle.bundle import Bundle
+from server.app import create_app, local_engine
+from server.engine.engine import Engine
+from server.http.listener import Listener
+from server.settings import Settings, load_settings
+from server.telemetry.metrics import Metrics
+from server.zoo.catalog import Catalog
 from tests.bundles import copied
 from tests.conftest import Serve
 from tests.e2e.test_shipped import BUNDLE as SHIPPED_BUNDLE
+from tests.server.conftest import served
 from tests.server.http.test_departure import gated
 from tests.server.live import PNG, connect, listening, request, until
 
@@ -146,6 +153,23 @@ def test_a_job_that_still_runs_then_answers_with_its_last_exit(digits_bundle: Bu
         runner.gate.set()
     assert (said.status_code, said.headers["connection"]) == (200, "close")
     assert (said.json()["exit"], said.json()["stop_reason"]) == (1, "deadline")
+
+
+def test_a_signal_while_the_application_starts_ends_it(digits_bundle: Bundle) -> None:
+    settings, catalog = load_settings(drain_delay_s=0), Catalog()
+    catalog.add(served(digits_bundle, digits_bundle.cost))
+
+    def told_to_end(settings: Settings, metrics: Metrics) -> Engine:
+        server.handle_exit(signal.SIGTERM, None)
+        return local_engine(settings, metrics)
+
+    app = create_app(settings, catalog, Metrics(), told_to_end)
+    server = Listener(app, settings)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        server.run([sock])
+    assert server.started
+    assert app.state.service.gate.is_draining
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
