@@ -81,7 +81,8 @@ def calibrate(
     last_answers: Labels = logits[-1].argmax(axis=1)
     tuning, certifying = halves(len(last_answers))
     judged_by: JudgedBy = "last_exit" if labels is None else "labels"
-    measures = get_args(Measure)[: logits[-1].shape[1] - 1]  # of two classes both rank alike
+    has_two_classes = logits[-1].shape[1] == 2  # both measures rank alike: the first is enough
+    measures = get_args(Measure)[:1] if has_two_classes else get_args(Measure)
     if labels is None:
         temperatures = agreement_temperatures(logits, tuning)
         view = partial(agreement_view, logits, temperatures, segments, heads)
@@ -185,9 +186,9 @@ def best_search(
     accuracy_drops: Mapping[str, float],
     measures: Sequence[Measure],
 ) -> Search:
-    """That of the first measure, unless `balanced` saves `MIN_SAVING` with another.
+    """The search by the first measure, unless `balanced` saves `MIN_SAVING` by another.
 
-    `view` gives the split by each of the measures.
+    `view` gives the split by a measure.
     """
     first, *others = (
         search(measure, view(measure), tuning, accuracy_drops) for measure in measures

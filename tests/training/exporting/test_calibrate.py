@@ -128,7 +128,7 @@ def test_operating_points_lose_what_they_may_where_they_were_tuned(digits_bundle
 
 
 @pytest.mark.parametrize("measure", get_args(Measure))
-def test_the_margin_is_the_confidence_where_it_tells_who_may_stop(
+def test_the_margin_is_the_confidence_where_it_tells_which_rows_may_stop(
     digits_bundle: Bundle, measure: Measure
 ) -> None:
     """Half of the rows are torn between two classes, the others have one far before all others.
