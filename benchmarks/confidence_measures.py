@@ -30,7 +30,6 @@ from training.evaluation.evaluate import all_logits
 from training.evaluation.measures import Labels, failure_auroc
 from training.exporting.calibrate import fit_temperature
 from training.exporting.operating_points import (
-    VERDICT_SHARE,
     SplitView,
     chances_of_being_right,
     tuned_candidates,
@@ -128,7 +127,7 @@ def judge(bundle: Bundle, fit: HeldOut, held: HeldOut, measure: Measure) -> Judg
         SplitView(
             confidences=np.stack(confidences, axis=1),
             is_right=np.stack([p.argmax(axis=1) == part.labels for p in probabilities], axis=1),
-            chances=chances_of_being_right(probabilities, part.labels, VERDICT_SHARE),
+            chances=chances_of_being_right(probabilities),
             segment_macs=np.array([graph.macs for graph in bundle.manifest.segments]),
             head_macs=np.array([graph.macs for graph in bundle.manifest.exit_heads]),
         )

@@ -12,12 +12,11 @@ from models.bundle.confidence import Floats, calibrated_probabilities, confidenc
 from models.bundle.cost_profile import CostProfile
 from training.attaching.errors import AttachError
 from training.exporting.calibrate import DISAGREEMENTS, agreement_temperatures
-from training.exporting.operating_points import SplitView, cheapest, never_early
+from training.exporting.operating_points import THRESHOLDS, SplitView, cheapest
 
 MAX_EARLY = 5
 """Exits before the last that are tried where their number is left open."""
 MAX_ROWS = 1000
-THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.02), 2)
 WORTH_AN_EXIT = 0.01
 """Of the whole network's cost: what one exit more must save."""
 WORTH_IT = 0.05
@@ -77,9 +76,8 @@ class Tuning:
         split = SplitView(
             self.confidences[:, kept], right, right.astype(float), segments, self.heads[kept]
         )
-        tried = [split.candidate(never_early(len(kept)))]
-        tried += [split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS]
-        return cheapest(tried, 1 - DISAGREEMENTS["balanced"]).mean_macs / 1e9
+        tried = [split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS]
+        return cheapest(split, tried, DISAGREEMENTS["balanced"]).mean_macs / 1e9
 
 
 def is_worth_more(found: Choice, best: Choice) -> bool:

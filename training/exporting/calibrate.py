@@ -27,13 +27,11 @@ from models.bundle.records import SCHEMA_VERSION, Graph
 from training.evaluation.measures import Labels, expected_calibration_error
 from training.exporting.certificates import certified_index, upper_bound
 from training.exporting.operating_points import (
-    VERDICT_SHARE,
     Candidate,
     SplitView,
     Thresholds,
     chances_of_being_right,
     cheapest,
-    common_candidates,
     never_early,
     stops_early,
     tuned_candidates,
@@ -41,10 +39,10 @@ from training.exporting.operating_points import (
 
 Rows = NDArray[np.int64]
 
-ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.005, "accurate": 0.0}
-"""What each operating point may lose against the last exit, estimated on the rows that tune."""
+ACCURACY_DROPS = {"fast": 0.03, "balanced": 0.005, "accurate": 0.002}
+"""What each operating point may lose against the last exit."""
 
-DISAGREEMENTS = {"fast": 0.05, "balanced": 0.01, "accurate": 0.005}
+DISAGREEMENTS = {"fast": 0.08, "balanced": 0.02, "accurate": 0.01}
 """Shares of answers that may differ from the last exit's, where there are no labels.
 
 Of those that differ some are right where the last exit is wrong, and some are wrong both times: the
@@ -134,7 +132,6 @@ def split_view(
     segments: Sequence[Graph],
     heads: Sequence[Graph],
     measure: Measure,
-    verdict_share: float = VERDICT_SHARE,
 ) -> SplitView:
     """The split as the stop rule sees it at these calibration temperatures."""
     probabilities = [
@@ -143,7 +140,7 @@ def split_view(
     return SplitView(
         confidences=np.stack([confidence(p, measure) for p in probabilities], axis=1),
         is_right=np.stack([p.argmax(axis=1) == labels for p in probabilities], axis=1),
-        chances=chances_of_being_right(probabilities, labels, verdict_share),
+        chances=chances_of_being_right(probabilities),
         segment_macs=np.array([graph.macs for graph in segments]),
         head_macs=np.array([graph.macs for graph in heads]),
     )
@@ -200,10 +197,11 @@ def best_search(
 def search(
     measure: Measure, split: SplitView, tuning: Rows, accuracy_drops: Mapping[str, float]
 ) -> Search:
-    """Thresholds for operating points that lose at most these drops, by estimate."""
+    """Thresholds for operating points that lose at most these drops."""
     tune = split.take(tuning)
     front = tuned_candidates(tune)
-    return Search(measure, split, front, chosen_candidates(tune, front, accuracy_drops))
+    chosen = {name: cheapest(tune, front, drop) for name, drop in accuracy_drops.items()}
+    return Search(measure, split, front, chosen)
 
 
 def exit_calibration(
@@ -262,15 +260,6 @@ def operating_points(
         )
         for name, thresholds in chosen.items()
     }
-
-
-def chosen_candidates(
-    tune: SplitView, front: Sequence[Candidate], accuracy_drops: Mapping[str, float]
-) -> dict[str, Candidate]:
-    """The cheapest candidates that lose at most each drop, by estimate; `front` is `tune`'s."""
-    candidates = [*common_candidates(tune), *front]
-    last = float(tune.chances[:, -1].mean())
-    return {name: cheapest(candidates, last - drop) for name, drop in accuracy_drops.items()}
 
 
 def drop_bound(certify: SplitView, thresholds: Thresholds, delta: float = DELTA) -> float:

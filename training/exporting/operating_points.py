@@ -1,8 +1,7 @@
 """The search for operating points: a threshold per exit, and which exits to consult at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, islice
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,21 +9,19 @@ from numpy.typing import NDArray
 
 from models.bundle.calibration import Certificate, OperatingPoint
 from models.bundle.confidence import Floats
-from training.evaluation.measures import Labels
 
 Thresholds = NDArray[np.float64]
 
-COMMON_THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.01), 2)
+THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.02), 2)
 UNCONSULTED = np.inf  # a threshold at an exit whose head never runs
 NEVER = -np.inf  # the last exit always answers
 PRICES = np.geomspace(0.01, 0.5, 25)
 """What the whole network's MACs may be worth, in accuracy, when thresholds are tuned."""
 MAX_SWEEPS = 4
-MAX_CHOICES = 1023
-"""Choices of exits to consult: of 11 exits every one; of more, those that consult the fewest."""
-VERDICT_SHARE = 0.15
-"""What a label's verdict weighs. With more, points lose more than they may in too many draws of
-the rows that tune them (docs/results.md, How operating points are fitted)."""
+STANDARD_ERRORS = 2.5
+"""How many of them are added to a loss estimated on the rows that chose the thresholds, since these
+fit their noise: with fewer, points lose more than they may in too many draws of the rows
+(docs/results.md, How operating points are fitted)."""
 
 
 class Candidate(NamedTuple):
@@ -80,6 +77,14 @@ class SplitView:
         chance = self.chances[np.arange(self.num_rows), stops].mean()
         return Candidate(thresholds.copy(), float(chance), float(macs.mean()))
 
+    def estimated_losses(self, thresholds: Thresholds) -> NDArray[np.floating]:
+        """The chance of being right that each row loses by stopping early: (rows,)."""
+        stops, _ = self.walk(thresholds)
+        losses: NDArray[np.floating] = (
+            self.chances[:, -1] - self.chances[np.arange(self.num_rows), stops]
+        )
+        return losses
+
     def losses(self, thresholds: Thresholds) -> NDArray[np.float64]:
         """1 where only the last exit is right, -1 where only the answer is, else 0: (rows,)."""
         stops, _ = self.walk(thresholds)
@@ -102,21 +107,14 @@ class SplitView:
         )
 
 
-def chances_of_being_right(
-    probabilities: Sequence[Floats], labels: Labels, verdict_share: float
-) -> NDArray[np.float64]:
+def chances_of_being_right(probabilities: Sequence[Floats]) -> NDArray[np.float64]:
     """An estimate for every row and exit, (rows, exits), that the exit's answer is right.
 
-    Mostly what the last exit, calibrated, gives that answer, and for `verdict_share` the label's
-    verdict. The verdict alone is so noisy that the cheapest of thousands of candidates is one that
-    was lucky; the last exit's probability hardly varies, but takes too many of the answers that
-    differ from its own for errors.
+    It is what the last exit, calibrated, gives that answer. Labels would be right on average, but
+    so noisy that the cheapest of thousands of candidates is one that was lucky.
     """
     answers = np.stack([p.argmax(axis=1) for p in probabilities], axis=1)
-    by_last_exit = np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
-    verdicts = answers == labels[:, None]
-    chances: NDArray[np.float64] = by_last_exit + verdict_share * (verdicts - by_last_exit)
-    return chances
+    return np.take_along_axis(probabilities[-1].astype(np.float64), answers, axis=1)
 
 
 def never_early(num_exits: int) -> Thresholds:
@@ -129,19 +127,6 @@ def stops_early(thresholds: Thresholds) -> bool:
     return bool((thresholds < UNCONSULTED).any())
 
 
-def common_candidates(split: SplitView) -> list[Candidate]:
-    """Each choice of exits to consult with every common threshold; first, never stopping early."""
-    early, sizes = range(split.num_exits - 1), range(1, split.num_exits)
-    choices = chain.from_iterable(combinations(early, size) for size in sizes)
-    candidates = [split.candidate(never_early(split.num_exits))]
-    for consulted in islice(choices, MAX_CHOICES):
-        for threshold in COMMON_THRESHOLDS:
-            thresholds = never_early(split.num_exits)
-            thresholds[list(consulted)] = threshold
-            candidates.append(split.candidate(thresholds))
-    return candidates
-
-
 def tuned_candidates(split: SplitView) -> list[Candidate]:
     """The best of a search over a threshold per exit: cheapest first, each better than the last.
 
@@ -150,7 +135,7 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
     thresholds on the way is a candidate, and is worked out once.
     """
     full_macs = split.segment_macs.sum() + split.head_macs[-1]
-    options = np.append(COMMON_THRESHOLDS[::2], UNCONSULTED)
+    options = np.append(THRESHOLDS, UNCONSULTED)
     tried: dict[bytes, Candidate] = {}
     for price in PRICES:
         thresholds = np.full(split.num_exits - 1, 0.6)
@@ -173,6 +158,19 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
     return front
 
 
-def cheapest(candidates: Sequence[Candidate], chance: float) -> Candidate:
-    """The candidate with the fewest mean MACs among those that reach `chance`."""
-    return min((c for c in candidates if c.chance >= chance), key=lambda c: c.mean_macs)
+def cheapest(
+    split: SplitView,
+    candidates: Iterable[Candidate],
+    max_loss: float,
+    standard_errors: float = STANDARD_ERRORS,
+) -> Candidate:
+    """The first candidate that loses at most `max_loss`, with so many standard errors to spare.
+
+    `candidates` come cheapest first. Where none loses so little, no row stops early.
+    """
+    for candidate in candidates:
+        losses = split.estimated_losses(candidate.thresholds)
+        bound = losses.mean() + standard_errors * losses.std() / np.sqrt(split.num_rows)
+        if bound <= max_loss:
+            return candidate
+    return split.candidate(never_early(split.num_exits))
