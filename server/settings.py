@@ -45,6 +45,14 @@ def split(text: object) -> object:
     return tuple(filter(None, map(str.strip, text.split(",")))) if isinstance(text, str) else text
 
 
+def keys(text: object) -> object:
+    """The parts of a list of hashes. An empty list would let everyone in by mistake."""
+    parts = split(text)
+    if isinstance(text, str) and not parts:
+        raise ValueError("there is no hash; without the variable no key is needed")
+    return parts
+
+
 def digest(text: object) -> object:
     """The bytes of a SHA-256 in hexadecimal digits."""
     value = bytes.fromhex(text) if isinstance(text, str) else text
@@ -61,7 +69,7 @@ def origin(text: str) -> str:
 
 
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(split)]
-Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(split)]
+Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(keys)]
 
 
 def installed(provider: str) -> str:

@@ -114,7 +114,7 @@ def contents_of(content: bytes, max_rows: int) -> tuple[Contents, dict[str, Any]
         check_number(name, rows, max_rows)
     kind, schema = BODIES[name]
     try:
-        body = schema.model_validate(parsed)
+        body = schema.model_validate(parsed, strict=True)
     except ValidationError as error:
         raise BadParameter.of(error.errors()) from error
     fields = body.model_dump(exclude_unset=True, exclude={name})

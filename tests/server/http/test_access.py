@@ -187,6 +187,17 @@ def test_what_is_no_hash_stops_the_start(monkeypatch: pytest.MonkeyPatch, bad: s
     assert bad not in str(refused.value), "it may be a key, given by mistake"
 
 
+@pytest.mark.parametrize("name", ["API", "MANAGEMENT"])
+def test_a_secret_that_was_not_filled_in_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"OFFRAMP_{name}_KEY_HASHES", " ,")
+    with pytest.raises(SettingsError, match=f"OFFRAMP_{name}_KEY_HASHES: .*there is no hash"):
+        load_settings()
+    monkeypatch.delenv(f"OFFRAMP_{name}_KEY_HASHES")
+    assert load_settings().access.api_key_hashes == ()
+
+
 ORIGIN = {"origin": "https://page.example"}
 PREFLIGHT = ORIGIN | {
     "access-control-request-method": "POST",

@@ -73,6 +73,26 @@ def test_bodies_that_say_a_thing_twice_or_not_at_all(model: ServedModel) -> None
             assert (said.status_code, said.json()["errors"][0]["field"]) == (422, "top_k")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("top_k", True),
+        ("latency_budget_ms", True),
+        ("threshold", "1"),
+        ("min_exit", 1.0),
+        ("trace", 1),
+    ],
+)
+def test_json_has_types(model: ServedModel, field: str, value: object) -> None:
+    """Where a query and a form have text alone."""
+    with live(model) as url:
+        body = {"images": [BASE64], field: value}
+        said = httpx.post(f"{url}/v1/classify", json=body)
+        assert (said.status_code, said.json()["errors"][0]["field"]) == (422, field)
+        body = {"images": [BASE64], field: True if field == "trace" else 1}
+        assert httpx.post(f"{url}/v1/classify", json=body).status_code == 200
+
+
 def test_forms_are_utf_8(model: ServedModel) -> None:
     image, name = (
         b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % part
