@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +82,7 @@ def key(bundle: Bundle, settings: Settings, meter: Meter | None) -> str:
 def keep(profile: CostProfile, path: Path) -> None:
     """Writes aside and renames, so that a reader finds a whole profile or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(profile.model_dump_json(indent=1))
-    os.replace(file.name, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        written = Path(aside) / path.name
+        written.write_text(profile.model_dump_json(indent=1))
+        written.replace(path)

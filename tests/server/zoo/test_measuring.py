@@ -5,12 +5,13 @@ import pytest
 
 from benchmarks.small_bundles import write_tensor_bundle
 from models.bundle.bundle import Bundle, load_bundle
+from models.bundle.cost_profile import CostProfile
 from models.bundle.energy import Rapl
 from models.bundle.runner import Arrays, SegmentRunner
 from models.bundle.tensor_input import RowTensor, TensorInput
 from server.settings import load_settings
 from server.zoo import measuring
-from server.zoo.measuring import key, measured
+from server.zoo.measuring import keep, key, measured
 
 AZURE = "AzureExecutionProvider"  # in every onnxruntime
 
@@ -88,3 +89,15 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     settings = load_settings(cache=Path("/dev/null"), profile_s=0.1)
     assert measured(digits_bundle, runner, settings, None).runs >= 3
+
+
+def test_what_cannot_be_kept_leaves_nothing_behind(digits_bundle: Bundle, tmp_path: Path) -> None:
+    taken = tmp_path / "costs"
+    taken.mkdir()
+    with pytest.raises(OSError, match="costs"):
+        keep(digits_bundle.cost, taken)
+    assert list(tmp_path.iterdir()) == [taken]
+    taken.rmdir()
+    keep(digits_bundle.cost, taken)
+    assert list(tmp_path.iterdir()) == [taken]
+    assert CostProfile.model_validate_json(taken.read_text()) == digits_bundle.cost
