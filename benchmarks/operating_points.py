@@ -1,9 +1,10 @@
 """How often operating points lose more than they may, by the standard errors kept to spare.
 
-    python -m benchmarks.operating_points models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.operating_points models/zoo/cifar100-msdnet/7 DATA
 
 Rows are drawn at random to tune, as many as an export of CIFAR-100 tunes on; all others judge.
-Each draw is made twice: by labels, and by the last exit's answers, as for a network without labels.
+Each draw is made twice: by labels, and by the last exit's answers, as for a network without labels;
+then points lost are answers that differ. The measure of confidence is an export's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ LIMITS: Mapping[JudgedBy, Mapping[str, float]] = {
     "last_exit": DISAGREEMENTS,
 }
 TOLERANCE = 0.0005
-"""A point that loses so much more than it may still kept its promise: 5 of 10,000 rows."""
+"""A point that loses so much more than its limit still kept it: 5 of 10,000 rows."""
 
 
 class Setting(NamedTuple):

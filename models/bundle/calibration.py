@@ -45,7 +45,6 @@ class Certificate(Record):
 class OperatingPoint(Record):
     """Thresholds and the exits worth consulting, with what they gave on the calibration split.
 
-    `accuracy` is an estimate that noise in the choice among many candidates hardly raises.
     `thresholds[k - 1]` is exit k's; the last exit has none. `exit_shares` is the share of rows
     that stopped at each exit, `mean_macs` counts the heads that ran. Bundles exported before there
     were certificates have None.

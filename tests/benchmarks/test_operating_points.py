@@ -8,6 +8,7 @@ from benchmarks.confidence_measures import HeldOut
 from benchmarks.operating_points import TO_SPARE, Outcome, Setting, outcomes, table
 from models.bundle.bundle import Bundle
 from models.bundle.calibration import JudgedBy
+from training.exporting.operating_points import STANDARD_ERRORS
 
 
 def drawn(rows: int, noise: list[float], seed: int) -> HeldOut:
@@ -31,19 +32,19 @@ def test_where_all_exits_say_the_same_the_first_answers(digits_bundle: Bundle) -
 def test_where_early_exits_guess_only_the_last_may_answer(digits_bundle: Bundle) -> None:
     found = outcomes(digits_bundle, drawn(1750, [100, 100, 0], seed=0), np.arange(1750))
     for judged_by in get_args(JudgedBy):
-        accurate = found[Setting(judged_by, 2.5, "accurate")]
+        accurate = found[Setting(judged_by, STANDARD_ERRORS, "accurate")]
         assert accurate == Outcome(0, 1, "max_probability")
 
 
 def test_with_more_to_spare_less_is_lost_on_other_rows(digits_bundle: Bundle) -> None:
     found = outcomes(digits_bundle, drawn(5000, [1.5, 1, 0.5], seed=0), np.arange(5000))
     for judged_by in get_args(JudgedBy):
-        tight, ample = (found[Setting(judged_by, z, "fast")] for z in (0.0, 2.5))
+        tight, ample = (found[Setting(judged_by, z, "fast")] for z in (0.0, STANDARD_ERRORS))
         assert ample.lost < tight.lost
         assert ample.macs > tight.macs
 
 
-def test_a_promise_is_kept_to_five_rows_of_ten_thousand() -> None:
+def test_a_limit_is_kept_to_five_rows_of_ten_thousand() -> None:
     found = [Outcome(0.0055, 0.5, "margin"), Outcome(0.0065, 0.7, "max_probability")]
     lines = table({Setting("labels", 2.5, "balanced"): found}).splitlines()
     assert lines[-1] == "| labels | 2.5 | balanced | 0.60 ± 0.05 | 50 | 60.0 | 50 |"

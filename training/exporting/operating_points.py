@@ -19,9 +19,9 @@ PRICES = np.geomspace(0.01, 0.5, 25)
 """What the whole network's MACs may be worth, in accuracy, when thresholds are tuned."""
 MAX_SWEEPS = 4
 STANDARD_ERRORS = 2.5
-"""How many of them are added to a loss estimated on the rows that chose the thresholds, since these
-fit their noise: with fewer, points lose more than they may in too many draws of the rows
-(docs/results.md, How operating points are fitted)."""
+"""Added to an estimated loss. The rows that estimate it have chosen the thresholds, which fit their
+noise: with fewer, points lose more than they may in too many draws of the rows (docs/results.md,
+How operating points are fitted)."""
 
 
 class Candidate(NamedTuple):
@@ -77,31 +77,28 @@ class SplitView:
         chance = self.chances[np.arange(self.num_rows), stops].mean()
         return Candidate(thresholds.copy(), float(chance), float(macs.mean()))
 
-    def estimated_losses(self, thresholds: Thresholds) -> NDArray[np.floating]:
-        """The chance of being right that each row loses by stopping early: (rows,)."""
-        stops, _ = self.walk(thresholds)
-        losses: NDArray[np.floating] = (
-            self.chances[:, -1] - self.chances[np.arange(self.num_rows), stops]
-        )
-        return losses
-
-    def losses(self, thresholds: Thresholds) -> NDArray[np.float64]:
+    def losses(self, thresholds: Thresholds) -> NDArray[np.floating]:
         """1 where only the last exit is right, -1 where only the answer is, else 0: (rows,)."""
+        return self._lost(self.is_right.astype(np.float64), thresholds)
+
+    def estimated_losses(self, thresholds: Thresholds) -> NDArray[np.floating]:
+        """The last exit's chance of being right, less that of the answer given: (rows,)."""
+        return self._lost(self.chances, thresholds)
+
+    def _lost(self, right: NDArray[np.floating], thresholds: Thresholds) -> NDArray[np.floating]:
         stops, _ = self.walk(thresholds)
-        is_right = self.is_right.astype(np.float64)
-        losses: NDArray[np.float64] = is_right[:, -1] - is_right[np.arange(self.num_rows), stops]
-        return losses
+        lost: NDArray[np.floating] = right[:, -1] - right[np.arange(self.num_rows), stops]
+        return lost
 
     def point(self, thresholds: Thresholds, certificate: Certificate | None) -> OperatingPoint:
-        stops, _ = self.walk(thresholds)
+        stops, macs = self.walk(thresholds)
         shares = np.bincount(stops, minlength=self.num_exits) / self.num_rows
-        _, chance, mean_macs = self.candidate(thresholds)
         early = np.flatnonzero(thresholds < UNCONSULTED) + 1
         return OperatingPoint(
             thresholds=(*np.minimum(thresholds, 1.0).tolist(), None),
             consulted=(*early.tolist(), self.num_exits),
-            accuracy=chance,
-            mean_macs=mean_macs,
+            accuracy=float(self.is_right[np.arange(self.num_rows), stops].mean()),
+            mean_macs=float(macs.mean()),
             exit_shares=tuple(shares.tolist()),
             certificate=certificate,
         )
@@ -164,13 +161,14 @@ def cheapest(
     max_loss: float,
     standard_errors: float = STANDARD_ERRORS,
 ) -> Candidate:
-    """The first candidate that loses at most `max_loss`, with so many standard errors to spare.
+    """The first candidate whose estimated loss, and something to spare, is at most `max_loss`.
 
-    `candidates` come cheapest first. Where none loses so little, no row stops early.
+    `candidates` come cheapest first. To spare are standard errors and, since few rows may lose
+    nothing by luck, one row more that loses its answer. Where none passes, no row stops early.
     """
     for candidate in candidates:
         losses = split.estimated_losses(candidate.thresholds)
-        bound = losses.mean() + standard_errors * losses.std() / np.sqrt(split.num_rows)
-        if bound <= max_loss:
+        spare = standard_errors * losses.std() / np.sqrt(split.num_rows) + 1 / split.num_rows
+        if losses.mean() + spare <= max_loss:
             return candidate
     return split.candidate(never_early(split.num_exits))

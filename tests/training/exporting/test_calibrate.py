@@ -124,10 +124,11 @@ def test_operating_points_lose_what_they_may_where_they_were_tuned(digits_bundle
     made = calibrated(rows, digits_bundle)
     split = rows.view(made, digits_bundle)
     tune = split.take(halves(1000)[0])
-    last = tune.chances[:, -1].mean()
     for name, drop in ACCURACY_DROPS.items():
         point = made.operating_points[name]
-        assert tune.candidate(thresholds_of(point)).chance >= last - drop
+        losses = tune.estimated_losses(thresholds_of(point))
+        spare = 2.5 * losses.std() / np.sqrt(500) + 1 / 500
+        assert losses.mean() + spare <= drop or point.consulted == (3,)
         assert split.point(thresholds_of(point), point.certificate) == point
     fast, balanced, accurate = (
         tune.candidate(thresholds_of(made.operating_points[name])).mean_macs
