@@ -46,13 +46,13 @@ check: $(DEV_ENV)/ready
 	$(RUN)/mypy
 
 bench: $(DEV_ENV)/ready
-	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/5 $(DATA)
+	$(RUN)/python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/7 $(DATA)
 
 fuzz: $(DEV_ENV)/ready
 	$(RUN)/python -m benchmarks.fuzz requests models/zoo --cases 10000
 	$(RUN)/python -m benchmarks.fuzz_grpc models/zoo --cases 10000
 	$(RUN)/python -m benchmarks.fuzz images --cases 100000
-	$(RUN)/python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/5 --cases 100000
+	$(RUN)/python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/7 --cases 100000
 	$(RUN)/python -m benchmarks.fuzz texts --cases 100000
 
 soak: $(DEV_ENV)/ready

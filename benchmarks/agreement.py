@@ -1,6 +1,6 @@
 """What `offramp simulate` predicts beside what the server then does, at three loads.
 
-    python -m benchmarks.agreement models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.agreement models/zoo/cifar100-msdnet/7 DATA
 
 The load generator has a core of its own, the last one, and the server the others, with a process on
 each. The loads are shares of what it answers over 32 connections to requests without a budget.

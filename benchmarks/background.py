@@ -1,6 +1,6 @@
 """Background work at full load beside requests with a budget: do they notice, and what does it get?
 
-    python -m benchmarks.background models/zoo/cifar100-msdnet/5 data/cifar100 --rate 200
+    python -m benchmarks.background models/zoo/cifar100-msdnet/7 data/cifar100 --rate 200
 
 Each round has three parts: an open loop of requests with a budget alone, a closed loop of requests
 with `priority=background` alone, and both together. What was idle is the share of the time that

@@ -1,6 +1,6 @@
 """Where the time of a request goes, over one connection.
 
-    python -m benchmarks.breakdown models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.breakdown models/zoo/cifar100-msdnet/7 DATA
 
 Means of what the server says of each answer, what its metrics say of all, and what the client saw.
 """

@@ -2,7 +2,7 @@
 
 Starts a server on the zoo, posts test images as PNG one after another, and prints Markdown:
 
-    python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/5 DATA --images 500
+    python -m benchmarks.budget_sweep models/zoo/cifar100-msdnet/7 DATA --images 500
 """
 
 from dataclasses import dataclass

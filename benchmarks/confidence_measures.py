@@ -1,6 +1,6 @@
 """Which confidence ranks best: failure AUROC, and the MACs it takes for the same accuracy.
 
-    python -m benchmarks.confidence_measures models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.confidence_measures models/zoo/cifar100-msdnet/7 DATA
 
 On images that the network never learned from: what calibrated the bundle, and the test split. They
 are cut into halves at random, several times; one half fits calibration temperatures, learned

@@ -18,7 +18,7 @@ import httpx
 from benchmarks.process import ROOT
 
 MODEL = "cifar100-msdnet"
-BUNDLE = ROOT / "models/zoo" / MODEL / "5"
+BUNDLE = ROOT / "models/zoo" / MODEL / "7"
 PER_SECOND = 40
 SLOW_CLIENTS, SLOW_S = 4, 2
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.fuzz requests models/zoo --cases 10000
 python -m benchmarks.fuzz images --cases 100000
-python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/5 --cases 100000
+python -m benchmarks.fuzz tensors models/zoo/cifar100-msdnet/7 --cases 100000
 python -m benchmarks.fuzz texts --cases 100000
 """
 

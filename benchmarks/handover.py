@@ -27,11 +27,11 @@ from models.bundle.profile import hardware
 SECONDS = 8.0
 AFTER_S = 3.0
 """When the server is told, from the start of the load."""
-OLD, NEW = "4", "5"
+OLD, NEW = "6", "7"
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="A model of two versions, 4 and 5.")],
+    model: Annotated[Path, typer.Argument(help="A model of two versions, 6 and 7.")],
     data: str,
     rate: float = 200.0,
     rounds: int = 3,

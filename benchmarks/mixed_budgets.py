@@ -1,6 +1,6 @@
 """Clients of several latency budgets at once: does each get what it asked for?
 
-    python -m benchmarks.mixed_budgets models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.mixed_budgets models/zoo/cifar100-msdnet/7 DATA
 
 One load generator per budget, each an open loop of the same rate; first alone, then all together.
 """

@@ -1,6 +1,6 @@
 """Open loop from far below to far above capacity, every request with the same latency budget.
 
-    python -m benchmarks.overload models/zoo/cifar100-msdnet/5 DATA --plot docs/overload.png
+    python -m benchmarks.overload models/zoo/cifar100-msdnet/7 DATA --plot docs/overload.png
 
 Loads are multiples of what the plain server of the same bundle carries, measured first. Each rival
 is given, for all loads, the limit with which it gives most right answers in time at twice that.

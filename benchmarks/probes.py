@@ -1,6 +1,6 @@
 """How quickly probes and metrics are answered while the server is saturated.
 
-    python -m benchmarks.probes models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.probes models/zoo/cifar100-msdnet/7 DATA
 
 A closed loop over many connections keeps every worker and the event loop busy; meanwhile each probe
 is asked ten times a second, over a connection of its own.

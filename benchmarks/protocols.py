@@ -1,6 +1,6 @@
 """REST and gRPC side by side: every image is asked of both, in the same words.
 
-python -m benchmarks.protocols models/zoo/cifar100-msdnet/5 data/cifar100 --images 500
+python -m benchmarks.protocols models/zoo/cifar100-msdnet/7 data/cifar100 --images 500
 """
 
 from collections import Counter

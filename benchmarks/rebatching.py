@@ -1,6 +1,6 @@
 """The earliest due job decides, against whole batches, on the same engine, A B A B.
 
-    python -m benchmarks.rebatching models/zoo/cifar100-msdnet/5 DATA
+    python -m benchmarks.rebatching models/zoo/cifar100-msdnet/7 DATA
 
 Without HTTP: decoded images are submitted to an engine in this process. A closed loop without
 budgets for the rate, then an open loop (Poisson) with one, both arms at the same rates.

@@ -1,6 +1,6 @@
 """Microseconds of one decision of the scheduler, by how many jobs wait.
 
-python -m benchmarks.scheduler_cost models/zoo/cifar100-msdnet/5
+python -m benchmarks.scheduler_cost models/zoo/cifar100-msdnet/7
 """
 
 import random

@@ -1,7 +1,7 @@
 """Requests per second in a closed loop, beside the rivals of `benchmarks.rivals`, A B A B.
 
-    python -m benchmarks.serving models/zoo/cifar100-msdnet/5 DATA \\
-        --float32 models/zoo/cifar100-msdnet/4
+    python -m benchmarks.serving models/zoo/cifar100-msdnet/7 DATA \\
+        --float32 models/zoo/cifar100-msdnet/6
     python -m benchmarks.serving models/zoo/clinc150-text/2 TEXTS
 
 In every round each server is asked over each number of connections, one after the other; the first

@@ -164,7 +164,7 @@ def test_places_that_cannot_be_written_get_one_sentence(digits_run: Path, tmp_pa
     assert said.splitlines()[-1] == f"error: {file / 'x'}: Not a directory"
 
 
-SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/5"))
+SIMULATE = ("simulate", str(ROOT / "models/zoo/cifar100-msdnet/7"))
 LOAD = ("load", "http://127.0.0.1:1", "--data", str(ROOT / "examples"))
 
 

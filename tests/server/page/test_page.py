@@ -66,7 +66,7 @@ def tab(browser: Browser, shipped: str) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(ROOT / "models/zoo" / NAME / "5")
+    return load_bundle(ROOT / "models/zoo" / NAME / "7")
 
 
 def curl(url: str, image: bytes, **parameters: object) -> dict[str, Any]:
@@ -142,6 +142,8 @@ def test_a_dropped_image_is_answered_as_by_curl(tab: Page, shipped: str) -> None
     tab.evaluate(DROP, base64.b64encode(image).decode())
     answer = curl(shipped, image)
     expect_answer(tab, answer)
+    sure = f"{100 * answer['top_k'][0]['probability']:.0f}"
+    expect(tab.locator("#verdict .others")).to_contain_text(f"Probabilities: otter {sure}")
     tab.get_by_role("button", name="Ask the server at this setting").click()
     expect(tab.locator("#asked")).to_contain_text("✓ The server says")
     asked = json.loads(tab.locator("#asked").get_attribute("data-answer") or "")
@@ -310,10 +312,10 @@ def test_a_server_with_keys_asks_for_one_and_it_stays_in_the_tab(
 
 
 def test_another_version_and_the_live_numbers(tab: Page) -> None:
-    tab.get_by_label("Model").select_option(label=f"{NAME} · version 4")
+    tab.get_by_label("Model").select_option(label=f"{NAME} · version 6")
     tab.get_by_role("button", name="sunflower").press("Enter")
     expect(tab.locator("#verdict .label")).to_have_text("sunflower")
-    assert "version=4" in tab.inner_text("#curl")
+    assert "version=6" in tab.inner_text("#curl")
     expect(tab.locator("#p99")).to_contain_text("ms")
     shares = [int(share.split()[0]) for share in tab.locator("#shares .share").all_inner_texts()]
     assert len(shares) == 7

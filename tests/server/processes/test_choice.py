@@ -13,7 +13,7 @@ from server.processes.choice import num_processes
 from server.settings import load_settings
 
 SHIPPED = ROOT / "models/zoo"
-COST = "cifar100-msdnet/5/cost.json"
+COST = "cifar100-msdnet/7/cost.json"
 
 
 def slow(zoo: Path, segment_s: float = 1.0) -> Path:

@@ -13,7 +13,7 @@ from training.exporting.align import Layout, aligned
 def test_every_graph_of_trained_networks_computes_the_same(digits_bundle: Bundle) -> None:
     """Of a narrow network, and of one of seven exits; other families: models/nets/test_export.py"""
     generator = np.random.default_rng(0)
-    for bundle in (digits_bundle, load_bundle(ROOT / "models/zoo/cifar100-msdnet/4")):
+    for bundle in (digits_bundle, load_bundle(ROOT / "models/zoo/cifar100-msdnet/6")):
         manifest, takes = bundle.manifest, bundle.manifest.image_input
         shape = (3, takes.height, takes.width, takes.channels)
         segments = [bundle.graphs[graph.file] for graph in manifest.segments]
