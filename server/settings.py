@@ -45,7 +45,7 @@ def split(text: object) -> object:
     return tuple(filter(None, map(str.strip, text.split(",")))) if isinstance(text, str) else text
 
 
-def keys(text: object) -> object:
+def hashes(text: object) -> object:
     """The parts of a list of hashes. An empty list would let everyone in by mistake."""
     parts = split(text)
     if isinstance(text, str) and not parts:
@@ -69,7 +69,7 @@ def origin(text: str) -> str:
 
 
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(split)]
-Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(keys)]
+Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(hashes)]
 
 
 def installed(provider: str) -> str:
