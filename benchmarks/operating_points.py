@@ -72,10 +72,11 @@ def outcomes(bundle: Bundle, rows: HeldOut, order: NDArray[np.int64]) -> dict[Se
     for judged_by, limits in LIMITS.items():
         fitted = best_search(views[judged_by], tuning, limits, get_args(Measure))
         tune, judge = fitted.split.take(tuning), fitted.split.take(judging)
+        paths = [candidate.thresholds for candidate in fitted.front]
         last_macs = judge.segment_macs.sum() + judge.head_macs[-1]
         for standard_errors in TO_SPARE:
             for point, limit in limits.items():
-                thresholds = cheapest(tune, fitted.front, limit, standard_errors).thresholds
+                thresholds = cheapest(tune, paths, limit, standard_errors).thresholds
                 found[Setting(judged_by, standard_errors, point)] = Outcome(
                     lost=float(judge.losses(thresholds).mean()),
                     macs=float(judge.candidate(thresholds).mean_macs / last_macs),

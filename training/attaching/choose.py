@@ -76,7 +76,7 @@ class Tuning:
         split = SplitView(
             self.confidences[:, kept], right, right.astype(float), segments, self.heads[kept]
         )
-        tried = (split.candidate(np.full(len(exits), threshold)) for threshold in THRESHOLDS)
+        tried = (np.full(len(exits), threshold) for threshold in THRESHOLDS)
         return cheapest(split, tried, DISAGREEMENTS["balanced"]).mean_macs / 1e9
 
 

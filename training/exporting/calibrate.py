@@ -200,7 +200,8 @@ def search(
     """Thresholds for operating points that lose at most these drops."""
     tune = split.take(tuning)
     front = tuned_candidates(tune)
-    chosen = {name: cheapest(tune, front, drop) for name, drop in accuracy_drops.items()}
+    paths = [candidate.thresholds for candidate in front]
+    chosen = {name: cheapest(tune, paths, drop) for name, drop in accuracy_drops.items()}
     return Search(measure, split, front, chosen)
 
 

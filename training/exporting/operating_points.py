@@ -157,18 +157,18 @@ def tuned_candidates(split: SplitView) -> list[Candidate]:
 
 def cheapest(
     split: SplitView,
-    candidates: Iterable[Candidate],
+    paths: Iterable[Thresholds],
     max_loss: float,
     standard_errors: float = STANDARD_ERRORS,
 ) -> Candidate:
-    """The first candidate whose estimated loss, and something to spare, is at most `max_loss`.
+    """The first thresholds whose estimated loss, and something to spare, is at most `max_loss`.
 
-    `candidates` come cheapest first. To spare are standard errors and, since few rows may lose
+    `paths` come cheapest first. To spare are standard errors and, since few rows may lose
     nothing by luck, one row more that loses its answer. Where none passes, no row stops early.
     """
-    for candidate in candidates:
-        losses = split.estimated_losses(candidate.thresholds)
+    for thresholds in paths:
+        losses = split.estimated_losses(thresholds)
         spare = standard_errors * losses.std() / np.sqrt(split.num_rows) + 1 / split.num_rows
         if losses.mean() + spare <= max_loss:
-            return candidate
+            return split.candidate(thresholds)
     return split.candidate(never_early(split.num_exits))

@@ -113,7 +113,7 @@ def test_the_cheapest_keeps_its_limit_and_no_cheaper_one_does(
 ) -> None:
     split = drawn_split(rows, seed)
     candidates = tuned_candidates(split)
-    chosen = cheapest(split, candidates, max_loss)
+    chosen = cheapest(split, [c.thresholds for c in candidates], max_loss)
     last = split.chances[:, -1].mean()
     passing = []
     for candidate in candidates:
@@ -125,7 +125,7 @@ def test_the_cheapest_keeps_its_limit_and_no_cheaper_one_does(
 
 def test_where_all_lose_too_much_no_row_stops_early() -> None:
     split = drawn_split(50, 0)
-    never = cheapest(split, tuned_candidates(split), -0.5)
+    never = cheapest(split, [c.thresholds for c in tuned_candidates(split)], -0.5)
     assert not stops_early(never.thresholds)
     assert (never.chance, never.mean_macs) == (split.is_right[:, -1].mean(), 73)
     assert split.point(never.thresholds, None).exit_shares == (0, 0, 1)
@@ -136,9 +136,9 @@ def test_the_cheapest_has_standard_errors_to_spare() -> None:
     right = np.ones((100, 2), bool)
     right[:10, 0] = False
     split = SplitView(np.ones((100, 2)), right, right.astype(float), *(m[:2] for m in MACS))
-    early = split.candidate(np.array([0.5]))
+    early = np.array([0.5])
     for standard_errors, limit in [(0.0, 0.11), (1.0, 0.14), (2.5, 0.185)]:
-        assert cheapest(split, [early], limit + 1e-9, standard_errors) is early
+        assert cheapest(split, [early], limit + 1e-9, standard_errors).thresholds == early
         never = cheapest(split, [early], limit - 1e-9, standard_errors)
         assert never.mean_macs == 10 + 20 + 2
 
@@ -147,8 +147,8 @@ def test_of_few_rows_none_may_lose_by_luck() -> None:
     split = SplitView(
         np.ones((60, 2)), np.ones((60, 2), bool), np.ones((60, 2)), *(m[:2] for m in MACS)
     )
-    early = split.candidate(np.array([0.5]))
-    assert cheapest(split, [early], 0.02) is early
+    early = np.array([0.5])
+    assert cheapest(split, [early], 0.02).thresholds == early
     assert not stops_early(cheapest(split.take(np.arange(49)), [early], 0.02).thresholds)
 
 
@@ -157,13 +157,13 @@ def test_the_choice_is_by_estimates_and_the_accuracy_by_labels() -> None:
     right = np.tile([[True, True], [False, True]], (50, 1))
     chances = np.where(right, 0.9, 0.6)
     split = SplitView(np.ones((100, 2)), right, chances, *(m[:2] for m in MACS))
-    early = split.candidate(np.array([0.5]))
-    assert split.estimated_losses(early.thresholds)[:2] == pytest.approx([0, 0.3])
-    assert split.losses(early.thresholds)[:2].tolist() == [0, 1]
+    early = np.array([0.5])
+    assert split.estimated_losses(early)[:2] == pytest.approx([0, 0.3])
+    assert split.losses(early)[:2].tolist() == [0, 1]
     bound = 0.15 + 2.5 * 0.015 + 0.01
-    assert cheapest(split, [early], bound + 1e-9) is early
-    assert cheapest(split, [early], bound - 1e-9) is not early
-    assert split.point(early.thresholds, None).accuracy == 0.5
+    assert cheapest(split, [early], bound + 1e-9).thresholds == early
+    assert cheapest(split, [early], bound - 1e-9).thresholds != early
+    assert split.point(early, None).accuracy == 0.5
 
 
 def test_chances_are_what_the_last_exit_gives_each_answer() -> None:
