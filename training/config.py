@@ -65,7 +65,7 @@ class TrainConfig(BaseModel):
     the side of a square that is blanked in every image, in pixels. `mixing` is done to half of the
     batches.
 
-    `bf16` takes effect where the processor computes in it.
+    `bf16` takes effect where the processor has instructions for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

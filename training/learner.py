@@ -153,8 +153,8 @@ def are_finite(*tensors: Tensor) -> bool:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32; on processors without AVX-512 it is far slower."""
-    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    """Whether bfloat16 is faster than float32; processors without its instructions are far slower."""
+    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def averaged(net: MultiExitNet, decay: float) -> AveragedModel:

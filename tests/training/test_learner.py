@@ -136,10 +136,17 @@ def test_scaled_gradients_are_what_the_step_takes(tmp_path: Path) -> None:
     assert all(torch.equal(a.grad, b.grad) for a, b in heads if a.grad is not None)
 
 
-@pytest.mark.parametrize(("capability", "expected"), [("AVX2", False), ("AVX512", True)])
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True}, False),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, False),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": True}, True),
+    ],
+)
 def test_bfloat16_is_used_where_the_processor_has_it(
-    capability: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capabilities: dict[str, bool], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert run_of(tmp_path, bf16=True).is_bf16 == expected
     assert not run_of(tmp_path).is_bf16
