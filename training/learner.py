@@ -153,7 +153,7 @@ def are_finite(*tensors: Tensor) -> bool:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32; processors without its instructions are far slower."""
+    """Whether bfloat16 is faster than float32: on processors without its instructions it is not."""
     return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
