@@ -12,6 +12,8 @@ KINDS = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
     ".txt": "text/plain",
 }  # fmt: skip
+SPLITS = ("train", "test", "val", "valid", "validation")
+"""Folders of splits, which hold the class directories."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Traffic:
 def read(path: Path, num: int) -> Traffic:
     """At most `num` bodies, chosen at random, the same every time. Raises UserError for none.
 
-    Of a directory each file is one, and its label is the name of the class directory it lies in.
+    Of a directory each file is one, and its label is the name of the class directory it lies in, at
+    any depth.
     Of a file each line is a text, followed by a tab and its label where that is known.
     """
     labelled = of_files(path) if path.is_dir() else of_lines(path)
@@ -41,14 +44,25 @@ def read(path: Path, num: int) -> Traffic:
 
 
 def of_files(directory: Path) -> list[tuple[Body, str | None]]:
-    files = [file for file in sorted(directory.rglob("*")) if file.suffix.lower() in KINDS]
+    """Hidden files are none of them: archives bring `._NAME` beside `NAME`."""
+    paths = [path.relative_to(directory) for path in sorted(directory.rglob("*"))]
+    files = [path for path in paths if path.suffix.lower() in KINDS and not is_hidden(path)]
     return [
-        (
-            Body(file.read_bytes(), KINDS[file.suffix.lower()]),
-            None if file.parent == directory else file.parent.name,
-        )
+        (Body((directory / file).read_bytes(), KINDS[file.suffix.lower()]), class_of(file))
         for file in files
     ]
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def class_of(file: Path) -> str | None:
+    """The first directory, of a split's folder the first in it; None where there is none."""
+    directories = file.parts[:-1]
+    if len(directories) > 1 and directories[0].lower() in SPLITS:
+        directories = directories[1:]
+    return directories[0] if directories else None
 
 
 def of_lines(file: Path) -> list[tuple[Body, str | None]]:

@@ -24,6 +24,29 @@ def test_class_directories_are_labels(tmp_path: Path) -> None:
     assert len(read(tmp_path, 2).bodies) == 2
 
 
+@pytest.mark.parametrize(
+    ("place", "label"),
+    [
+        ("otter/1.png", "otter"),
+        ("otter/summer/river/1.png", "otter"),
+        ("test/otter/1.png", "otter"),
+        ("Train/otter/river/1.png", "otter"),
+        ("train/1.png", "train"),
+        ("1.png", None),
+    ],
+)
+def test_files_lie_in_their_class_at_any_depth(
+    place: str, label: str | None, tmp_path: Path
+) -> None:
+    """As for training; a class may be called as a split is."""
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(b"png")
+    (tmp_path / place).with_name("._1.png").write_bytes(b"no image")
+    found = read(tmp_path, 10)
+    assert [body.content for body in found.bodies] == [b"png"]
+    assert found.labels == (None if label is None else [label])
+
+
 def test_one_file_without_a_class_leaves_all_without_labels(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/1.txt").write_text("meow")
