@@ -244,10 +244,7 @@ def config_of(
     experiment: Experiment, method: str, seed: int, recipe: str, data: str
 ) -> TrainConfig:
     """The configuration of one run."""
-    schedule: dict[str, object] = {}
-    if recipe == "short":
-        epochs = experiment.short_epochs
-        schedule = {"epochs": epochs, "decay_epochs": (epochs // 2, 3 * epochs // 4)}
+    schedule = {"epochs": experiment.short_epochs} if recipe == "short" else {}
     return TrainConfig.model_validate(
         {
             **RECIPES["paper"],
