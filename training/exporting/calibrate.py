@@ -241,12 +241,13 @@ def operating_points(
     drops = {name: drop_bound(certify, thresholds) for name, thresholds in chosen.items()}
     disagreements = {name: drop_bound(agree, thresholds) for name, thresholds in chosen.items()}
     # the rows that certify chose `certified` among n: with DELTA / n each, all n bounds hold
+    delta = DELTA / max(1, len(front))  # a network of one exit has nothing to choose from
     if max_disagreement is None:
         chosen[CERTIFIED], drops[CERTIFIED] = certified(certify, front, max_accuracy_drop)
-        disagreements[CERTIFIED] = drop_bound(agree, chosen[CERTIFIED], DELTA / len(front))
+        disagreements[CERTIFIED] = drop_bound(agree, chosen[CERTIFIED], delta)
     else:
         chosen[CERTIFIED], disagreements[CERTIFIED] = certified(agree, front, max_disagreement)
-        drops[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], DELTA / len(front))
+        drops[CERTIFIED] = drop_bound(certify, chosen[CERTIFIED], delta)
     if agreement is split:
         drops = disagreements
     return {

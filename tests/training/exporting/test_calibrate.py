@@ -294,6 +294,19 @@ def test_where_nothing_passes_no_row_stops_early(
     assert point.certificate.max_accuracy_drop == 0
 
 
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_a_network_of_one_exit_answers_there(digits_bundle: Bundle, *, has_labels: bool) -> None:
+    rows, manifest = drawn_rows(100, 0), digits_bundle.manifest
+    labels = rows.labels if has_labels else None
+    graphs = manifest.segments[:1], manifest.exit_heads[:1]
+    points = calibrate(rows.logits[:1], labels, *graphs).operating_points
+    assert list(points) == [*ACCURACY_DROPS, CERTIFIED]
+    for point in points.values():
+        assert (point.thresholds, point.consulted, point.exit_shares) == ((None,), (1,), (1,))
+        assert point.certificate is not None
+        assert point.certificate.max_disagreement == 0
+
+
 def test_the_certified_point_keeps_its_promise_on_1000_calibration_draws(
     digits_bundle: Bundle,
 ) -> None:
