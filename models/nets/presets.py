@@ -96,4 +96,5 @@ def find(name: str) -> Builder:
             f"no network {name!r}; there are {', '.join(PRESETS)}, your own as FILE.py:FUNCTION, "
             f"or a pretrained one as {PREFIX}DIRECTORY"
         )
-    return load_function(name)
+    with introduced(name):
+        return load_function(name)

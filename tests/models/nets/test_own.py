@@ -94,3 +94,13 @@ def test_a_file_that_does_not_run_is_refused_by_name(source: str, tmp_path: Path
     path.write_text(source)
     with pytest.raises(NetError, match=r"broken\.py cannot be imported: "):
         build(f"{path}:build", SHAPE, 10)
+
+
+def test_a_traceback_of_a_file_that_raises_has_a_line_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "raises.py"
+    path.write_text("width = base * 2")
+    with pytest.raises(NameError, match="base"):
+        build(f"{path}:build", SHAPE, 10)
+    assert f"{path}:build failed; the traceback is of that code:" in capsys.readouterr().err
