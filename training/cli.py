@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.errors import Interrupted, UserError
@@ -58,13 +59,20 @@ def train(run: Path, data: str, net: str, recipe: str, settings: list[str]) -> N
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "".join(f"{part}: " for part in first["loc"])
-        raise UserError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
+        raise UserError(complaint(error.errors()[0])) from error
     with network_errors():
         best = loop.train(config, run, is_rehearsed=True)
     print(f"trained; next: offramp export {run} --name NAME  (from {best})")
     leave()
+
+
+def complaint(error: ErrorDetails) -> str:
+    """What a setting is refused for."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name}; training/config.py explains those there are"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {reason}" if name else reason
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from training.run import BEST
         ("msdnet-7", "quick", [], "no recipe 'quick'; there are paper, paper-imagenet, short"),
         ("msdnet-7", "paper", ["epochs=0"], "epochs: Input should be greater than 0"),
         ("msdnet-7", "paper", ["loss=mse"], "loss: Input should be 'distillation' or"),
-        ("msdnet-7", "paper", ["colour=red"], "colour: Extra inputs are not permitted"),
+        ("msdnet-7", "paper", ["colour=red"], "there is no setting colour; training/config.py"),
         ("msdnet-7", "paper", ["epochs"], "epochs: Input should be a valid integer"),
         (
             "msdnet-7",
