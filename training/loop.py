@@ -40,9 +40,6 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     with join() as world, alone_in(directory, world):
         run = Run(config, directory, world, log)
-        if world.is_main:
-            for note in run.data.notes:
-                log(note)
         if (directory / LAST).exists():
             run.restore(checkpoint.load(directory / LAST))
             log(f"resuming {directory} after epoch {run.epoch}, step {run.step}")

@@ -55,6 +55,9 @@ class Run(Learner):
             )
         is_new = not (directory / LAST).exists()
         self.data = open_data(config, directory, is_new=is_new)
+        if world.is_main:
+            for note in self.data.notes:
+                log(note)
         self.splits = self.data.splits
         self.feed = feed_of(self.data, config, world, log)
         if config.unlabelled_per_class and not self.feed.num_unlabelled:

@@ -20,6 +20,7 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
+from models.nets.multi_exit import NetError
 from tests.training.runs import CPU
 from training import checkpoint, cli, loop, tokenizing
 from training.checkpoint import CheckpointError
@@ -94,6 +95,15 @@ def test_a_run_on_texts_learns_a_tokenizer_and_keeps_it(words_run: Path) -> None
     assert len(data.splits.train) == 120
     assert data.splits.calibration.min() >= 120  # the validation split's
     assert len(data.splits.calibration) == 40
+
+
+def test_what_was_found_is_said_before_a_network_is_refused(tmp_path: Path) -> None:
+    """It says why they are texts."""
+    write_texts(tmp_path)
+    said: list[str] = []
+    with pytest.raises(NetError, match=r"^mlp is no network for texts; there are text-tiny, "):
+        loop.train(config_of(tmp_path, "mlp", "text"), tmp_path / "run", said.append)
+    assert "texts are column 'text', labels are column 'label'" in said[0]
 
 
 def test_a_run_that_never_saved_leaves_no_tokenizer_to_the_next(

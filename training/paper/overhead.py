@@ -41,7 +41,8 @@ def measure(data: str, recipe: str) -> Overhead:
     experiment = EXPERIMENTS["cifar100-150"]
     configs = {m: config_of(experiment, m, 0, recipe, data) for m in METHODS}
     with tempfile.TemporaryDirectory() as directory:
-        runs = {m: Run(config, Path(directory), World(device)) for m, config in configs.items()}
+        at, world = Path(directory), World(device)
+        runs = {m: Run(config, at, world, lambda _: None) for m, config in configs.items()}
     for run in runs.values():
         run.net.train()
         run.order = draw_order(len(run.splits.train), len(run.splits.unlabelled))
