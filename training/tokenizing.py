@@ -82,13 +82,14 @@ def target_of(
 ) -> TextInput:
     """What a network for these training texts takes.
 
-    Texts are cut at `longest` tokens: the next power of two above the longest of them, if None.
+    Texts are cut at `longest` tokens: if None the next power of two above the longest of them, at
+    least `STEP`: a length that cannot vary cannot be exported.
     """
     reader = Tokenizer.from_str(tokenizer)
     reader.no_padding()
     reader.enable_truncation(longest or LONGEST)
     lengths = [len(encoding.ids) for encoding in reader.encode_batch_fast(list(texts))]
-    limit = longest or min(LONGEST, 1 << (max(lengths) - 1).bit_length())
+    limit = longest or min(LONGEST, max(STEP, 1 << (max(lengths) - 1).bit_length()))
     quantiles = np.quantile(lengths, QUANTILES)
     buckets = {STEP * max(1, int(np.ceil(q / STEP))) for q in quantiles}
     given = {"example": example} if example else {}

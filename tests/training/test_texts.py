@@ -106,6 +106,12 @@ def test_what_was_found_is_said_before_a_network_is_refused(tmp_path: Path) -> N
     assert "texts are column 'text', labels are column 'label'" in said[0]
 
 
+def test_texts_of_one_token_have_a_length_that_can_be_exported() -> None:
+    words = ["yes", "no"] * 5
+    tokenizer = tokenizing.learned(words, 100)
+    assert tokenizing.target_of(tokenizer, words, None, None).length_buckets == (4,)
+
+
 def test_a_run_that_never_saved_leaves_no_tokenizer_to_the_next(
     words_run: Path, tmp_path: Path
 ) -> None:
