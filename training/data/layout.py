@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
-import numpy as np
 from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
@@ -13,7 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from training.data.errors import DataError, NoSuchSplit
 from training.data.folders import SPLIT_NAMES, class_names, folder_rows, split_folder
-from training.data.rows import Rows, SplitName, digits, fixed_part
+from training.data.rows import Rows, SplitName, digits, part_of_file
 from training.data.tables import (
     TableRows,
     load_parquet,
@@ -23,9 +22,6 @@ from training.data.tables import (
 )
 
 HUB_TIMEOUT_S = 5.0
-TEST_SHARE = 0.2
-"""Of a single parquet file, which has no splits of its own."""
-
 FILE_SUFFIXES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 Names = tuple[str, ...]
@@ -42,7 +38,7 @@ def open_rows(source: str, split: SplitName, names: Names | None = None) -> Rows
     if path.is_dir():
         return directory_rows(path, split, names)
     if path.is_file():
-        return part_of_file(path, split, names)
+        return file_rows(path, split, names)
     return hub_rows(source, split, names)
 
 
@@ -73,14 +69,11 @@ def directory_rows(directory: Path, split: SplitName, names: Names | None) -> Ro
     return folder_rows(folder, names)
 
 
-def part_of_file(path: Path, split: SplitName, names: Names | None) -> TableRows:
+def file_rows(path: Path, split: SplitName, names: Names | None) -> TableRows:
     """A fixed fifth of every class for testing, the rest for training."""
     title = f"the {split} split of {str(path)!r}"
     rows = table_rows(load_parquet([path], title), title, names)
-    try:
-        index = np.sort(fixed_part(rows.labels, TEST_SHARE, split))
-    except ValueError as error:
-        raise DataError(f"a fifth of {str(path)!r} cannot be set apart: {error}") from error
+    index = part_of_file(rows.labels, rows.names, f"{str(path)!r}", split)
     return replace(rows, labels=rows.labels[index], index=index)
 
 

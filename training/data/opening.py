@@ -8,7 +8,7 @@ from datasets import Dataset
 from training.data.columns import Wanted, chosen_columns, is_of_images
 from training.data.errors import DataError
 from training.data.folders import has_class_images, split_folder
-from training.data.records import Names, Records, part_of_file, records
+from training.data.records import Names, Records, records
 from training.data.rows import SplitName
 from training.data.tables import parquet_files
 from training.data.tabular import WHOLE, Tables, tables_of
@@ -43,7 +43,7 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
     train = records(tables.read(tables.train, columns.label), columns, title, names)
     if tables.train == WHOLE:
         notes = [described(train, str(columns)), "a fifth of every class tests"]
-        return Found(part_of_file(train, "train"), part_of_file(train, "test"), notes)
+        return Found(train.part_of_file("train"), train.part_of_file("test"), notes)
     table = tables.read(tables.test, columns.label)
     test = records(table, columns, tables.title(tables.test), train.names)
     notes = [described(train, str(columns)), described(test)]
@@ -89,7 +89,7 @@ def test_records(tables: Tables, wanted: Wanted, names: Names | None) -> Records
     title = tables.title(tables.test)
     columns = chosen_columns(tables.read(tables.test), wanted, title)
     rows = records(tables.read(tables.test, columns.label), columns, title, names)
-    return part_of_file(rows, "test") if tables.test == WHOLE else rows
+    return rows.part_of_file("test") if tables.test == WHOLE else rows
 
 
 def described(rows: Records, note: str = "") -> str:

@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from training.data.columns import Columns
 from training.data.errors import DataError, listed
-from training.data.rows import Index, Labels, SplitName, fixed_part
+from training.data.rows import Index, Labels, SplitName, part_of_file
 from training.data.tables import numbered, refuse_missing, renumbered
-
-TEST_SHARE = 0.2
-"""Of a single file, which has no splits of its own."""
 
 Names = tuple[str, ...]
 Values = dict[str, NDArray[np.float32]]
@@ -55,6 +52,10 @@ class Records:
         values = self.values and {name: value[index] for name, value in self.values.items()}
         texts = tuple(self.texts[row] for row in index.tolist()) if self.texts else ()
         return Records(self.title, self.names, self.labels[index], texts, values)
+
+    def part_of_file(self, split: SplitName) -> "Records":
+        """A fixed fifth of every class for testing, or the rest for training."""
+        return self.take(part_of_file(self.labels, self.names, self.title, split))
 
     def followed_by(self, other: "Records") -> "Records":
         """These rows and a validation split's."""
@@ -102,11 +103,3 @@ def values_of(table: Dataset, column: str, title: str) -> NDArray[np.float32]:
             f"{listed(map(str, rows))}"
         )
     return values
-
-
-def part_of_file(rows: Records, split: SplitName) -> Records:
-    """A fixed fifth of every class for testing, the rest for training."""
-    try:
-        return rows.take(np.sort(fixed_part(rows.labels, TEST_SHARE, split)))
-    except ValueError as error:
-        raise DataError(f"a fifth of {rows.title} cannot be set apart: {error}") from error

@@ -1,5 +1,6 @@
 """The rows of one split: labels in memory, images opened one at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, Protocol
@@ -10,11 +11,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from training.data.errors import DataError, listed
+
 SplitName = Literal["train", "test"]
 Labels = NDArray[np.int64]
 Index = NDArray[np.int64]
 
 DIGIT_SIZE = 8
+TEST_SHARE = 0.2
+"""Of a single file, which has no splits of its own."""
 
 
 class Rows(Protocol):
@@ -70,6 +75,23 @@ def digits(split: SplitName) -> ArrayRows:
     rows = fixed_part(data.target, 0.25, split)
     labels = data.target[rows].astype(np.int64)
     return ArrayRows(f"the {split} split of digits", tuple("0123456789"), labels, pixels[rows])
+
+
+def part_of_file(labels: Labels, names: Sequence[str], file: str, split: SplitName) -> Index:
+    """A split of a file's rows: a fixed fifth of every class tests, the rest trains.
+
+    Raises DataError where a class, or the file, has too few rows for it.
+    """
+    sizes = np.bincount(labels, minlength=len(names)).tolist()
+    single = [repr(name) for name, size in zip(names, sizes, strict=True) if size == 1]
+    if single:
+        raise DataError(
+            f"a fifth of every class of {file} tests, and these have one row: {listed(single)}"
+        )
+    try:
+        return np.sort(fixed_part(labels, TEST_SHARE, split))
+    except ValueError as error:
+        raise DataError(f"a fifth of {file} cannot be set apart: {error}") from error
 
 
 def fixed_part(labels: Labels, test_share: float, split: SplitName) -> Index:

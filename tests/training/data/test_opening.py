@@ -82,6 +82,15 @@ def test_a_single_file_gives_a_fifth_of_each_class_for_testing(tmp_path: Path) -
     assert np.bincount(found.test.labels).tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_classes_of_one_row_in_a_single_file_are_named(suffix: str, tmp_path: Path) -> None:
+    kinds = {"kind": ["a", "a", "b", "c"]}
+    path = write(tmp_path / f"all.{suffix}", NUMBERS | kinds)
+    message = f"^a fifth of every class of '{path}' tests, and these have one row: 'b', 'c'$"
+    with pytest.raises(DataError, match=message):
+        find_records(str(path), Wanted())
+
+
 def test_numbers_are_all_columns_of_numbers_or_those_named(tmp_path: Path) -> None:
     lists = NUMBERS | {"vector": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]}
     for split in ("train", "test"):
