@@ -43,19 +43,20 @@ def wanted_columns(text: object, label: object, numbers: object) -> Wanted:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are used: one of texts, or some of numbers, and one of labels."""
+    """The columns used, of `every` one: one of texts, or some of numbers, and one of labels."""
 
     kind: Kind
     inputs: tuple[str, ...]
     label: str
-    left_out: tuple[str, ...] = ()
+    every: tuple[str, ...]
 
     def __str__(self) -> str:
         what = "texts are" if self.kind == "text" else "numbers are"
         shown = ", ".join(map(repr, self.inputs[:8]))
         more = f" and {len(self.inputs) - 8} more" if len(self.inputs) > 8 else ""
-        index = f"; {listed(map(repr, self.left_out))} left out" if self.left_out else ""
-        return f"{what} column {shown}{more}, labels are column {self.label!r}{index}"
+        others = [repr(name) for name in self.every if name not in (*self.inputs, self.label)]
+        rest = f"; {listed(others)} left out" if others else ""
+        return f"{what} column {shown}{more}, labels are column {self.label!r}{rest}"
 
 
 def is_of_images(features: Features) -> bool:
@@ -68,22 +69,22 @@ def chosen_columns(table: Dataset, wanted: Wanted, title: str) -> Columns:
     Texts are a column of a usual name, or else the strings with most words; numbers are all columns
     of numbers or of lists of numbers. A row's number or name is none of these unless it is named.
     """
-    features = table.features
+    features, every = table.features, tuple(table.features)
     named = [name for name in (wanted.text, wanted.label, *wanted.numbers) if name is not None]
     for name in named:
         if name not in features:
             raise DataError(f"{title} has no column {name!r} among {', '.join(features)}")
     if wanted.text is not None and wanted.numbers:
         raise DataError("text_column and number_columns exclude each other")
-    index = tuple(name for name in features if INDEX.fullmatch(name) and name not in named)
-    table = table.remove_columns(list(index))
+    index = [name for name in every if INDEX.fullmatch(name) and name not in named]
+    table = table.remove_columns(index)
     features = table.features
     text = wanted.text
     if text is None and not wanted.numbers:
         text = text_column(table, wanted.label)
     if text is not None:
         refuse_others(features, [text], is_string, "texts", title)
-        return Columns("text", (text,), wanted.label or label_of(features, [text], title), index)
+        return Columns("text", (text,), wanted.label or label_of(features, [text], title), every)
     label = wanted.label or label_of(features, wanted.numbers, title)
     numbers = wanted.numbers or tuple(
         name for name, kind in features.items() if name != label and is_number(kind)
@@ -94,7 +95,7 @@ def chosen_columns(table: Dataset, wanted: Wanted, title: str) -> Columns:
             "them: --set text_column=NAME or --set number_columns=NAME,NAME"
         )
     refuse_others(features, numbers, is_number, "numbers", title)
-    return Columns("tensor", numbers, label, index)
+    return Columns("tensor", numbers, label, every)
 
 
 def text_column(table: Dataset, label: str | None) -> str | None:

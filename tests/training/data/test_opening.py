@@ -130,7 +130,20 @@ def test_a_column_that_numbers_or_names_the_rows_is_no_guess(
         named = find_records(str(tmp_path), Wanted(numbers=(name, "width")))
         assert named is not None
         assert named.train.table[3].tolist() == [3, 4.5]
-        assert "left out" not in named.notes[0]
+        assert named.notes[0].endswith("; 'height' left out")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_columns_that_are_not_used_are_named(suffix: str, tmp_path: Path) -> None:
+    """One "?" for a missing number makes a column one of strings."""
+    strings = {"sex": ["f", "m", "m", "f"], "age": ["31", "?", "40", "52"]}
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.{suffix}", strings | NUMBERS)
+    found = find_records(str(tmp_path), Wanted(label="kind"))
+    assert found is not None
+    assert found.notes[0].endswith(
+        "numbers are column 'width', 'height', labels are column 'kind'; 'sex', 'age' left out"
+    )
 
 
 @pytest.mark.parametrize(
