@@ -25,7 +25,7 @@ from training.data.tables import load_parquet, reason, visible
 SEPARATED: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
 """How pandas reads fields: as they are, the first one too where the header has fewer."""
 SUFFIXES: dict[str, dict[str, Any]] = {
-    "csv": {},
+    "csv": {"skipinitialspace": True},  # "a, b" has columns a and b
     "tsv": {"sep": "\t", "quoting": csv.QUOTE_NONE},  # a quote is a character as any other
 }
 """What each suffix adds."""
@@ -161,14 +161,17 @@ def typed(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def labels(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The same, but numbers that would be spelled otherwise stay strings: 007, 250.10."""
+    """The same, but numbers that would be spelled otherwise stay strings: 007, 250.10.
+
+    Strings lose the space around them, which would make two labels of one.
+    """
     values, spelled = typed(cells), known(cells)
     if pa.types.is_floating(values.type):
         return spelled
     if pa.types.is_integer(values.type):
         is_same = pc.all(pc.equal(values.cast(spelled.type), spelled))
         return values if is_same.as_py() else spelled
-    return values
+    return pc.utf8_trim_whitespace(values) if values.type == cells.type else values
 
 
 def known(cells: pa.ChunkedArray) -> pa.ChunkedArray:

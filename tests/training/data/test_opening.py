@@ -146,6 +146,20 @@ def test_columns_that_are_not_used_are_named(suffix: str, tmp_path: Path) -> Non
     )
 
 
+def test_blanks_after_commas_and_around_labels_mean_nothing(tmp_path: Path) -> None:
+    """The label of the second row was another class, and its text two fields."""
+    lines = ['1, "so, it goes", money', "2, a b,money ", "3, c d,  music"]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("\n".join(["id, text, label", *lines]))
+    found = find_records(str(tmp_path), Wanted())
+    assert found is not None
+    assert found.train.texts == ("so, it goes", "a b", "c d")
+    assert (found.train.names, found.train.labels.tolist()) == (("money", "music"), [0, 0, 1])
+    test = find_test(str(tmp_path), Wanted(), found.train.names)
+    assert test is not None
+    assert test.labels.tolist() == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("table", "wanted", "message"),
     [
