@@ -170,7 +170,8 @@ def test_a_finished_run_counts_for_its_own_plan_alone(
     for place in (data, f"{tmp_path}/tiny/../data"):
         assert reproduce.reproduce(one, "tiny", place, 1, 1, tmp_path) == [FINISHED]
     monkeypatch.setitem(RECIPE_CHANGES, "tiny", TINY | {"epochs": 2})
-    message = f"^{directory} holds the result of another configuration: epochs was 1, is 2; "
+    differing = "epochs was 1, is 2, decay_epochs was .*; name another directory"
+    message = f"^{directory} holds the result of another configuration: {differing}"
     with pytest.raises(UserError, match=message):
         reproduce.reproduce(one, "tiny", data, 1, 1, tmp_path)
     (directory / PLAN).unlink()
