@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import ModelProto
+from onnx_ir.passes.common import NameFixPass
 from torch import Tensor, nn
 from torch.backends import mkldnn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -163,6 +164,7 @@ def _traced(
             raise ExportError(f"{stem} cannot be exported: {reason(error)}") from error
     if program is None:
         raise ExportError(f"{stem} could not be exported")
+    NameFixPass()(program.model)  # a column of numbers may be called as a value inside: "cat"
     model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model)

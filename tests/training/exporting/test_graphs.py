@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle.bundle import Bundle
 from models.bundle.runner import SegmentRunner
+from models.bundle.tensor_input import RowTensor, TensorInput
 from models.nets.multi_exit import MultiExitNet
 from models.nets.presets import build
 from training import checkpoint
@@ -25,8 +26,11 @@ from training.exporting.graphs import (
     ExportError,
     check_independence,
     check_parity,
+    export_graphs,
     macs_of,
+    run_all,
 )
+from training.fronts import front_of
 from training.run import BEST
 
 
@@ -96,6 +100,25 @@ def test_graphs_tell_nothing_of_where_they_were_made(digits_bundle: Bundle) -> N
     for graph in digits_bundle.graphs.values():
         for trace in (root, sys.prefix, str(Path.home()), "site-packages", "models/nets"):
             assert trace.encode() not in graph
+
+
+def test_a_column_may_be_called_as_a_value_inside() -> None:
+    """torch names the values of a graph for the operations that give them."""
+    names = ("cat", "sub", "mul", "linear", "add")
+    target = TensorInput(
+        tensors=tuple(RowTensor(name=name, dtype="float32", shape=()) for name in names)
+    )
+    net = build("mlp", [len(names)], 3).eval()
+    inputs = list(torch.randn(len(names), 4))
+    front = front_of(target, torch.zeros(len(names)), torch.ones(len(names)))
+    exported = export_graphs(net, inputs, front)
+    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
+    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    assert tuple(tensor.name for tensor in segments[0].inputs) == names
+    with torch.no_grad():
+        expected = net(*front.prepared(inputs))
+    runner = SegmentRunner(segments, heads, content)
+    check_parity(expected, run_all(runner, [x.numpy() for x in inputs]))
 
 
 def test_macs_and_parameters_are_those_of_the_network(
