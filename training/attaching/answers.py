@@ -37,7 +37,8 @@ class Original:
     def __call__(self, inputs: Arrays) -> Floats:
         """Its output, (rows, classes), for what segment 1 takes.
 
-        The last of several fixed batches is filled up with rows from the first on.
+        The last of several fixed batches is filled up with rows from the first on. Raises
+        AttachError for several scores of a class, such as one of every pixel.
         """
         prepared, num_rows = self.prepared(inputs), len(inputs[0])
         step = self.network.fixed_batch or num_rows
@@ -47,8 +48,12 @@ class Original:
             self.session.run([self.network.output], {n: x[rows] for n, x in prepared.items()})[0]
             for rows in np.split(index, num_batches)
         ]
-        scores = np.concatenate(outputs).reshape(len(index), -1)
-        return scores[:num_rows].astype(np.float32)
+        scores = np.concatenate(outputs)
+        flat = scores.reshape(len(index), -1)
+        if flat.shape[1] > max(scores.shape[1:], default=1):
+            each = " x ".join(map(str, scores.shape[1:]))
+            raise AttachError(f"the network gives {each} scores; exits need one for each class")
+        return flat[:num_rows].astype(np.float32)
 
     def prepared(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         preprocessing = self.network.preprocessing
@@ -71,6 +76,8 @@ def own_scores(network: Network, inputs: Arrays) -> Floats:
     Probabilities taken for logits would give other probabilities: of two classes, at most 0.73.
     """
     scores = Original(network)(inputs)
+    if scores.shape[1] < 2:
+        raise AttachError("the network gives one score; exits need one for each of two classes")
     if not network.gives_probabilities and scores.min() >= 0 and scores.max() <= 1:
         raise AttachError(
             "the network's scores are all from 0 to 1, as behind a sigmoid, and no softmax makes "

@@ -29,7 +29,6 @@ from training.attaching.photos import (
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
 from training.attaching.read import Network, metadata_labels, parsed_labels, read
-from training.attaching.rewriting import LOGITS
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, runner_of, tried, typical_length, uncut
 from training.data.sources import vocabulary_of
@@ -44,10 +43,10 @@ def attach(order: Order) -> Path:
     print(f"{order.model}: {network.preprocessing}")
     cut_up, target, parts, tokenizer = opened(order, network)
     cuts, end = cuts_of(order, cut_up)
-    labels = labels_of(order, network, parts, cut_up.shapes[LOGITS][1])
-    parts = labelled(order, parts, labels)
     rows = parts.calibration.decode(np.arange(MIN_CALIBRATION))
     expected = own_scores(network, rows)
+    labels = labels_of(order, network, parts, expected.shape[1])
+    parts = labelled(order, parts, labels)
     whole = runner_of(*uncut(cut_up, end))
     check_last_exit(network, run_all(whole, rows)[-1], expected)
     check_independence(whole, rows)
@@ -109,8 +108,6 @@ def input_of(preprocessing: Preprocessing) -> ImageInput:
 
 def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) -> tuple[str, ...]:
     """From --labels, else the network's metadata, else the data's class names, else numbers."""
-    if num_classes < 2:
-        raise AttachError("the network gives one score; exits need one for each of two classes")
     names = parts.photos.names
     if order.labels is not None:
         labels = parsed_labels(order.labels.read_text(), str(order.labels))

@@ -104,7 +104,7 @@ def program(network: Network) -> Program:
         and all(s[name].shape == (b, *shape[1:]) for s, b in zip(seen, BATCHES, strict=True))
     )
     if LOGITS not in features:
-        raise AttachError("the network's output has no row for every image")
+        raise AttachError("the network does not give one row of scores for every image")
     used = {name for node in nodes for name in node.input}
     return Program(
         nodes=nodes,

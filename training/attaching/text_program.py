@@ -56,7 +56,7 @@ def text_program(network: Network, vocabulary: int, lengths: tuple[int, ...]) ->
     rest = [node for node in nodes if node not in from_mask]
     features = frozenset(n for n, found in sizes.items() if is_feature(found, seen[0][n]))
     if LOGITS not in features:
-        raise AttachError("the network's output has no row for every text")
+        raise AttachError("the network does not give one row of scores for every text")
     kept = tuple(needed(rest, made))
     used = {name for node in (*kept, *from_mask) for name in node.input}
     shapes = {n: tuple(s.of(1, lengths[-1]) for s in found) for n, found in sizes.items()}

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ from training.data import load_images
 
 ROWS = load_images("digits", "test").images.numpy()[:32]
 DYNAMIC: list[int | str] = ["batch", 1, SIZE, SIZE]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(AttachError) as error:
+        own_scores(read(path, Options()), [ROWS])
+    return str(error.value)
 
 
 def whole(path: Path) -> tuple[Network, NDArray[np.float32]]:
@@ -90,6 +97,15 @@ def test_probabilities_without_a_softmax_are_refused(
     end: Callable[[Net], str], tmp_path: Path
 ) -> None:
     net = Net()
-    network = read(net.save(tmp_path / "n.onnx", end(net), DYNAMIC), Options())
-    with pytest.raises(AttachError, match="from 0 to 1, as behind a sigmoid, and no softmax"):
-        own_scores(network, [ROWS])
+    path = net.save(tmp_path / "n.onnx", end(net), DYNAMIC)
+    assert "from 0 to 1, as behind a sigmoid, and no softmax" in refused(path)
+
+
+def test_scores_of_every_pixel_are_refused(tmp_path: Path) -> None:
+    net = Net()
+    path = net.save(tmp_path / "n.onnx", net.conv("x", 1, CLASSES), DYNAMIC)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    expected = f"the network gives {CLASSES} x {SIZE} x {SIZE} scores; exits need one for each"
+    assert expected in refused(path)
