@@ -111,5 +111,6 @@ def check_independence(runner: SegmentRunner, rows: Arrays) -> None:
     if not difference <= TOLERANCE * max(1.0, float(np.abs(together).max())):
         raise AttachError(
             "the network scores a row otherwise in another batch, as one does that was quantized "
-            "dynamically; attach exits to the float32 network"
+            "dynamically or exported in training mode; attach exits to the float32 network, "
+            "exported after eval()"
         )

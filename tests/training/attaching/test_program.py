@@ -122,6 +122,19 @@ def test_a_network_whose_rows_share_a_range_is_refused(tmp_path: Path) -> None:
     check_independence(taken_apart(tmp_path / "net.onnx")[1], [bright])
 
 
+def test_a_network_in_training_mode_is_refused(tmp_path: Path) -> None:
+    """As torch exports one whose `eval()` was forgotten: it normalises by its batch."""
+    net = Net()
+    ones = [net.constant(np.ones(WIDTH, np.float32)) for _ in range(4)]
+    x = net.add("BatchNormalization", [net.conv("x", 1, WIDTH), *ones], training_mode=1)
+    net.nodes[-1].output.extend(["mean", "variance"])
+    output = net.classifier(net.conv(x, WIDTH, WIDTH))
+    path = net.save(tmp_path / "net.onnx", output, ["batch", 1, SIZE, SIZE], opset=14)
+    _, runner = taken_apart(path)
+    with pytest.raises(AttachError, match=r"or exported in training mode; .* after eval"):
+        check_independence(runner, [IMAGES])
+
+
 @pytest.mark.parametrize(
     ("op", "shapes", "out", "attributes", "expected"),
     [
