@@ -19,9 +19,9 @@ from training.attaching.reading import LENGTH, MASK
 from training.attaching.rewriting import BATCH
 from training.exporting.graphs import ExportedGraph, drop_notes
 
-CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
 """Which input of a convolution is its weight."""
-PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul")
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "QLinearMatMul")
 RECURRENCES = ("LSTM", "GRU", "RNN")
 OLDEST_IR = 4
 """The first that lets weights be no inputs."""
@@ -188,7 +188,10 @@ def spec(program: Program, name: str) -> TensorSpec:
 
 
 def macs(program: Program, node: NodeProto) -> int:
-    """Multiply-accumulates of a node for one row: convolutions, matrix products, recurrences."""
+    """Multiply-accumulates of a node for one row.
+
+    Counted are convolutions, matrix products, recurrences and attention.
+    """
     shapes = program.shapes
     if node.op_type in CONVOLUTIONS:
         weight = shape_of(program, node.input[CONVOLUTIONS[node.op_type]])
@@ -203,9 +206,23 @@ def macs(program: Program, node: NodeProto) -> int:
         steps, rows, *_ = shapes[node.input[0]]
         weights = (shape_of(program, name) for name in node.input[1:3])
         return steps * rows * sum(map(prod, weights))
+    if node.op_type == "Attention":
+        return attention_macs(program, node)
     if node.op_type == "Einsum":
         return einsum_macs(program, node)
     return 0
+
+
+def attention_macs(program: Program, node: NodeProto) -> int:
+    """Queries times keys, and what that weighs times values.
+
+    onnxruntime's operator of this name computes queries, keys and values of one input first.
+    """
+    query, second = (shape_of(program, name) for name in node.input[:2])
+    made = prod(program.shapes[node.output[0]])
+    if node.domain:
+        return prod(query) * second[-1] + 2 * made * query[-2]
+    return (prod(query) + made) * second[-2]
 
 
 def einsum_macs(program: Program, node: NodeProto) -> int:

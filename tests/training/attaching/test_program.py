@@ -33,6 +33,7 @@ from training.exporting.align import aligned
 from training.exporting.quantize import prepared
 
 IMAGES = load_images("digits", "test").images.numpy()[:9]
+FUSED = {"domain": "com.microsoft"}
 
 
 def taken_apart(path: Path) -> tuple[Program, SegmentRunner]:
@@ -150,6 +151,12 @@ def test_a_network_in_training_mode_is_refused(tmp_path: Path) -> None:
             2 * 5 * 7 * 8,
         ),
         ("Einsum", [(1, 2, 5, 8), (8, 3)], (1, 2, 5, 3), {"equation": "...d,de->...e"}, 10 * 24),
+        ("Attention", [(1, 2, 5, 8), (1, 2, 7, 8), (1, 2, 7, 6)], (1, 2, 5, 6), {}, 70 * (8 + 6)),
+        ("Attention", [(1, 5, 16), (1, 7, 16), (1, 7, 16)], (1, 5, 16), {}, 2 * 5 * 7 * 16),
+        ("Attention", [(1, 5, 8), (8, 24)], (1, 5, 8), FUSED, 5 * 8 * 24 + 2 * 5 * 5 * 8),
+        ("FusedMatMul", [(1, 5, 8), (8, 3)], (1, 5, 3), FUSED, 5 * 8 * 3),
+        ("FusedGemm", [(1, 8), (8, 3)], (1, 3), FUSED, 8 * 3),
+        ("FusedConv", [(1, 2, 4, 4), (6, 2, 3, 3)], (1, 6, 2, 2), FUSED, 24 * 18),
         ("LSTM", [(5, 1, 8), (1, 64, 8), (1, 64, 16)], (5, 1, 1, 16), {}, 5 * 64 * 24),
         ("GRU", [(5, 1, 8), (2, 48, 8), (2, 48, 16)], (5, 2, 1, 16), {}, 5 * 2 * 48 * 24),
     ],
