@@ -9,6 +9,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from models.bundle.records import Tensor as TensorSpec
 from training.attaching.cut import Place
 from training.attaching.fragments import described, exported, mask_of, spec
+from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
 from training.attaching.rewriting import BATCH, LOGITS
 from training.exporting.graphs import ExportedGraph
@@ -41,7 +42,7 @@ def pool_nodes(
     needs_zero = False
     for index, name in enumerate(place.tensors):
         shape = program.shapes[name]
-        channels = channel_axis(shape)
+        channels = channel_axis(shape, program.shapes[IMAGES])
         made = [f"head/mean_{index}"]
         axes = [axis for axis in range(1, len(shape)) if axis != channels]
         num_cells = 1
@@ -109,11 +110,18 @@ def text_pool_nodes(
     return nodes, [numpy_helper.from_array(v, n) for n, v in constants.items()], width
 
 
-def channel_axis(shape: tuple[int, ...]) -> int:
-    """Channels come first in maps, unless the next two axes are those that are equal; else last."""
-    is_map = len(shape) == 4
-    is_last = is_map and shape[1] == shape[2] != shape[3]
-    return 1 if is_map and not is_last else len(shape) - 1
+def channel_axis(shape: tuple[int, ...], images: tuple[int, ...]) -> int:
+    """Channels come first in maps, unless only the two axes before the last are as images are.
+
+    `images` is the shape of images, channels last. Channels come last in all but maps.
+    """
+    if len(shape) != 4:
+        return len(shape) - 1
+    _, height, width, _ = images
+    is_first, is_last = (
+        abs(rows * width / height - columns) < 1 for rows, columns in (shape[2:], shape[1:3])
+    )
+    return 3 if is_last and not is_first else 1
 
 
 def pool_graph(program: Program, place: Place, exit: int) -> ExportedGraph:

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from training.attaching.pooling import OPSETS, cells, side_of
+from training.attaching.pooling import OPSETS, cells, channel_axis, side_of
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,24 @@ def test_cells_cover_the_whole_map(length: int, side: int) -> None:
     )
     expected = [[maps[:, :, rows, columns].mean((2, 3)) for columns in widths] for rows in heights]
     assert found == pytest.approx(np.array(expected).transpose(2, 3, 0, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "axis"),
+    [
+        ((224, 224), (1, 96, 56, 56), 1),
+        ((224, 224), (1, 56, 56, 96), 3),
+        ((224, 224), (1, 56, 56, 56), 1),
+        ((96, 160), (1, 48, 12, 20), 1),
+        ((96, 160), (1, 12, 20, 48), 3),
+        ((100, 150), (1, 48, 13, 19), 1),
+        ((100, 150), (1, 13, 19, 48), 3),
+        ((64, 64), (1, 16, 1, 16), 1),
+        ((64, 64), (1, 64, 32), 2),
+    ],
+)
+def test_channels_are_told_from_height_and_width(
+    size: tuple[int, int], shape: tuple[int, ...], axis: int
+) -> None:
+    """As in maps of ConvNeXt and Swin, which have channels last in places."""
+    assert channel_axis(shape, (1, *size, 3)) == axis
