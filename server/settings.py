@@ -68,6 +68,14 @@ def origin(text: str) -> str:
     return text.lower()
 
 
+def filled(text: object) -> object:
+    """A text that is not empty: an empty path is here, an empty host is every address."""
+    if text == "":
+        raise ValueError("at least one character is needed")
+    return text
+
+
+Filled = BeforeValidator(filled)
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(split)]
 Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(hashes)]
 
@@ -111,12 +119,15 @@ class SettingsError(UserError):
     """A setting is unknown or has a bad value; the message names it."""
 
 
-class Record(BaseModel, frozen=True, extra="forbid"):
-    """Settings of one layer. Each description names the unit, and a default that is computed."""
+class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Settings of one layer; numbers are finite.
+
+    Each description names the unit, and a default that is computed.
+    """
 
 
 class Models(Record):
-    zoo: Path = Field(
+    zoo: Annotated[Path, Filled] = Field(
         default_factory=default_zoo,
         description="Directory of bundles, NAME/VERSION/. Default: models/zoo here, else the"
         " bundles that come with the package.",
@@ -125,7 +136,7 @@ class Models(Record):
         None,
         description="Seconds between looks at the zoo for changed bundles. Default: never look.",
     )
-    cache: Path = Field(
+    cache: Annotated[Path, Filled] = Field(
         default_factory=default_cache,
         description="Directory that keeps measured costs, if writable. Default: offramp in the"
         " user's caches, ~/.cache or $XDG_CACHE_HOME.",
@@ -142,7 +153,7 @@ class Models(Record):
 
 
 class Address(Record):
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: Annotated[str, Filled] = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     grpc_port: int | None = Field(
         None, ge=1, le=65535, description="Port to listen on for gRPC. Default: no gRPC."

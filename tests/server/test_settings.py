@@ -77,3 +77,19 @@ def test_a_prefix_is_a_path(path: str) -> None:
     assert load_settings(root_path="/models/offramp").address.root_path == "/models/offramp"
     with pytest.raises(SettingsError, match="OFFRAMP_ROOT_PATH: "):
         load_settings(root_path=path)
+
+
+@pytest.mark.parametrize("name", ["host", "zoo", "cache"])
+def test_an_empty_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"OFFRAMP_{name.upper()}", "")
+    said = f"OFFRAMP_{name.upper()}: at least one character is needed"
+    with pytest.raises(SettingsError, match=said):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["watts_per_core", "drain_delay_s", "profile_s", "stall_s"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
+def test_numbers_are_finite(name: str, value: str) -> None:
+    said = f"OFFRAMP_{name.upper()}: Input should be a finite number"
+    with pytest.raises(SettingsError, match=said):
+        load_settings(**{name: value})
