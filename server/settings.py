@@ -27,12 +27,13 @@ from models.bundle.errors import UserError
 PREFIX = "OFFRAMP_"
 SIMILAR = 0.85
 """How alike, 0 to 1, a misspelt variable and a setting's are; all share the prefix."""
-SHA256_BYTES = 32
+SHA256 = re.compile(r"[\da-f]{64}", re.IGNORECASE | re.ASCII)
 NUM_CORES = num_cores()
 EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRETS = ("api_key_hashes", "management_key_hashes")
 """Settings whose values no message repeats: a key may be given by mistake."""
+PREFIX_PATH = re.compile(r"(/[^/?#]+)*")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z\d+.-]*://[^\s/?#*]+")
 """As browsers say it, but for `*`, which is all."""
 HERE = Path("models/zoo")
@@ -55,10 +56,9 @@ def hashes(text: object) -> object:
 
 def digest(text: object) -> object:
     """The bytes of a SHA-256 in hexadecimal digits."""
-    value = bytes.fromhex(text) if isinstance(text, str) else text
-    if isinstance(value, bytes) and len(value) != SHA256_BYTES:
+    if isinstance(text, str) and SHA256.fullmatch(text) is None:
         raise ValueError("a SHA-256 has 64 hexadecimal digits")
-    return value
+    return bytes.fromhex(text) if isinstance(text, str) else text
 
 
 def origin(text: str) -> str:
@@ -66,6 +66,13 @@ def origin(text: str) -> str:
     if ORIGIN.fullmatch(text.lower()) is None:
         raise ValueError("an origin is like https://app.example:8443, without a path, or *")
     return text.lower()
+
+
+def path_prefix(text: str) -> str:
+    """The path that a proxy strips; raises ValueError for what is no such path."""
+    if PREFIX_PATH.fullmatch(text) is None:
+        raise ValueError("a path is like /offramp, without a slash at its end")
+    return text
 
 
 def filled(text: object) -> object:
@@ -158,7 +165,7 @@ class Address(Record):
     grpc_port: int | None = Field(
         None, ge=1, le=65535, description="Port to listen on for gRPC. Default: no gRPC."
     )
-    root_path: Annotated[str, Field(pattern=r"^(/[^/?#]+)*$")] = Field(
+    root_path: Annotated[str, AfterValidator(path_prefix)] = Field(
         "", description="Path that a proxy in front strips from every URL, such as /offramp."
     )
     page: bool = Field(True, description="Serve the page at / that shows the exits at work.")
@@ -216,10 +223,9 @@ class Limits(Record):
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:
-        if self.max_images > self.max_in_flight:
-            raise ValueError("max_images must not exceed max_in_flight")
-        if self.max_body_bytes > self.max_held_bytes:
-            raise ValueError("max_body_bytes must not exceed max_held_bytes")
+        for part, whole in (("max_images", "max_in_flight"), ("max_body_bytes", "max_held_bytes")):
+            if (value := getattr(self, part)) > (limit := getattr(self, whole)):
+                raise ValueError(f"{variable(part)}, {value}, exceeds {variable(whole)}, {limit}")
         return self
 
 
@@ -326,7 +332,7 @@ def sentence(error: ValidationError) -> str:
     _, *place = first["loc"]
     if not place:
         return first["msg"].removeprefix("Value error, ")
-    value = "" if place[0] in SECRETS else f", not {first['input']!r}"
+    value = "" if place[0] in SECRETS else f" (given: {first['input']!r})"
     name, *rest = place
     setting = ".".join([variable(str(name)), *map(str, rest)])
     return f"{setting}: {first['msg'].removeprefix('Value error, ')}{value}"

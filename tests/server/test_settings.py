@@ -75,7 +75,7 @@ def test_processes_share_the_cores() -> None:
 @pytest.mark.parametrize("path", ["offramp", "/offramp/", "/a?b"])
 def test_a_prefix_is_a_path(path: str) -> None:
     assert load_settings(root_path="/models/offramp").address.root_path == "/models/offramp"
-    with pytest.raises(SettingsError, match="OFFRAMP_ROOT_PATH: "):
+    with pytest.raises(SettingsError, match="OFFRAMP_ROOT_PATH: a path is like /offramp"):
         load_settings(root_path=path)
 
 
@@ -93,3 +93,20 @@ def test_numbers_are_finite(name: str, value: str) -> None:
     said = f"OFFRAMP_{name.upper()}: Input should be a finite number"
     with pytest.raises(SettingsError, match=said):
         load_settings(**{name: value})
+
+
+@pytest.mark.parametrize("text", ["secret", "z" * 64, "a" * 63, "aa " * 32])
+def test_a_hash_that_is_none_is_told_and_not_repeated(text: str) -> None:
+    assert load_settings(api_key_hashes="aB" * 32).access.api_key_hashes == (b"\xab" * 32,)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(api_key_hashes=text)
+    assert str(refused.value) == "OFFRAMP_API_KEY_HASHES.0: a SHA-256 has 64 hexadecimal digits"
+
+
+def test_limits_that_exclude_each_other_are_both_named() -> None:
+    said = "OFFRAMP_MAX_IMAGES, 64, exceeds OFFRAMP_MAX_IN_FLIGHT, 10"
+    with pytest.raises(SettingsError, match=said):
+        load_settings(max_in_flight=10)
+    said = "OFFRAMP_MAX_BODY_BYTES, 2000, exceeds OFFRAMP_MAX_HELD_BYTES, 1000"
+    with pytest.raises(SettingsError, match=said):
+        load_settings(max_body_bytes=2000, max_held_bytes=1000)
