@@ -12,7 +12,7 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
 from server.engine.model import DEFAULT_OPERATING_POINT, ServedModel
-from server.errors import Draining, UnknownModel
+from server.errors import Draining, NotReady, UnknownModel
 from server.settings import Settings
 from server.zoo.directory import Signature
 from server.zoo.measuring import measured
@@ -118,12 +118,17 @@ class Catalog:
         """Every version of a model, lowest first; empty for an unknown name."""
         return [model for _, model in sorted(self._models.get(name, {}).items())]
 
-    def find(self, name: str | None, version: int | None) -> ServedModel:
-        """The model asked for; without a name there must be only one. Raises UnknownModel."""
-        if name is None:
-            if len(self._models) != 1:
-                raise UnknownModel(f"name a model: {self._known()}", "model")
-            (name,) = self._models
+    def only(self) -> str:
+        """The name that a request may leave out; raises NotReady or UnknownModel without one."""
+        if not self._models:
+            raise NotReady("no model is served")
+        if len(self._models) > 1:
+            raise UnknownModel(f"name a model: {self._known()}", "model")
+        (name,) = self._models
+        return name
+
+    def find(self, name: str, version: int | None) -> ServedModel:
+        """The version asked for, by default the highest; raises UnknownModel."""
         versions = self.versions(name)
         if not versions:
             raise UnknownModel(f"{name!r} is none of {self._known()}", "model")

@@ -59,14 +59,17 @@ class Repository:
         self._loading: Key | None = None
 
     def find(self, name: str | None, version: int | None) -> ServedModel:
-        """The version that serves, by default the highest; raises UnknownModel or NotReady.
+        """The version that serves, by default the highest of the only model.
 
+        Raises UnknownModel, or NotReady for one that the zoo has and the server does not serve.
         Why a bundle was refused is for operators: it names files of theirs.
         """
+        if name is None:
+            name = self.catalog.only()
         try:
             return self.catalog.find(name, version)
         except UnknownModel:
-            for key, reason in self.catalog.reasons.items():
+            for key, reason in sorted(self.catalog.reasons.items(), reverse=True):
                 if key[0] == name and version in (None, key[1]):
                     what = UNLOADED if reason == UNLOADED else "refused"
                     raise NotReady(f"{name} version {key[1]} is not served: {what}") from None

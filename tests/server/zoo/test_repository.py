@@ -18,7 +18,7 @@ from models.bundle.bundle import Bundle, BundleError
 from models.bundle.manifest import Key
 from server.app import load_catalog
 from server.engine.model import ServedModel
-from server.errors import NotReady
+from server.errors import NotReady, UnknownModel
 from server.gate import Gate
 from server.settings import Settings, load_settings
 from server.telemetry.metrics import Metrics
@@ -141,6 +141,27 @@ def test_a_load_goes_on_when_nobody_waits_for_it_any_more(repository: Repository
             await load
         await repository.load("digits", 2)
         assert repository.find("digits", 1).key == ("digits", 1)
+
+    asyncio.run(run())
+
+
+def test_what_is_not_served_is_not_ready_with_or_without_its_name(repository: Repository) -> None:
+    async def run() -> None:
+        with pytest.raises(NotReady, match="no model is served"):
+            repository.find(None, None)
+        await repository.load("digits")
+        assert repository.find(None, None).key == ("digits", 2)
+        await repository.unload("digits", 1)
+        for name in ("digits", None):
+            with pytest.raises(NotReady, match="digits version 1 is not served: unloaded"):
+                repository.find(name, 1)
+        with pytest.raises(UnknownModel, match="digits has no version 3, only 2"):
+            repository.find(None, 3)
+        await repository.unload("digits")
+        with pytest.raises(NotReady, match="digits version 2 is not served: unloaded"):
+            repository.find("digits", None)
+        with pytest.raises(NotReady, match="no model is served"):
+            repository.find(None, 2)
 
     asyncio.run(run())
 
