@@ -135,6 +135,8 @@ async def read_form(
     try:
         form = await parser.parse()
     except MultiPartException as error:
+        files = [value for _, value in parser.items if isinstance(value, UploadFile)]
+        check_number("image", files, max_images)
         raise BadBody(error.message) from error
     if not parser.is_whole:
         raise BadBody("the form ends before its closing boundary")
