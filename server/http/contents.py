@@ -53,7 +53,8 @@ def encoded(
     if contents.kind != takes.kind:
         refuse(contents, model.manifest.name, takes)
     if isinstance(takes, ImageInput):
-        return Images(contents.values, takes, settings.limits.max_image_pixels, pace, by)
+        name, limit = contents.field or "images", settings.limits.max_image_pixels
+        return Images(contents.values, takes, limit, pace, by, name)
     if isinstance(takes, TensorInput):
         return Rows(contents.values, takes.tensors)
     assert model.reader is not None

@@ -56,7 +56,7 @@ class Images:
     """The encoded images of a request, for a model whose input is `target`.
 
     `by` is the monotonic instant by which a strict request must be decoded: it is refused where
-    `pace` expects decoding to take longer.
+    `pace` expects decoding to take longer. `name` is what the request calls the list of them.
     """
 
     contents: Sequence[bytes]
@@ -64,6 +64,7 @@ class Images:
     max_pixels: int
     pace: Decoding = field(default_factory=Decoding)
     by: float = inf
+    name: str = "images"
     length = 0
 
     @property
@@ -111,9 +112,10 @@ class Images:
             content = self.contents[index]
             return Given.of(decode_image(content, self.target, self.max_pixels, self.pace))
         except (BadImage, ImageTooLarge) as error:
-            if self.num_rows > 1:
-                error.field = f"images.{index}"
-            raise
+            if self.num_rows == 1:
+                raise
+            field = f"{self.name}.{index}"
+            raise type(error)(f"{field}: {error}", field) from error
 
     def _check_time(self) -> None:
         needed_s = sum(map(self._expected_s, self.contents))

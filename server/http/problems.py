@@ -129,7 +129,8 @@ def complaints(error: Exception) -> list[Complaint]:
     if isinstance(error, BadParameter):
         return error.errors
     if isinstance(error, FieldError) and error.field is not None:
-        return [{"field": error.field, "detail": str(error)}]
+        detail = str(error).removeprefix(f"{error.field}: ")
+        return [{"field": error.field, "detail": detail}]
     return []
 
 

@@ -150,7 +150,9 @@ def test_bytes_that_are_no_image(client: httpx.Client, content: bytes) -> None:
 def test_the_damaged_image_of_several_is_named(client: httpx.Client) -> None:
     said = client.post("/v1/classify", json={"images": base64s(png(), b"rubbish")})
     assert said.status_code == 400
-    assert [entry["field"] for entry in said.json()["errors"]] == ["images.1"]
+    detail = "not a PNG, JPEG, WEBP image"
+    assert said.json()["detail"] == f"images.1: {detail}"
+    assert said.json()["errors"] == [{"field": "images.1", "detail": detail}]
 
 
 def test_too_many_images_are_refused_in_every_form(client: httpx.Client) -> None:

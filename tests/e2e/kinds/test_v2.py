@@ -95,6 +95,7 @@ def test_triton_is_told_what_models_take(triton_client: triton.InferenceServerCl
         ("words", [("text", "BYTES", [1, 2], ["a", "b"])], b"", "text is [1 to 8]"),
         ("digits", [("images", "BYTES", [1], ["x"])], b"", "images in JSON are base64"),
         ("digits", [("images", "BYTES", [1], 5)], b"\1\0\0\0a", "not a PNG"),
+        ("digits", [("images", "BYTES", [2], 8)], bytes(8), "inputs.0.data.0: not a PNG"),
         ("row", [("x", "FP32", [1, 3], [1.0, 2.0])], b"", "2 elements; shape [1, 3] has 3"),
         ("row", [("x", "FP32", [1, 3], [1, 2, 10**400])], b"", "inputs.0.data"),
         (

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -175,6 +176,18 @@ def test_images_that_would_be_decoded_too_late_are_refused() -> None:
     with pytest.raises(Infeasible, match=r"^decoding needs (39|40)\.\d+ ms, \d\.\d+ ms are left"):
         decode(2, 0.007)
     assert decode(2, 10) == 2
+
+
+def test_a_refused_image_of_several_is_named_as_the_request_calls_it() -> None:
+    small, large = (encoded(Image.new("L", (side, side))) for side in (4, 5))
+    images = partial(Images, target=GREY, max_pixels=16)
+    with pytest.raises(BadImage, match=r"^images\.1: not a PNG") as refused:
+        images([small, b""]).decode()
+    assert refused.value.field == "images.1"
+    with pytest.raises(ImageTooLarge, match=r"^inputs\.0\.data\.0: 5 x 5 pixels"):
+        images([large, small], name="inputs.0.data").decode()
+    with pytest.raises(BadImage, match=r"^not a PNG"):
+        images([b""]).decode()
 
 
 def test_no_image_is_the_first_to_need_a_plugin() -> None:
