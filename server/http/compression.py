@@ -1,15 +1,13 @@
 """Compressed request and response bodies: gzip and deflate, which is zlib's format on HTTP."""
 
-import re
 import zlib
 
 from server.errors import BadBody, BodyTooLarge, UnsupportedMedia
+from server.http.accepting import accepted
 
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 FAST = 1
 WORTH_COMPRESSING_BYTES = 500
-REFUSED = re.compile(r"q=0(\.0*)?")
-"""The weight of an encoding that a client does not take."""
 
 
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -41,11 +39,7 @@ def accepted_encoding(accept_encoding: str, num_bytes: int) -> str | None:
     """The first of our encodings that a client accepts; None for a small body."""
     if num_bytes < WORTH_COMPRESSING_BYTES:
         return None
-    for choice in accept_encoding.lower().split(","):
-        name, _, weight = choice.partition(";")
-        if name.strip() in WINDOW_BITS and not REFUSED.fullmatch(weight.replace(" ", "")):
-            return name.strip()
-    return None
+    return next((name for name in accepted(accept_encoding) if name in WINDOW_BITS), None)
 
 
 def deflate(body: bytes, encoding: str) -> bytes:

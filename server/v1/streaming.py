@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.engine.job import Answer
 from server.errors import ClientGone
+from server.http.accepting import accepted
 from server.http.exchange import Exchange
 from server.http.problems import problem_of
 from server.running import Running
@@ -32,10 +33,7 @@ class Said(asyncio.Queue[tuple[int, Answer] | None]):
 
 
 def wants_events(exchange: Exchange) -> bool:
-    accepted = exchange.header(b"accept").lower()
-    if MEDIA_TYPE not in accepted:
-        return False
-    return any(entry.partition(";")[0].strip() == MEDIA_TYPE for entry in accepted.split(","))
+    return MEDIA_TYPE in accepted(exchange.header(b"accept"))
 
 
 class EventStream(StreamingResponse):

@@ -215,6 +215,8 @@ def test_a_stream_ends_with_what_it_has_where_a_later_segment_fails(
     [
         ("text/event-stream", True),
         ("application/json, Text/Event-Stream;q=0.9", True),
+        ("text/event-stream; charset=utf-8", True),
+        ("*/*, text/event-stream; charset=utf-8; q=0.0", False),
         ("*/*", False),
         ("text/plain", False),
     ],
