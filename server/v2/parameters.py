@@ -23,7 +23,7 @@ def parameters_of(given: dict[str, object]) -> InferenceParameters:
         del ours["priority"]
     timeout = ours.pop("timeout", 0)
     if type(timeout) is not int or not 0 <= timeout <= MAX_US:
-        raise BadParameter("parameters.timeout", "must be a number of microseconds")
+        raise BadParameter("parameters.timeout", "must be a whole number of microseconds, from 0")
     if timeout:
         if "latency_budget_ms" in ours:
             raise BadParameter("parameters.timeout", "excludes latency_budget_ms")
