@@ -82,7 +82,16 @@ def filled(text: object) -> object:
     return text
 
 
+def at_home(path: Path) -> Path:
+    """A path with its `~` expanded; raises ValueError where that is nobody's."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("no home directory is known for its ~") from error
+
+
 Filled = BeforeValidator(filled)
+Place = Annotated[Path, Filled, AfterValidator(at_home)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(origin)], ...], BeforeValidator(split)]
 Hashes = Annotated[tuple[Annotated[bytes, BeforeValidator(digest)], ...], BeforeValidator(hashes)]
 
@@ -134,7 +143,7 @@ class Record(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 class Models(Record):
-    zoo: Annotated[Path, Filled] = Field(
+    zoo: Place = Field(
         default_factory=default_zoo,
         description="Directory of bundles, NAME/VERSION/. Default: models/zoo here, else the"
         " bundles that come with the package.",
@@ -143,7 +152,7 @@ class Models(Record):
         None,
         description="Seconds between looks at the zoo for changed bundles. Default: never look.",
     )
-    cache: Annotated[Path, Filled] = Field(
+    cache: Place = Field(
         default_factory=default_cache,
         description="Directory that keeps measured costs, if writable. Default: offramp in the"
         " user's caches, ~/.cache or $XDG_CACHE_HOME.",

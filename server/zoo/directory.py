@@ -16,7 +16,7 @@ def skipped(zoo: Path) -> list[Path]:
     Names that begin with a dot are left out: such directories are being written.
     """
     with suppress(OSError):
-        parents = [path for path in zoo.expanduser().iterdir() if is_shown(path)]
+        parents = [path for path in zoo.iterdir() if is_shown(path)]
         named = [path for path in parents if re.fullmatch(MODEL_NAME, path.name)]
         versions = [path for parent in named for path in parent.iterdir() if is_shown(path)]
         strange = [path for path in versions if version_of(path.name) is None]
@@ -32,7 +32,7 @@ def find_bundles(zoo: Path) -> dict[Key, Path]:
     """Every NAME/VERSION directory under `zoo`, versions rising; raises BundleError without any."""
     found: dict[Key, Path] = {}
     try:
-        for parent in zoo.expanduser().iterdir():
+        for parent in zoo.iterdir():
             if re.fullmatch(MODEL_NAME, parent.name) and parent.is_dir():
                 for path in parent.iterdir():
                     version = version_of(path.name)

@@ -30,7 +30,7 @@ def measured(
     """The kept profile of this bundle on this host, or a new one, measured with `progress`."""
     takes = bundle.manifest.input
     lengths = takes.length_buckets
-    path = settings.models.cache.expanduser() / f"{key(bundle, settings, meter)}.json"
+    path = settings.models.cache / f"{key(bundle, settings, meter)}.json"
     try:
         profile = CostProfile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

@@ -87,6 +87,15 @@ def test_an_empty_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch, name
         load_settings()
 
 
+def test_a_home_directory_is_known_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("OFFRAMP_ZOO", "~/zoo")
+    found = load_settings(cache="~/costs").models
+    assert (found.zoo, found.cache) == (Path("/home/ada/zoo"), Path("/home/ada/costs"))
+    with pytest.raises(SettingsError, match="OFFRAMP_CACHE: no home directory is known for its ~"):
+        load_settings(cache="~nobody-of-this-name/costs")
+
+
 @pytest.mark.parametrize("name", ["watts_per_core", "drain_delay_s", "profile_s", "stall_s"])
 @pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
 def test_numbers_are_finite(name: str, value: str) -> None:
