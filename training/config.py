@@ -1,5 +1,6 @@
 """Everything that decides a training run, as one frozen record that travels with its checkpoint."""
 
+from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
@@ -53,9 +54,10 @@ class TrainConfig(BaseModel):
     every process of a distributed run takes the same number of parts. `ema_decay` is that of the
     weights' exponential moving average, which is then what is selected and exported.
     `decay_epochs` are where the "step" schedule divides the learning rate by ten: by default half
-    and three quarters of the epochs; only the "linear" one has `warmup_epochs`. "muon" takes steps
-    of `matrix_learning_rate` on hidden matrices, and SGD's on all else; "adamw" decays matrices
-    only. `gradient_scaling` gives a segment the mean of its exits' gradients in place of their sum.
+    and three quarters of the epochs, rounded up; only the "linear" one has `warmup_epochs`. "muon"
+    takes steps of `matrix_learning_rate` on hidden matrices, and SGD's on all else; "adamw" decays
+    matrices only. `gradient_scaling` gives a segment the mean of its exits' gradients in place of
+    their sum.
 
     `freeze` leaves the segments as they are and trains the exit heads alone;
     `backbone_learning_rate` is the segments' own; Muon's for their matrices changes in proportion.
@@ -106,8 +108,8 @@ class TrainConfig(BaseModel):
     batch_size: PositiveInt = 64
     micro_batches: PositiveInt = 1
     schedule: Literal["step", "linear"] = "step"
-    decay_epochs: tuple[float, ...] = Field(
-        default_factory=lambda given: (given["epochs"] / 2, given["epochs"] * 3 / 4)
+    decay_epochs: tuple[int, ...] = Field(
+        default_factory=lambda given: (ceil(given["epochs"] / 2), ceil(given["epochs"] * 3 / 4))
     )
     warmup_epochs: float = Field(0, ge=0)
     learning_rate: float = Field(0.1, gt=0)

@@ -18,11 +18,14 @@ def test_the_papers_steps(epoch: float, expected: float) -> None:
     assert learning_rate(config(), epoch) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("epochs", [1, 6, 90])
-def test_the_steps_come_after_half_and_three_quarters_of_any_number_of_epochs(epochs: int) -> None:
-    shares = (0, 0.49, 0.5, 0.74, 0.75, 0.99)
-    rates = [learning_rate(config(epochs=epochs), share * epochs) for share in shares]
-    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+@pytest.mark.parametrize(
+    ("epochs", "decays"), [(1, (1, 1)), (6, (3, 5)), (60, (30, 45)), (300, (150, 225))]
+)
+def test_the_steps_come_after_half_and_three_quarters_of_any_number_of_epochs(
+    epochs: int, decays: tuple[int, ...]
+) -> None:
+    assert config(epochs=epochs).decay_epochs == decays
+    assert config(epochs=epochs, decay_epochs=[2]).decay_epochs == (2,)
 
 
 @pytest.mark.parametrize(
