@@ -103,8 +103,8 @@ def test_unknown_setting_is_refused(digits_zoo: Path) -> None:
 
 
 def test_bad_setting_is_refused(digits_zoo: Path) -> None:
-    assert "max_images" in refusal("--zoo", str(digits_zoo), "--max-in-flight", "3")
-    assert "max_held_bytes" in refusal("--zoo", str(digits_zoo), "--max-held-bytes", "1000")
+    assert "OFFRAMP_MAX_IMAGES" in refusal("--zoo", str(digits_zoo), "--max-in-flight", "3")
+    assert "OFFRAMP_MAX_HELD_BYTES" in refusal("--zoo", str(digits_zoo), "--max-held-bytes", "1000")
     assert "OFFRAMP_WORKERS" in refusal("--zoo", str(digits_zoo), OFFRAMP_WORKERS="0")
     assert "'--port'" in refusal("--zoo", str(digits_zoo), "--port", "70000", status=2)
 
