@@ -22,8 +22,8 @@ def test_few_examples_get_more_epochs_and_methods_differ_in_the_loss_alone() -> 
     everything = config_of(settings, "exit-wise", None, 1, 12)
     assert (few.epochs, few.images_per_class) == (60, 20)
     assert (everything.epochs, everything.images_per_class) == (12, None)
-    changes = {"loss": "exit-wise", "images_per_class": None}
-    changes |= {"epochs": 12, "decay_epochs": (6, 9)}
+    decays: dict[str, object] = {"epochs": 12, "decay_epochs": (6, 9)}
+    changes = {"loss": "exit-wise", "images_per_class": None} | decays
     assert few.learning_rate == 0.002
     assert few.model_copy(update=changes) == everything
 
