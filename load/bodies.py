@@ -30,9 +30,8 @@ class Traffic:
 def read(path: Path, num: int) -> Traffic:
     """At most `num` bodies, chosen at random, the same every time. Raises UserError for none.
 
-    Of a directory each file is one, and its label is the name of the class directory it lies in, at
-    any depth.
-    Of a file each line is a text, followed by a tab and its label where that is known.
+    Of a directory each file is one, and its label is the name of the class directory that holds it,
+    at any depth. Of a file each line is a text, followed by a tab and its label where it is known.
     """
     labelled = of_files(path) if path.is_dir() else of_lines(path)
     if not labelled:
@@ -44,7 +43,7 @@ def read(path: Path, num: int) -> Traffic:
 
 
 def of_files(directory: Path) -> list[tuple[Body, str | None]]:
-    """Hidden files are none of them: archives bring `._NAME` beside `NAME`."""
+    """Leaves out hidden files: archives bring `._NAME` beside `NAME`."""
     paths = [path.relative_to(directory) for path in sorted(directory.rglob("*"))]
     files = [path for path in paths if path.suffix.lower() in KINDS and not is_hidden(path)]
     return [
@@ -58,7 +57,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def class_of(file: Path) -> str | None:
-    """The first directory, of a split's folder the first in it; None where there is none."""
+    """The name of the first directory below any folder of a split; None without a directory."""
     directories = file.parts[:-1]
     if len(directories) > 1 and directories[0].lower() in SPLITS:
         directories = directories[1:]

@@ -69,21 +69,21 @@ def origin(text: str) -> str:
 
 
 def path_prefix(text: str) -> str:
-    """The path that a proxy strips; raises ValueError for what is no such path."""
+    """Checks the path that a proxy strips; raises ValueError for any other text."""
     if PREFIX_PATH.fullmatch(text) is None:
         raise ValueError("a path is like /offramp, without a slash at its end")
     return text
 
 
 def filled(text: object) -> object:
-    """A text that is not empty: an empty path is here, an empty host is every address."""
+    """Refuses an empty text: as a path it would mean here, as a host every address."""
     if text == "":
         raise ValueError("at least one character is needed")
     return text
 
 
 def at_home(path: Path) -> Path:
-    """A path with its `~` expanded; raises ValueError where that is nobody's."""
+    """Expands `~` or `~NAME`; raises ValueError where that home directory is unknown."""
     try:
         return path.expanduser()
     except RuntimeError as error:

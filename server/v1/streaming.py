@@ -33,7 +33,8 @@ class Said(asyncio.Queue[tuple[int, Answer] | None]):
 
 
 def wants_events(exchange: Exchange) -> bool:
-    return MEDIA_TYPE in accepted(exchange.header(b"accept"))
+    header = exchange.header(b"accept").lower()
+    return MEDIA_TYPE in header and MEDIA_TYPE in accepted(header)
 
 
 class EventStream(StreamingResponse):

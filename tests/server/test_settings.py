@@ -93,7 +93,7 @@ def test_a_home_directory_is_known_in_variables(monkeypatch: pytest.MonkeyPatch)
     found = load_settings(cache="~/costs").models
     assert (found.zoo, found.cache) == (Path("/home/ada/zoo"), Path("/home/ada/costs"))
     with pytest.raises(SettingsError, match="OFFRAMP_CACHE: no home directory is known for its ~"):
-        load_settings(cache="~nobody-of-this-name/costs")
+        load_settings(cache="~no-such-user/costs")
 
 
 @pytest.mark.parametrize("name", ["watts_per_core", "drain_delay_s", "profile_s", "stall_s"])

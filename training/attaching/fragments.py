@@ -190,7 +190,7 @@ def spec(program: Program, name: str) -> TensorSpec:
 def macs(program: Program, node: NodeProto) -> int:
     """Multiply-accumulates of a node for one row.
 
-    Counted are convolutions, matrix products, recurrences and attention.
+    Counts convolutions, matrix products, recurrences and attention; other nodes have none.
     """
     shapes = program.shapes
     if node.op_type in CONVOLUTIONS:
@@ -214,9 +214,9 @@ def macs(program: Program, node: NodeProto) -> int:
 
 
 def attention_macs(program: Program, node: NodeProto) -> int:
-    """Queries times keys, and what that weighs times values.
+    """MACs of queries times keys, and of attention weights times values.
 
-    onnxruntime's operator of this name computes queries, keys and values of one input first.
+    onnxruntime's operator of this name first projects one input to queries, keys and values.
     """
     query, second = (shape_of(program, name) for name in node.input[:2])
     made = prod(program.shapes[node.output[0]])

@@ -111,9 +111,9 @@ def text_pool_nodes(
 
 
 def channel_axis(shape: tuple[int, ...], images: tuple[int, ...]) -> int:
-    """Channels come first in maps, unless only the two axes before the last are as images are.
+    """Maps have channels first, unless only the axes before the last have the image's proportions.
 
-    `images` is the shape of images, channels last. Channels come last in all but maps.
+    `images` is the shape of images, channels last. Other tensors have channels last.
     """
     if len(shape) != 4:
         return len(shape) - 1

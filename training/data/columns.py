@@ -43,7 +43,7 @@ def wanted_columns(text: object, label: object, numbers: object) -> Wanted:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns used, of `every` one: one of texts, or some of numbers, and one of labels."""
+    """Columns to use: one of texts or some of numbers, and one of labels. `every` names all."""
 
     kind: Kind
     inputs: tuple[str, ...]
