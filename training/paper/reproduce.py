@@ -112,8 +112,8 @@ def fine_tuning(
 
 EXPERIMENTS = {
     "cifar100-150": Experiment(150, PAPERS_METHODS),
-    "cifar100-250": Experiment(250, PAPERS_METHODS, 40),
-    "cifar100-350": Experiment(350, PAPERS_METHODS, 32),
+    "cifar100-250": Experiment(250, PAPERS_METHODS, 20),
+    "cifar100-350": Experiment(350, PAPERS_METHODS, 16),
     "cifar100-500": Experiment(500, ("exit-wise", "distillation"), 24),
     "semi-supervised": Experiment(80, PAPERS_METHODS),
     "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
@@ -121,7 +121,7 @@ EXPERIMENTS = {
     "recipe": Experiment(
         250,
         tuple(CHANGES),
-        6,
+        4,
         {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
     ),
     "caltech101-5": fine_tuning(5, 12, (*FINE_TUNED, "temperature 1")),
