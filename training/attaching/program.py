@@ -14,11 +14,12 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 
 from models.bundle.defaults import CPU
 from models.bundle.runner import ORT_ERRORS
+from training.attaching.any_batch import free_batch
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import IMAGES, Preprocessing
 from training.attaching.read import Network
 from training.attaching.reading import MASK
-from training.attaching.rewriting import BATCH, LOGITS
+from training.attaching.rewriting import LOGITS
 
 BATCHES = (1, 2, 3)
 """Batches at which every tensor is looked at; the third checks what the first two say."""
@@ -83,7 +84,7 @@ class Program:
 def program(network: Network) -> Program:
     """Reads the network's shapes by running it; raises AttachError where a batch cannot run."""
     if network.fixed_batch is not None:
-        free_batch(network.model, network.fixed_batch)
+        free_batch(network.model, observed(network.model, network.fixed_batch))
     model = folded(network.model)
     seen = [observed(model, batch) for batch in BATCHES]
     constants = {weight.name: weight for weight in model.graph.initializer}
@@ -138,35 +139,6 @@ def session_options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
     options.log_severity_level = ORT_ERRORS
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return options
-
-
-def free_batch(model: ModelProto, batch: int) -> None:
-    """Takes a batch out of a network that was exported for it.
-
-    Where a reshape names the batch first, it is left to be worked out.
-    """
-    graph = model.graph
-    constants = {weight.name: weight for weight in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = node.attribute[0].t
-    for index, node in enumerate(graph.node):
-        if node.op_type != "Reshape" or node.input[1] not in constants:
-            continue
-        shape = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if len(shape) < 2 or shape[0] != batch or 0 in shape[1:]:
-            continue
-        shape[0] = 0 if -1 in shape else -1
-        for attribute in [a for a in node.attribute if a.name == "allowzero"]:
-            node.attribute.remove(attribute)  # 0 is the size that there is
-        name = f"{node.input[1]}_{index}_any_batch"
-        graph.initializer.append(numpy_helper.from_array(shape, name))
-        node.input[1] = name
-    dim = graph.input[0].type.tensor_type.shape.dim[0]
-    dim.ClearField("dim_value")
-    dim.dim_param = BATCH
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
 
 
 def observed(model: ModelProto, batch: int) -> dict[str, NDArray[np.generic]]:

@@ -133,11 +133,14 @@ def channels_last(path: Path) -> Path:
     return net.save(path, output, ["batch", SIZE, SIZE, 1])
 
 
-def transformer(path: Path) -> Path:
-    """Patches of 2 x 2, a class token, two blocks of attention with two heads."""
+def transformer(path: Path, batch: int | None = None) -> Path:
+    """Patches of 2 x 2, a class token, two blocks of attention with two heads; for any batch."""
     net, tokens, width, heads = Net(), 17, WIDTH, 2
     patches = net.add("Conv", ["x", net.weight(width, 1, 2, 2)], strides=[2, 2])
-    rows = net.add("Gather", [net.add("Shape", ["x"]), net.constant(np.array([0]))])
+    if batch is None:
+        rows = net.add("Gather", [net.add("Shape", ["x"]), net.constant(np.array([0]))])
+    else:
+        rows = net.constant(np.array([batch]))
     shape = net.add("Concat", [rows, net.constant(np.array([width, tokens - 1]))], axis=0)
     sequence = net.add("Transpose", [net.add("Reshape", [patches, shape])], perm=[0, 2, 1])
     one = net.add("Concat", [rows, net.constant(np.array([1, width]))], axis=0)
@@ -163,7 +166,7 @@ def transformer(path: Path) -> Path:
         x = net.add("Add", [x, net.add("MatMul", [hidden, net.weight(32, width)])])
     first = net.add("Gather", [x, net.constant(np.array(0))], axis=1)
     output = net.add("Gemm", [first, net.weight(width, CLASSES)])
-    return net.save(path, output, ["batch", 1, SIZE, SIZE])
+    return net.save(path, output, [batch or "batch", 1, SIZE, SIZE])
 
 
 class LastExit(nn.Module):

@@ -54,6 +54,21 @@ def test_a_reshape_that_names_the_batch_and_takes_zeros_as_sizes(tmp_path: Path)
     taken_apart(net.save(tmp_path / "net.onnx", output, [1, 1, SIZE, SIZE], opset=14))
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_class_token_that_was_exported_for_a_batch(batch: int, tmp_path: Path) -> None:
+    """As torch writes a vision transformer without dynamic axes."""
+    cut_up, _ = taken_apart(transformer(tmp_path / "net.onnx", batch))
+    assert [place for place in places(cut_up) if 0.3 < place.share < 0.7]
+
+
+def test_a_token_that_differs_from_row_to_row_is_refused(tmp_path: Path) -> None:
+    net = Net()
+    x = net.add("Concat", [net.conv("x", 1, WIDTH), net.weight(2, 1, SIZE, SIZE)], axis=1)
+    path = net.save(tmp_path / "net.onnx", net.classifier(x, WIDTH + 1), [2, 1, SIZE, SIZE])
+    with pytest.raises(AttachError, match="cannot run a batch of 1; export it with a dynamic"):
+        program(read(path, Options()))
+
+
 def test_an_old_file_whose_weights_are_inputs(tmp_path: Path) -> None:
     path = old_opset(tmp_path / "net.onnx")
     model = onnx.load(path)
