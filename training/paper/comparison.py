@@ -212,7 +212,7 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
     ):
         for method, values in by_method(results, measure).items():
             mean, interval = mean_and_interval(values)
-            label = f"{method} ({len(values)} runs)"
+            label = f"{method} ({len(values)} {'run' if len(values) == 1 else 'runs'})"
             axes.errorbar(np.array(macs) / 1e6, mean, interval, marker="o", capsize=3, label=label)
         axes.set(title=title, xlabel="M MACs per image")
         axes.grid(alpha=0.3)
