@@ -184,7 +184,10 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return respond(request, problem(HTTPStatus(error.status_code), error.detail), error.headers)
+        headers = dict(error.headers or {})
+        if "GET" in headers.get("Allow", ""):
+            headers["Allow"] += ", HEAD"  # the edge makes it a GET
+        return respond(request, problem(HTTPStatus(error.status_code), error.detail), headers)
 
     async def unexpected(request: Request, _: Exception) -> Response:
         return respond(request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, UNEXPECTED))
