@@ -12,7 +12,7 @@ from training.attaching.errors import AttachError
 from training.attaching.passes import run_all
 from training.attaching.program import session_options
 from training.attaching.read import Network, inputs_of
-from training.attaching.reading import Reading
+from training.attaching.reading import IDS, MASK, Reading
 
 TOLERANCE = 1e-3
 """Largest difference of a logit or probability, as a share of the largest there is."""
@@ -58,7 +58,11 @@ class Original:
     def prepared(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         preprocessing = self.network.preprocessing
         if isinstance(preprocessing, Reading):
-            return dict(zip(preprocessing.inputs, inputs, strict=True))
+            given: dict[str, NDArray[np.generic]]
+            given = dict(zip(preprocessing.inputs, inputs, strict=True))
+            if self.network.padding is not None:
+                given[IDS] = np.where(given[MASK], given[IDS], self.network.padding)
+            return given
         (image,), (images,) = self.inputs, inputs
         pixels: NDArray[np.generic] = images
         if not preprocessing.is_raw:

@@ -31,8 +31,7 @@ def pool_nodes(
     """Nodes from the tensors at a place to `POOLED`, their constants, and its width.
 
     Maps give the mean of each of a few cells, since where things are says much of what they are;
-    sequences their mean and their first token, which may be a class token; vectors themselves. Of
-    texts the mean is over the tokens that the mask shows.
+    sequences their mean and their first token, which may be a class token; vectors themselves.
     """
     if program.is_of_texts:
         return text_pool_nodes(program, place, exit)
@@ -84,28 +83,40 @@ def cells(name: str, made: str, shape: tuple[int, ...], side: int) -> NodeProto:
 def text_pool_nodes(
     program: Program, place: Place, exit: int
 ) -> tuple[list[NodeProto], list[TensorProto], int]:
-    constants = {"head/zero": np.array(0), "head/one": np.array([1]), "head/two": np.array([2])}
+    """Pooling by two rows of weights for each text: 1 / tokens of each token, and 1 of one token.
+
+    The one is the first, or the last of a causal network, which alone has seen the others.
+    """
+    constants = {
+        "head/axis": np.array([1]),
+        "head/start": np.array([[1]], dtype=np.float32),
+    }
+    chosen = "head/tokens" if program.is_causal else "head/start"
     nodes = [
         helper.make_node("Cast", [mask_of(exit)], ["head/mask"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceSum", ["head/mask", "head/one"], ["head/tokens"], keepdims=1),
-        helper.make_node("Unsqueeze", ["head/mask", "head/two"], ["head/shown"]),
+        helper.make_node("ReduceSum", ["head/mask", "head/axis"], ["head/tokens"], keepdims=1),
+        helper.make_node("Div", ["head/mask", "head/tokens"], ["head/of_mean"]),
+        helper.make_node("CumSum", ["head/mask", "head/axis"], ["head/order"]),
+        helper.make_node("Equal", ["head/order", chosen], ["head/is_chosen"]),
+        helper.make_node("Cast", ["head/is_chosen"], ["head/chosen"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["head/chosen", "head/mask"], ["head/of_token"]),
+        helper.make_node("Unsqueeze", ["head/of_mean", "head/axis"], ["head/mean"]),
+        helper.make_node("Unsqueeze", ["head/of_token", "head/axis"], ["head/token"]),
+        helper.make_node("Concat", ["head/mean", "head/token"], ["head/weights"], axis=1),
     ]
     parts: list[str] = []
     width = 0
     for index, name in enumerate(place.tensors):
         shape = program.shapes[name]
-        made = [name]
-        if len(shape) == 3:
-            shown, total = f"head/shown_{index}", f"head/total_{index}"
-            made = [f"head/mean_{index}", f"head/first_{index}"]
-            nodes += [
-                helper.make_node("Mul", [name, "head/shown"], [shown]),
-                helper.make_node("ReduceSum", [shown, "head/one"], [total], keepdims=0),
-                helper.make_node("Div", [total, "head/tokens"], made[:1]),
-                helper.make_node("Gather", [name, "head/zero"], made[1:], axis=1),
-            ]
-        parts += made
-        width += len(made) * shape[-1]
+        if len(shape) == 2:
+            parts.append(name)
+            width += shape[-1]
+        else:
+            rows, part = f"head/rows_{index}", f"head/part_{index}"
+            nodes.append(helper.make_node("MatMul", ["head/weights", name], [rows]))
+            nodes.append(helper.make_node("Flatten", [rows], [part]))
+            parts.append(part)
+            width += 2 * shape[-1]
     nodes.append(helper.make_node("Concat", parts, [POOLED], axis=1))
     return nodes, [numpy_helper.from_array(v, n) for n, v in constants.items()], width
 

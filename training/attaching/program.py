@@ -44,7 +44,8 @@ class Program:
 
     Of texts, `lengths` are the length buckets, and `shapes` those at the largest. `spans` says for
     each axis of a tensor whether it goes with the length. What is computed `from_mask` alone is
-    computed anew in each segment; the mask goes along.
+    computed anew in each segment; the mask goes along. A network `is_causal` where tokens see only
+    those before them.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -58,6 +59,7 @@ class Program:
     lengths: tuple[int, ...] = ()
     spans: Mapping[str, tuple[bool, ...]] = field(default_factory=dict)
     from_mask: tuple[NodeProto, ...] = ()
+    is_causal: bool = False
 
     @property
     def is_of_texts(self) -> bool:

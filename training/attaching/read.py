@@ -25,6 +25,7 @@ from training.attaching.rewriting import (
     LOGITS,
     end_in_logits,
     half_to_float,
+    padding_from_mask,
     rename,
     take_images,
     take_texts,
@@ -58,7 +59,7 @@ class Network:
 
     `original` is the file as it was, its external data inside; `fixed_batch` is the batch that it
     was exported for, or None; `output` the name of its scores. It `is_coarse` where it computes in
-    float16 or in 8 bits.
+    float16 or in 8 bits. `padding` is the token by which a network for texts finds where one ends.
     """
 
     original: ModelProto
@@ -68,6 +69,7 @@ class Network:
     is_coarse: bool
     output: str
     gives_probabilities: bool
+    padding: int | None = None
 
 
 def read(path: Path, options: Options) -> Network:
@@ -82,12 +84,13 @@ def read(path: Path, options: Options) -> Network:
     names = {name: f"{name}/inside" for name in (IMAGES, LOGITS)}
     rename(model, names)
     preprocessing: Preprocessing | Reading
-    fixed_batch = None
+    fixed_batch = padding = None
     if reads_texts(inputs_of(model)):
         refuse_given(options, FOR_IMAGES, f"{path} takes texts")
         preprocessing = reading_of(inputs_of(model), options.tokenizer, options.max_tokens, path)
         output, gives_probabilities = end_in_logits(model, path)
         take_texts(model, preprocessing)
+        padding = padding_from_mask(model)
     else:
         image = image_input(model, path)
         refuse_given(options, FOR_TEXTS, f"{path} takes images")
@@ -104,6 +107,7 @@ def read(path: Path, options: Options) -> Network:
         is_coarse,
         next((old for old, new in names.items() if new == output), output),
         gives_probabilities,
+        padding,
     )
 
 

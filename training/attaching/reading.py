@@ -7,8 +7,8 @@ from onnx import TensorProto, ValueInfoProto
 
 from training.attaching.errors import AttachError
 
-MASK = "attention_mask"
-INPUTS = ("input_ids", MASK, "token_type_ids")
+IDS, MASK = "input_ids", "attention_mask"
+INPUTS = (IDS, MASK, "token_type_ids")
 LENGTH = "length"
 
 
@@ -25,7 +25,7 @@ class Reading:
 
 
 def reads_texts(inputs: list[ValueInfoProto]) -> bool:
-    return "input_ids" in {value.name for value in inputs}
+    return IDS in {value.name for value in inputs}
 
 
 def reading_of(
@@ -33,7 +33,7 @@ def reading_of(
 ) -> Reading:
     """Raises AttachError for inputs that cannot be served, and where no tokenizer is found."""
     names = {value.name for value in inputs}
-    if not {"input_ids", MASK} <= names <= set(INPUTS):
+    if not {IDS, MASK} <= names <= set(INPUTS):
         raise AttachError(
             f"{path} takes {', '.join(sorted(names))}; a network for texts takes "
             f"{', '.join(INPUTS)}, or the first two"

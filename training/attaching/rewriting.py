@@ -1,5 +1,6 @@
 """What is changed in a network's graph when it is read: its names, numbers, inputs and output."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import IMAGES, Preprocessing
-from training.attaching.reading import LENGTH, Reading
+from training.attaching.reading import IDS, LENGTH, MASK, Reading
 
 LOGITS = "logits"
 BATCH = "batch"
@@ -79,6 +80,40 @@ def take_texts(model: ModelProto, reading: Reading) -> None:
         helper.make_tensor_value_info(name, TensorProto.INT64, [BATCH, LENGTH])
         for name in reading.inputs
     )
+
+
+def padding_from_mask(model: ModelProto) -> int | None:
+    """Finds the end of a text by its mask where a network looks for padding's token.
+
+    Classifiers of causal networks do: they read the last token. Returns padding's token.
+    """
+    graph = model.graph
+    constants = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    for node in graph.node:
+        others = [name for name in node.input if name in constants]
+        if node.op_type != "Equal" or IDS not in node.input or not others:
+            continue
+        token = numpy_helper.to_array(constants[others[0]])
+        if token.size == 1 and leads_to_a_place(graph.node, node.output[0]):
+            graph.initializer.append(numpy_helper.from_array(np.array(0), "mask/padding"))
+            node.input[:] = [MASK, "mask/padding"]
+            return int(token.item())
+    return None
+
+
+def leads_to_a_place(nodes: Iterable[NodeProto], name: str) -> bool:
+    """Whether an ArgMax takes a tensor, perhaps times the places that there are."""
+    names = {name}
+    for node in nodes:
+        if names.intersection(node.input):
+            if node.op_type == "ArgMax":
+                return True
+            if node.op_type in ("Not", "Cast", "Mul"):
+                names.update(node.output)
+    return False
 
 
 def half_to_float(model: ModelProto) -> bool:

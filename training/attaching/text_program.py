@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from training.attaching.errors import AttachError
 from training.attaching.program import Program, folded, needed, watched
 from training.attaching.read import Network
-from training.attaching.reading import INPUTS, MASK, Reading
+from training.attaching.reading import IDS, INPUTS, MASK, Reading
 from training.attaching.rewriting import LOGITS
 
 OBSERVED = ((1, 6), (2, 6), (3, 6), (2, 10))
@@ -46,6 +46,7 @@ def text_program(network: Network, vocabulary: int, lengths: tuple[int, ...]) ->
     model = folded(network.model)
     seen = [run(model, reading, vocabulary, *sizes) for sizes in OBSERVED]
     run(model, reading, vocabulary, 1, lengths[-1])
+    changed = run(model, reading, vocabulary, *OBSERVED[0], last=1)
     sizes = sizes_of(seen)
     nodes, constants = with_sizes_from_mask(model, sizes)
     from_mask, made = [], {MASK, *constants}
@@ -58,6 +59,7 @@ def text_program(network: Network, vocabulary: int, lengths: tuple[int, ...]) ->
     if LOGITS not in features:
         raise AttachError("the network does not give one row of scores for every text")
     kept = tuple(needed(rest, made))
+    states = [name for name in features if len(sizes[name]) == MAX_AXES]
     used = {name for node in (*kept, *from_mask) for name in node.input}
     shapes = {n: tuple(s.of(1, lengths[-1]) for s in found) for n, found in sizes.items()}
     return Program(
@@ -73,15 +75,20 @@ def text_program(network: Network, vocabulary: int, lengths: tuple[int, ...]) ->
         spans={name: tuple(size.has_length for size in found) for name, found in sizes.items()}
         | dict.fromkeys(reading.inputs, (False, True)),
         from_mask=tuple(from_mask),
+        is_causal=all(np.array_equal(seen[0][n][:, 0], changed[n][:, 0]) for n in states),
     )
 
 
 def run(
-    model: ModelProto, reading: Reading, vocabulary: int, batch: int, length: int
+    model: ModelProto, reading: Reading, vocabulary: int, batch: int, length: int, last: int = 0
 ) -> dict[str, NDArray[np.generic]]:
-    """Every tensor that the network computes from random texts without padding."""
+    """Every tensor that the network computes from random texts without padding.
+
+    The last token of each text is another with another `last`.
+    """
     ids = np.random.default_rng(0).integers(0, vocabulary, (batch, length))
-    arrays: dict[str, NDArray[Any]] = {"input_ids": ids, MASK: np.ones_like(ids)}
+    ids[:, -1] = (ids[:, -1] + last) % vocabulary
+    arrays: dict[str, NDArray[Any]] = {IDS: ids, MASK: np.ones_like(ids)}
     inputs = {name: arrays.get(name, np.zeros_like(ids)) for name in reading.inputs}
     hint = f"{batch} texts of {length} tokens; a shorter limit is set with --max-tokens"
     return watched(model, inputs, hint)

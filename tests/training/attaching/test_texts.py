@@ -18,11 +18,14 @@ from models.bundle.text_input import TextInput
 from tests.training.test_texts import write_texts
 from training import tokenizing
 from training.attaching.attach import attach
+from training.attaching.cut import places
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe
 from training.attaching.order import Order
 from training.attaching.passes import run_all
-from training.attaching.read import Options
+from training.attaching.pooling import pool_graph
+from training.attaching.read import Options, read
+from training.attaching.text_program import text_program
 from training.data.columns import Wanted
 from training.data.opening import find_records
 
@@ -44,14 +47,42 @@ class Logits(nn.Module):
         return logits
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two labels as an ONNX file, its tokenizer and texts beside it."""
-    directory = tmp_path_factory.mktemp("bert")
+class CausalLogits(Logits):
+    """The same from two inputs."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
+        logits: Tensor = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).logits
+        return logits
+
+
+def saved(directory: Path, model: nn.Module, names: tuple[str, ...]) -> Path:
+    """A network as an ONNX file, texts and a tokenizer beside it."""
     write_texts(directory)
     found = find_records(str(directory), Wanted())
     assert found is not None
     (directory / "tokenizer.json").write_text(tokenizing.learned(found.train.texts, 100))
+    ids = torch.randint(2, 100, (2, 9))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=LONGEST)}
+    program = torch.onnx.export(
+        model.eval(),
+        tuple(given.get(name, torch.zeros_like(ids)) for name in names),
+        input_names=list(names),
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(names, axes),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(directory / "net.onnx")
+    return directory / "net.onnx"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two labels."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=100,
@@ -62,21 +93,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=LONGEST,
         id2label={0: "no", 1: "yes"},
     )
-    model = Logits(transformers.BertForSequenceClassification(config)).eval()
-    ids = torch.randint(2, 100, (2, 9))
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=LONGEST)}
-    program = torch.onnx.export(
-        model,
-        (ids, torch.ones_like(ids), torch.zeros_like(ids)),
-        input_names=list(NAMES),
-        output_names=["logits"],
-        dynamic_shapes=dict.fromkeys(NAMES, axes),
-        dynamo=True,
-        verbose=False,
+    model = Logits(transformers.BertForSequenceClassification(config))
+    return saved(tmp_path_factory.mktemp("bert"), model, NAMES)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that reads a text's last token, and finds it by a padding of its own."""
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=100,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=LONGEST,
+        pad_token_id=99,
     )
-    assert program is not None
-    program.save(directory / "bert.onnx")
-    return directory / "bert.onnx"
+    model = CausalLogits(transformers.Qwen2ForSequenceClassification(config))  # type: ignore[no-untyped-call]
+    return saved(tmp_path_factory.mktemp("decoder"), model, NAMES[:2])
 
 
 def order_of(model: Path, **changes: Any) -> Order:  # noqa: ANN401
@@ -117,6 +153,47 @@ def test_hidden_state_and_mask_cross_the_cut(bundle: Bundle) -> None:
     crossing = [(tensor.dtype, tensor.shape) for tensor in first.outputs]
     assert crossing == [("float32", (-1, -2, 16)), ("int64", (-1, -2))]
     assert 0 < first.macs_by_length[first_length(bundle)] < first.macs < last.macs * 3
+
+
+def test_a_network_that_reads_the_last_token_finds_it_by_the_mask(decoder: Path) -> None:
+    """Its own padding, 99, is not the tokenizer's."""
+    made = load_bundle(attach(order_of(decoder)))
+    takes, manifest = made.manifest.input, made.manifest
+    assert isinstance(takes, TextInput)
+    handed_on = manifest.segments[0].outputs
+    assert [t.name for t in handed_on if t.dtype == "int64"] == ["attention_mask_1"]
+    reader = TextReader(made.tokenizer, takes)
+    texts = reader.read(["play the song", "what is my balance please now show me the card"])
+    runner = SegmentRunner(manifest.segments, manifest.exit_heads, made.graphs)
+    whole = ort.InferenceSession(decoder)
+    for length in takes.length_buckets[-2:]:
+        ids, mask = reader.arrays(texts, length)
+        assert ids.min() == 0 or mask.all()
+        given = {"input_ids": np.where(mask, ids, 99), "attention_mask": mask}
+        (expected,) = whole.run(None, given)
+        assert run_all(runner, [ids, mask])[-1] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("network", "side", "chosen"), [
+    ("exported", "right", (0, 0)), ("exported", "left", (2, 0)),
+    ("decoder", "right", (3, 5)), ("decoder", "left", (5, 5)),
+])  # fmt: skip
+def test_a_head_sees_the_mean_and_the_token_that_sees_most(
+    network: str, side: str, chosen: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    """The first of six places or, of a causal network, the last; padding is left out."""
+    path = request.getfixturevalue(network)
+    cut_up = text_program(read(path, Options()), 100, (6,))
+    place = next(place for place in places(cut_up) if len(place.tensors) == 1 and place.share > 0.3)
+    (name,) = place.tensors
+    mask = np.ones((2, 6), np.int64)
+    mask[0, slice(4, None) if side == "right" else slice(2)] = 0
+    states = np.random.default_rng(0).normal(size=(2, 6, 16)).astype(np.float32)
+    session = ort.InferenceSession(pool_graph(cut_up, place, 1).content)
+    (pooled,) = session.run(None, {name: states, "attention_mask_1": mask})
+    for row in range(2):
+        mean = states[row, mask[row] == 1].mean(0)
+        assert pooled[row] == pytest.approx([*mean, *states[row, chosen[row]]], abs=1e-6)
 
 
 def first_length(bundle: Bundle) -> int:
