@@ -13,21 +13,31 @@ from training.attaching.rewriting import BATCH
 Values = Mapping[str, NDArray[np.generic]]
 
 
-def free_batch(model: ModelProto, seen: Values) -> None:
-    """Takes a batch out of a network that was exported for it; `seen` are its tensors, computed.
+def without_images(model: ModelProto) -> ModelProto:
+    """The part of a network that computes what is the same for all images."""
+    part = ModelProto()
+    part.CopyFrom(model)
+    del part.graph.input[:], part.graph.node[:]
+    from_images = {IMAGES}
+    for node in model.graph.node:
+        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
+        if has_graph or from_images.intersection(node.input):
+            from_images.update(node.output)
+        else:
+            part.graph.node.append(node)
+    return part
 
-    Where a reshape names the batch first, it is left to be worked out. What was made for the whole
-    batch, such as class tokens, is repeated for each image.
+
+def free_batch(model: ModelProto, computed: Values) -> None:
+    """Takes a batch out of a network that was exported for it.
+
+    `computed` is what it computes without images. Where a reshape names the batch first, it is left
+    to be worked out. What was made for the whole batch, such as class tokens, is repeated for each
+    image.
     """
     graph = model.graph
     (dim, *_) = graph.input[0].type.tensor_type.shape.dim
-    fixed = dict(seen) | {w.name: numpy_helper.to_array(w) for w in graph.initializer}
-    from_images = {IMAGES}
-    for node in graph.node:
-        if from_images.intersection(node.input):
-            from_images.update(node.output)
-    for name in from_images:
-        fixed.pop(name, None)
+    fixed = {**computed, **{w.name: numpy_helper.to_array(w) for w in graph.initializer}}
     free_reshapes(model, dim.dim_value, fixed)
     repeat_rows(model, dim.dim_value, fixed)
     dim.ClearField("dim_value")

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 
 from models.bundle.defaults import CPU
 from models.bundle.runner import ORT_ERRORS
-from training.attaching.any_batch import free_batch
+from training.attaching.any_batch import free_batch, without_images
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import IMAGES, Preprocessing
 from training.attaching.read import Network
@@ -86,7 +86,8 @@ class Program:
 def program(network: Network) -> Program:
     """Reads the network's shapes by running it; raises AttachError where a batch cannot run."""
     if network.fixed_batch is not None:
-        free_batch(network.model, observed(network.model, network.fixed_batch))
+        computed = watched(without_images(network.model), {}, "without images")
+        free_batch(network.model, computed)
     model = folded(network.model)
     seen = [observed(model, batch) for batch in BATCHES]
     constants = {weight.name: weight for weight in model.graph.initializer}
@@ -157,6 +158,8 @@ def watched(
     watched = ModelProto()
     watched.CopyFrom(model)
     names = [name for node in model.graph.node for name in node.output if name]
+    if not names:
+        return {}
     del watched.graph.output[:]
     watched.graph.output.extend(ValueInfoProto(name=name) for name in names)
     options = session_options(ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
