@@ -12,13 +12,12 @@ also at 0.1.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Teachers = Literal["last", "all-later", "ensemble"]
+from training.config import Teachers
 
 UNLABELLED = -100
 DISTILLATION_WEIGHT = 0.5
