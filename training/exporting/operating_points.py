@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class SplitView:
 
     def candidate(self, thresholds: Thresholds) -> Candidate:
         stops, macs = self.walk(thresholds)
-        chance = self.chances[np.arange(self.num_rows), stops].mean()
+        chance = at_stops(self.chances, stops).mean()
         return Candidate(thresholds.copy(), float(chance), float(macs.mean()))
 
     def losses(self, thresholds: Thresholds) -> NDArray[np.floating]:
@@ -87,7 +87,7 @@ class SplitView:
 
     def _lost(self, right: NDArray[np.floating], thresholds: Thresholds) -> NDArray[np.floating]:
         stops, _ = self.walk(thresholds)
-        lost: NDArray[np.floating] = right[:, -1] - right[np.arange(self.num_rows), stops]
+        lost: NDArray[np.floating] = right[:, -1] - at_stops(right, stops)
         return lost
 
     def point(self, thresholds: Thresholds, certificate: Certificate | None) -> OperatingPoint:
@@ -97,11 +97,16 @@ class SplitView:
         return OperatingPoint(
             thresholds=(*np.minimum(thresholds, 1.0).tolist(), None),
             consulted=(*early.tolist(), self.num_exits),
-            accuracy=float(self.is_right[np.arange(self.num_rows), stops].mean()),
+            accuracy=float(at_stops(self.is_right, stops).mean()),
             mean_macs=float(macs.mean()),
             exit_shares=tuple(shares.tolist()),
             certificate=certificate,
         )
+
+
+def at_stops(values: NDArray[Any], stops: NDArray[np.int64]) -> NDArray[Any]:
+    """Of (rows, exits) each row's value at the exit where it stops, given by index."""
+    return values[np.arange(len(values)), stops]
 
 
 def chances_of_being_right(probabilities: Sequence[Floats]) -> NDArray[np.float64]:
