@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.nets.multi_exit import Features, MultiExitNet, NetError
-from models.nets.pretrained import family_of, load
+from models.nets.pretrained import ClassToken, family_of, load
 from models.nets.text import MeanMaxHead
 
 NUM_EXITS = 4
@@ -48,13 +48,6 @@ class HiddenHead(nn.Sequential):
     def forward(self, features: Features) -> Tensor:
         logits: Tensor = super().forward(features[0])  # type: ignore[no-untyped-call]
         return logits
-
-
-class FirstToken(nn.Module):
-    """The first token of (batch, length, width)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, 0]
 
 
 def pretrained_text(source: str, shape: Sequence[int], num_classes: int) -> MultiExitNet:
@@ -114,7 +107,7 @@ def bert_parts(model: Any) -> Parts:  # noqa: ANN401
     base = model.bert
     pooler = base.pooler
     head = HiddenHead(
-        FirstToken(), pooler.dense, pooler.activation, model.dropout, model.classifier
+        ClassToken(), pooler.dense, pooler.activation, model.dropout, model.classifier
     )
     return base.embeddings, list(base.encoder.layer), head
 
@@ -122,7 +115,7 @@ def bert_parts(model: Any) -> Parts:  # noqa: ANN401
 def distilbert_parts(model: Any) -> Parts:  # noqa: ANN401
     base = model.distilbert
     layers = [model.pre_classifier, nn.ReLU(), model.dropout, model.classifier]
-    return base.embeddings, list(base.transformer.layer), HiddenHead(FirstToken(), *layers)
+    return base.embeddings, list(base.transformer.layer), HiddenHead(ClassToken(), *layers)
 
 
 def roberta_parts(model: Any) -> Parts:  # noqa: ANN401
