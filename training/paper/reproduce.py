@@ -20,7 +20,7 @@ from training import checkpoint, loop
 from training.config import RECIPES, TrainConfig, changes
 from training.data.errors import listed
 from training.evaluation.measures import top_k_accuracy
-from training.exporting.export import checked_graphs, logits_of
+from training.exporting.export import PARITY_ROWS, checked_graphs, logits_of
 from training.exporting.quantize import Graphs
 from training.paper.workers import Workers
 from training.progress import Progress
@@ -28,7 +28,6 @@ from training.run import Stopped
 from training.run_data import RunData, open_data
 
 PLAN, LOG, RESULT = "plan.json", "log.txt", "result.json"
-NUM_PARITY_ROWS = 32
 
 METHODS: dict[str, dict[str, object]] = {
     "exit-wise": {"loss": "exit-wise"},
@@ -266,7 +265,7 @@ def run_plan(directory: Path) -> None:
     config = plan.config
     best = checkpoint.load(loop.train(config, directory, print))
     data = open_data(config, directory, is_new=False)
-    some = data.splits.train[:NUM_PARITY_ROWS]
+    some = data.splits.train[:PARITY_ROWS]
     graphs = checked_graphs(best, data.train.take(some).inputs)
     segments, heads, _ = graphs
     result = RunResult(
