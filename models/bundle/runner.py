@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -73,6 +74,15 @@ class SegmentRunner:
         """Logits, (rows, classes), from the features of segment `exit`."""
         used = [features[i] for i in self._head_features[exit - 1]]
         logits: Floats = self._heads[exit - 1].run(used, options)[0]
+        return logits
+
+    def run(self, inputs: Arrays) -> list[Floats]:
+        """Logits of every exit, (rows, classes) each, for one batch."""
+        features: Arrays = [np.ascontiguousarray(x) for x in inputs]
+        logits = []
+        for exit in range(1, self.num_exits + 1):
+            features = self.run_segment(exit, features)
+            logits.append(self.run_head(exit, features))
         return logits
 
 

@@ -16,7 +16,6 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
 from tests.benchmarks.conftest import one
-from training.attaching.passes import run_all
 
 
 def write_texts(directory: Path) -> None:
@@ -53,7 +52,7 @@ def test_rivals_answer_texts_as_the_graphs_do(tmp_path: Path) -> None:
         assert (said["index"], said["exit"]) == (index, exit) == (label, said["exit"])
         assert said["confidence"] == pytest.approx(confidence, abs=1e-5)
         exits.add(exit)
-        last = run_all(runner, arrays)[-1][0]
+        last = runner.run(arrays)[-1][0]
         whole = plain.answer(plain.read(file.read_bytes()))
         assert whole["label"] == LABELS[last.argmax()]
         expected = 1 / np.exp(last - last.max()).sum()

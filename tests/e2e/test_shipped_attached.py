@@ -13,7 +13,6 @@ from benchmarks.process import ROOT
 from models.bundle.bundle import load_bundle
 from models.bundle.image import fit_image
 from models.bundle.runner import SegmentRunner
-from training.attaching.passes import run_all
 
 NAME = "caltech101-efficientnet-lite0"
 BUNDLE = ROOT / "models/zoo" / NAME / "1"
@@ -46,7 +45,7 @@ def test_photos_get_the_answers_of_the_segments_run_by_hand(shipped: str) -> Non
     files = sorted((CALTECH101 / "test").rglob("*.jpg"))[::700]
     images = np.stack([fit_image(Image.open(file), manifest.image_input) for file in files])
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    expected = run_all(runner, [images])[-1].argmax(axis=1)
+    expected = runner.run([images])[-1].argmax(axis=1)
     said = [
         httpx.post(
             f"{shipped}/v1/classify",

@@ -30,7 +30,6 @@ from training.data.numbers import MAX_NAMED, NumberSource, columns_of, target_of
 from training.data.records import Records
 from training.data.texts import similar_lengths
 from training.exporting.export import export
-from training.exporting.graphs import run_all
 from training.run import BEST, Run
 from training.run_data import open_data
 
@@ -151,7 +150,7 @@ def test_a_bundle_of_texts_answers_as_its_report_says(words_bundle: Bundle) -> N
     (text,) = reader.read(["What is my BALANCE, please?"])
     manifest = words_bundle.manifest
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, words_bundle.graphs)
-    for logits in run_all(runner, reader.arrays([text], text.length)):
+    for logits in runner.run(reader.arrays([text], text.length)):
         assert manifest.labels[int(logits.argmax())] == "money"
 
 

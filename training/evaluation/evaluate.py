@@ -107,10 +107,8 @@ def logits_of_batches(
     """The same for batches that come one at a time, as segment 1 takes them."""
     logits: list[list[Floats]] = [[] for _ in range(runner.num_exits)]
     for inputs in batches:
-        features = inputs
-        for exit in range(1, runner.num_exits + 1):
-            features = runner.run_segment(exit, features)
-            logits[exit - 1].append(runner.run_head(exit, features))
+        for of_exit, found in zip(logits, runner.run(inputs), strict=True):
+            of_exit.append(found)
         progress(len(inputs[0]))
     return [np.concatenate(each) for each in logits]
 

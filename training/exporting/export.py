@@ -28,7 +28,6 @@ from training.exporting.graphs import (
     check_independence,
     check_parity,
     export_graphs,
-    run_all,
 )
 from training.exporting.lengths import at_mean_cost, bucket_shares, lengths_of, mean_cost
 from training.exporting.quantize import Graphs, check_accuracy, quantized, range_rows
@@ -136,7 +135,7 @@ def checked_graphs(saved: Checkpoint, inputs: Inputs) -> Graphs:
     with torch.no_grad():
         expected = net(*front.prepared(inputs))
     arrays = [x.numpy() for x in inputs]
-    check_parity(expected, run_all(runner, arrays))
+    check_parity(expected, runner.run(arrays))
     check_independence(runner, arrays)
     return segments, heads, content
 

@@ -18,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle.bundle import sha256
-from models.bundle.confidence import Floats
 from models.bundle.errors import UserError
 from models.bundle.records import BATCH, LENGTH, Graph
 from models.bundle.records import Tensor as TensorSpec
@@ -252,9 +251,9 @@ def check_independence(runner: SegmentRunner, inputs: Arrays) -> float:
 
     Raises ExportError above the tolerance: the server decides which rows share a batch.
     """
-    together = run_all(runner, inputs)
-    turned = [logits[::-1] for logits in run_all(runner, [x[::-1] for x in inputs])]
-    alone = [run_all(runner, [x[k : k + 1] for x in inputs]) for k in range(len(inputs[0]))]
+    together = runner.run(inputs)
+    turned = [logits[::-1] for logits in runner.run([x[::-1] for x in inputs])]
+    alone = [runner.run([x[k : k + 1] for x in inputs]) for k in range(len(inputs[0]))]
     differences = []
     for k, logits in enumerate(together):
         single = np.concatenate([each[k] for each in alone])
@@ -266,13 +265,3 @@ def check_independence(runner: SegmentRunner, inputs: Arrays) -> float:
                 "mix the rows of a batch (batch normalisation needs its running statistics)"
             )
     return max(differences)
-
-
-def run_all(runner: SegmentRunner, inputs: Arrays) -> list[Floats]:
-    """Logits of every exit on one batch."""
-    features: Arrays = [np.ascontiguousarray(x) for x in inputs]
-    logits = []
-    for exit in range(1, runner.num_exits + 1):
-        features = runner.run_segment(exit, features)
-        logits.append(runner.run_head(exit, features))
-    return logits

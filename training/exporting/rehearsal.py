@@ -12,7 +12,7 @@ from models.nets.own import introduced
 from models.nets.presets import PRESETS
 from training.data import DataError
 from training.exporting.export import PARITY_ROWS
-from training.exporting.graphs import check_independence, check_parity, export_graphs, run_all
+from training.exporting.graphs import check_independence, check_parity, export_graphs
 from training.exporting.lengths import lengths_of
 from training.fronts import front_of
 from training.run import Run
@@ -49,7 +49,7 @@ def rehearse(run: Run) -> None:
     content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
     runner = SegmentRunner(segments, heads, content)
     arrays = [x.numpy() for x in inputs]
-    check_parity(expected, run_all(runner, arrays))
+    check_parity(expected, runner.run(arrays))
     check_independence(runner, arrays)
 
 

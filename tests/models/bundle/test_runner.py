@@ -27,15 +27,6 @@ def runner_of(bundle: Bundle, graphs: dict[str, bytes]) -> SegmentRunner:
     return SegmentRunner(bundle.manifest.segments, bundle.manifest.exit_heads, graphs)
 
 
-def run_all(runner: SegmentRunner, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    features: list[NDArray[Any]] = [images]
-    logits = []
-    for exit in range(1, runner.num_exits + 1):
-        features = runner.run_segment(exit, features)
-        logits.append(runner.run_head(exit, features))
-    return logits
-
-
 def test_tensors_are_those_of_the_manifest(runner: SegmentRunner, digits_bundle: Bundle) -> None:
     assert runner.num_exits == 3
     assert [tensor.shape for tensor in runner.inputs] == [(-1, 8, 8, 1)]
@@ -54,7 +45,7 @@ def test_another_execution_provider_gives_what_the_cpu_gives_by_a_clock_of_its_o
     manifest = digits_bundle.manifest
     provider = "AzureExecutionProvider"
     other = SegmentRunner(manifest.segments, manifest.exit_heads, digits_bundle.graphs, provider)
-    for said, expected in zip(run_all(other, IMAGES), run_all(runner, IMAGES), strict=True):
+    for said, expected in zip(other.run([IMAGES]), runner.run([IMAGES]), strict=True):
         np.testing.assert_array_equal(said, expected)
     assert (runner.clock, other.clock) == (time.thread_time, time.monotonic)
 
@@ -67,17 +58,17 @@ def test_an_execution_provider_that_is_not_here_is_refused(digits_bundle: Bundle
 
 def test_a_row_does_not_depend_on_its_batch(runner: SegmentRunner) -> None:
     for together, *alone in zip(
-        run_all(runner, IMAGES),
-        *(run_all(runner, IMAGES[i : i + 1]) for i in range(5)),
+        runner.run([IMAGES]),
+        *(runner.run([IMAGES[i : i + 1]]) for i in range(5)),
         strict=True,
     ):
         assert np.concatenate(alone) == pytest.approx(together, abs=1e-4)
 
 
 def test_threads_may_share_a_runner(runner: SegmentRunner) -> None:
-    expected = run_all(runner, IMAGES)
+    expected = runner.run([IMAGES])
     with ThreadPoolExecutor(4) as pool:
-        for logits in pool.map(lambda _: run_all(runner, IMAGES), range(40)):
+        for logits in pool.map(lambda _: runner.run([IMAGES]), range(40)):
             assert all(np.array_equal(a, b) for a, b in zip(logits, expected, strict=True))
 
 

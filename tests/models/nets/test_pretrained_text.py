@@ -13,7 +13,7 @@ from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from models.nets.multi_exit import MultiExitNet, NetError
 from models.nets.presets import build
-from training.exporting.graphs import PARITY_TOLERANCE, export_graphs, run_all
+from training.exporting.graphs import PARITY_TOLERANCE, export_graphs
 from training.fronts import TextFront
 
 VOCABULARY, LONGEST = 40, 16
@@ -75,7 +75,7 @@ def assert_exported_alike(net: MultiExitNet, inputs: list[Tensor]) -> None:
     some = [x[1:, :6].contiguous() for x in inputs]
     with torch.no_grad():
         expected = net(*some)
-    found = run_all(SegmentRunner(segments, heads, content), [x.numpy() for x in some])
+    found = SegmentRunner(segments, heads, content).run([x.numpy() for x in some])
     for theirs, ours in zip(expected, found, strict=True):
         assert ours == pytest.approx(theirs.numpy(), abs=PARITY_TOLERANCE / 10)
 

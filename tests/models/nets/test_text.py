@@ -8,7 +8,7 @@ from models.bundle.records import File
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from models.nets.text import TEXT_TINY, TextConfig, text_encoder
-from training.exporting.graphs import PARITY_TOLERANCE, check_independence, export_graphs, run_all
+from training.exporting.graphs import PARITY_TOLERANCE, check_independence, export_graphs
 from training.fronts import TextFront
 
 SMALL = TextConfig(blocks=(1, 1), width=12, heads=3, pairs=32)
@@ -55,7 +55,7 @@ def test_exported_graphs_take_any_batch_and_any_length(inputs: list[Tensor]) -> 
         some = [x[-rows:, :length].contiguous() for x in inputs]
         with torch.no_grad():
             expected = net(*some)
-        for theirs, ours in zip(expected, run_all(runner, [x.numpy() for x in some]), strict=True):
+        for theirs, ours in zip(expected, runner.run([x.numpy() for x in some]), strict=True):
             assert ours == pytest.approx(theirs.numpy(), abs=PARITY_TOLERANCE / 10)
     check_independence(runner, [x.numpy() for x in inputs])
     first = segments[0].entry

@@ -28,7 +28,6 @@ from training.exporting.graphs import (
     check_parity,
     export_graphs,
     macs_of,
-    run_all,
 )
 from training.fronts import front_of
 from training.run import BEST
@@ -118,7 +117,7 @@ def test_a_column_may_be_called_as_a_value_inside() -> None:
     with torch.no_grad():
         expected = net(*front.prepared(inputs))
     runner = SegmentRunner(segments, heads, content)
-    check_parity(expected, run_all(runner, [x.numpy() for x in inputs]))
+    check_parity(expected, runner.run([x.numpy() for x in inputs]))
 
 
 def test_macs_and_parameters_are_those_of_the_network(
