@@ -146,10 +146,9 @@ def made_model(case: Case) -> tuple[ServedModel, NDArray[np.uint8]]:
     size = (ROWS, case.pixels, case.pixels, 3)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     mean = std = torch.full((3,), 0.5)
-    exported = export_graphs(net, [torch.from_numpy(images[:2])], ImageFront(mean, std))
-    segments, exit_heads = (tuple(graph.entry for graph in graphs) for graphs in exported)
-    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
-    runner = SegmentRunner(segments, exit_heads, content)
+    graphs = export_graphs(net, [torch.from_numpy(images[:2])], ImageFront(mean, std))
+    runner = SegmentRunner(*graphs)
+    segments, exit_heads, content = graphs
     labels = np.random.default_rng(1).integers(case.classes, size=ROWS)
     logits = all_logits(runner, images, lambda _: None)
     nothing = File(file="none.json", sha256=sha256(b""))
@@ -161,8 +160,8 @@ def made_model(case: Case) -> tuple[ServedModel, NDArray[np.uint8]]:
             {"height": case.pixels, "width": case.pixels, "channels": 3}
         ),
         labels=tuple(map(str, range(case.classes))),
-        segments=segments,
-        exit_heads=exit_heads,
+        segments=tuple(segments),
+        exit_heads=tuple(exit_heads),
         calibration=nothing,
         cost=nothing,
         provenance=Provenance(

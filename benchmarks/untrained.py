@@ -1,5 +1,6 @@
 """A bundle of an untrained network, for benchmarks of which only the time matters."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,8 @@ BATCH_SIZES = (1, 2, 4)
 def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> Path:
     """Every exit is consulted and none is ever confident enough, at the point `balanced`."""
     images = torch.from_numpy(random_images(pixels, 2))
-    exported = export_graphs(net, [images], ImageFront(*(torch.full((3,), 0.5) for _ in range(2))))
-    segments, heads = (tuple(graph.entry for graph in graphs) for graphs in exported)
-    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    front = ImageFront(*(torch.full((3,), 0.5) for _ in range(2)))
+    segments, heads, content = export_graphs(net, [images], front)
     place.mkdir(parents=True)
     for file, graph in content.items():
         (place / file).write_bytes(graph)
@@ -38,8 +38,8 @@ def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> P
         version=int(place.name),
         input=ImageInput.model_validate({"height": pixels, "width": pixels, "channels": 3}),
         labels=tuple(map(str, range(classes))),
-        segments=segments,
-        exit_heads=heads,
+        segments=tuple(segments),
+        exit_heads=tuple(heads),
         calibration=write(place, CALIBRATION, never_confident(segments, heads)),
         cost=write(place, COST, profile),
         provenance=Provenance(
@@ -50,7 +50,7 @@ def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> P
     return place
 
 
-def never_confident(segments: tuple[Graph, ...], heads: tuple[Graph, ...]) -> Calibration:
+def never_confident(segments: Sequence[Graph], heads: Sequence[Graph]) -> Calibration:
     exits = tuple(segment.exit for segment in segments)
     point = OperatingPoint(
         thresholds=(*[1.0] * (len(exits) - 1), None),

@@ -10,7 +10,7 @@ from models.bundle.bundle import Bundle
 from training import checkpoint
 from training.config import TrainConfig
 from training.distributed import World
-from training.exporting.graphs import ExportedGraph
+from training.exporting.quantize import Graphs
 from training.feed import Held
 from training.run import BEST, LAST, Run
 
@@ -85,10 +85,6 @@ def dying(function: Callable[..., Result], calls: int) -> Callable[..., Result]:
     return call
 
 
-def exported(bundle: Bundle) -> tuple[list[ExportedGraph], list[ExportedGraph]]:
+def exported(bundle: Bundle) -> Graphs:
     """A bundle's graphs, as if they had just been exported."""
-    segments, heads = (
-        [ExportedGraph(graph, bundle.graphs[graph.file]) for graph in graphs]
-        for graphs in (bundle.manifest.segments, bundle.manifest.exit_heads)
-    )
-    return segments, heads
+    return [*bundle.manifest.segments], [*bundle.manifest.exit_heads], {**bundle.graphs}

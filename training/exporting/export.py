@@ -128,16 +128,14 @@ def checked_graphs(saved: Checkpoint, inputs: Inputs) -> Graphs:
     """Entries of segments and heads, and every graph by file; checked on `inputs`."""
     net = saved.network()
     front = front_of(saved.input, torch.tensor(saved.mean), torch.tensor(saved.std))
-    exported = export_graphs(net, inputs, front)
-    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
-    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
-    runner = SegmentRunner(segments, heads, content)
+    graphs = export_graphs(net, inputs, front)
+    runner = SegmentRunner(*graphs)
     with torch.no_grad():
         expected = net(*front.prepared(inputs))
     arrays = [x.numpy() for x in inputs]
     check_parity(expected, runner.run(arrays))
     check_independence(runner, arrays)
-    return segments, heads, content
+    return graphs
 
 
 def logits_of(

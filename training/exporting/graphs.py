@@ -82,17 +82,19 @@ class ExportedGraph:
 
 def export_graphs(
     net: MultiExitNet, inputs: Inputs, front: Front
-) -> tuple[list[ExportedGraph], list[ExportedGraph]]:
+) -> tuple[list[Graph], list[Graph], dict[str, bytes]]:
     """Every segment and every exit head as a self-contained graph with a dynamic batch.
 
-    `inputs` are a few real rows as segment 1 takes them, at least two.
+    Their entries, and every graph by file. `inputs` are a few real rows as segment 1 takes them, at
+    least two.
     """
     net.eval()
     names: Sequence[str] = front.names
     # one length more, so that what goes with the length is seen even where there is one bucket
     lengths = {*front.lengths, *(n - 1 for n in front.lengths[-1:])}
     features = Trail(inputs, {n: resized([x[:1] for x in inputs], n) for n in lengths})
-    segments, heads = [], []
+    segments: list[ExportedGraph] = []
+    heads: list[ExportedGraph] = []
     for exit, (segment, head) in enumerate(net.split(), start=1):
         module = front.before(segment) if exit == 1 else segment
         outputs = features.through(Piece(module).eval())
@@ -102,7 +104,8 @@ def export_graphs(
         segments.append(made)
         features, names = outputs, output_names
         heads.append(_export(head, f"exit_{exit}", exit, features, buckets, names, ["logits"]))
-    return segments, heads
+    content = {graph.entry.file: graph.content for graph in (*segments, *heads)}
+    return [graph.entry for graph in segments], [graph.entry for graph in heads], content
 
 
 def _export(

@@ -44,10 +44,7 @@ def rehearse(run: Run) -> None:
     with torch.no_grad(), introduced(run.config.net):
         check_contract(net, ready, len(run.data.train.names))
         expected = net(*ready)
-    exported = export_graphs(net, inputs, front)
-    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
-    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
-    runner = SegmentRunner(segments, heads, content)
+    runner = SegmentRunner(*export_graphs(net, inputs, front))
     arrays = [x.numpy() for x in inputs]
     check_parity(expected, runner.run(arrays))
     check_independence(runner, arrays)

@@ -48,9 +48,8 @@ def test_words_are_only_dropped_in_training(inputs: list[Tensor]) -> None:
 
 def test_exported_graphs_take_any_batch_and_any_length(inputs: list[Tensor]) -> None:
     net = text_encoder(SMALL, SHAPE, 5).eval()
-    segments, heads = export_graphs(net, inputs, TextFront(TARGET))
-    content = {g.entry.file: g.content for g in (*segments, *heads)}
-    runner = SegmentRunner([g.entry for g in segments], [g.entry for g in heads], content)
+    segments, heads, content = export_graphs(net, inputs, TextFront(TARGET))
+    runner = SegmentRunner(segments, heads, content)
     for rows, length in ((3, 9), (1, 4), (2, 3)):
         some = [x[-rows:, :length].contiguous() for x in inputs]
         with torch.no_grad():
@@ -58,14 +57,14 @@ def test_exported_graphs_take_any_batch_and_any_length(inputs: list[Tensor]) -> 
         for theirs, ours in zip(expected, runner.run([x.numpy() for x in some]), strict=True):
             assert ours == pytest.approx(theirs.numpy(), abs=PARITY_TOLERANCE / 10)
     check_independence(runner, [x.numpy() for x in inputs])
-    first = segments[0].entry
+    first = segments[0]
     assert [(t.name, t.dtype, t.shape) for t in first.outputs] == [
         ("features_1_0", "float32", (-1, -2, 12)),
         ("features_1_1", "int64", (-1, -2)),
     ]
     assert first.macs_by_length == {n: n * 12 * 12 * 12 + 2 * n * n * 12 for n in (4, 9)}
     assert first.macs == first.macs_by_length[9]
-    assert heads[0].entry.macs_by_length == {4: 2 * 12 * 5, 9: 2 * 12 * 5}
+    assert heads[0].macs_by_length == {4: 2 * 12 * 5, 9: 2 * 12 * 5}
 
 
 def test_a_gradient_reaches_every_weight(inputs: list[Tensor]) -> None:

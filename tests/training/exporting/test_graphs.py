@@ -110,9 +110,7 @@ def test_a_column_may_be_called_as_a_value_inside() -> None:
     net = build("mlp", [len(names)], 3).eval()
     inputs = list(torch.randn(len(names), 4))
     front = front_of(target, torch.zeros(len(names)), torch.ones(len(names)))
-    exported = export_graphs(net, inputs, front)
-    segments, heads = ([graph.entry for graph in graphs] for graphs in exported)
-    content = {graph.entry.file: graph.content for graphs in exported for graph in graphs}
+    segments, heads, content = export_graphs(net, inputs, front)
     assert tuple(tensor.name for tensor in segments[0].inputs) == names
     with torch.no_grad():
         expected = net(*front.prepared(inputs))
