@@ -232,6 +232,13 @@ def _strip(model: ModelProto) -> None:
         graph.input.remove(value)
 
 
+def check_logits(runner: SegmentRunner, inputs: Inputs, expected: Sequence[Tensor]) -> None:
+    """Raises ExportError where graphs answer otherwise than torch, or than for a row alone."""
+    arrays = [x.numpy() for x in inputs]
+    check_parity(expected, runner.run(arrays))
+    check_independence(runner, arrays)
+
+
 def check_parity(expected: Sequence[Tensor], actual: Sequence[np.ndarray]) -> float:
     """The largest difference between torch's logits and the exported graphs', per exit and row.
 
