@@ -10,14 +10,13 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from training.data.errors import DataError, NoSuchSplit
+from training.data.errors import DataError, NoSuchSplit, reason
 from training.data.folders import SPLIT_NAMES, class_names, folder_rows, split_folder
 from training.data.rows import Rows, SplitName, digits, part_of_file
 from training.data.tables import (
     TableRows,
     load_parquet,
     parquet_files,
-    reason,
     table_rows,
 )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import ArrowException, ChunkedArray
 
-from training.data.errors import DataError, Undecodable, listed
+from training.data.errors import DataError, Undecodable, listed, reason
 from training.data.folders import SPLIT_NAMES
 from training.data.rows import READ_BYTES, Index, Labels, SplitName
 
@@ -82,13 +82,6 @@ def load_parquet(files: Sequence[Path], title: str) -> Dataset:
         return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
     except (OSError, ValueError, ArrowException, DatasetsError) as error:
         raise DataError(f"cannot load {title}: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """One line of the error, or of what caused it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{error}".strip().partition("\n")[0]
 
 
 def table_rows(table: Dataset, title: str, names: tuple[str, ...] | None) -> TableRows:

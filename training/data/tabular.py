@@ -17,10 +17,10 @@ from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable
 from pyarrow.csv import ConvertOptions
 
-from training.data.errors import DataError
+from training.data.errors import DataError, reason
 from training.data.folders import SPLIT_NAMES
 from training.data.layout import hub_splits
-from training.data.tables import load_parquet, reason, visible
+from training.data.tables import load_parquet, visible
 
 SEPARATED: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
 """How pandas reads fields: as they are, the first one too where the header has fewer."""

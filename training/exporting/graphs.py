@@ -23,6 +23,7 @@ from models.bundle.records import BATCH, LENGTH, Graph
 from models.bundle.records import Tensor as TensorSpec
 from models.bundle.runner import Arrays, SegmentRunner
 from models.nets.multi_exit import Features, MultiExitNet
+from training.data.errors import reason
 from training.data.sources import Inputs
 from training.fronts import Front, resized
 
@@ -197,13 +198,6 @@ def dimensions(shape: tuple[int, ...], buckets: Sequence[int]) -> dict[int, torc
     if buckets:
         free[LENGTH] = torch.export.Dim("length", max=buckets[-1])
     return {axis: free[size] for axis, size in enumerate(shape) if size in free}
-
-
-def reason(error: BaseException) -> str:
-    """The first line of the error that caused it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{error}".strip().partition("\n")[0] or type(error).__name__
 
 
 def _spec(name: str, tensor: Tensor, shape: tuple[int, ...]) -> TensorSpec:
