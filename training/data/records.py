@@ -72,14 +72,12 @@ def records(table: Dataset, columns: Columns, title: str, names: Names | None) -
     missing = [name for name in (*columns.inputs, columns.label) if name not in table.features]
     if missing:
         raise DataError(f"{title} has no column {listed(map(repr, missing))}")
-    labels, found = numbered(table, columns.label, title)
-    if names is not None and names != found:
-        labels = renumbered(labels, found, names, title)
+    labels, names = renumbered(*numbered(table, columns.label, title), names, title)
     if columns.kind == "text":
         texts = texts_of(table, columns.inputs[0], title)
-        return Records(title, names or found, labels, texts)
+        return Records(title, names, labels, texts)
     values = {name: values_of(table, name, title) for name in columns.inputs}
-    return Records(title, names or found, labels, values=values)
+    return Records(title, names, labels, values=values)
 
 
 def texts_of(table: Dataset, column: str, title: str) -> tuple[str, ...]:

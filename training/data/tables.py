@@ -88,11 +88,9 @@ def table_rows(table: Dataset, title: str, names: tuple[str, ...] | None) -> Tab
     """Every row of a table that has one image column and labels of any kind."""
     image = image_column(table.features, title)
     label = label_column(table.features, title)
-    labels, found = numbered(table, label, title)
-    if names is not None and names != found:
-        labels = renumbered(labels, found, names, title)
+    labels, names = renumbered(*numbered(table, label, title), names, title)
     index = np.arange(len(labels))
-    return TableRows(title, names or found, labels, index, table.data.column(image))
+    return TableRows(title, names, labels, index, table.data.column(image))
 
 
 def image_column(features: Features, title: str) -> str:
@@ -188,10 +186,13 @@ def refuse_decimals(given: NDArray[Any], column: str, title: str) -> None:
 
 
 def renumbered(
-    labels: Labels, found: tuple[str, ...], names: tuple[str, ...], title: str
-) -> Labels:
+    labels: Labels, found: tuple[str, ...], names: tuple[str, ...] | None, title: str
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels that index `names`, where given, and those; else labels and names as they are."""
+    if names is None or names == found:
+        return labels, found
     used = [found[label] for label in np.unique(labels)]
     if unknown := [name for name in used if name not in names]:
         raise DataError(f"{title} has classes that are not among the labels: {listed(unknown)}")
     place = {name: number for number, name in enumerate(names)}
-    return np.array([place.get(name, -1) for name in found])[labels]
+    return np.array([place.get(name, -1) for name in found])[labels], names
