@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from training.data.columns import Wanted, chosen_columns, is_of_images
+from training.data.columns import Columns, Wanted, chosen_columns, is_of_images
 from training.data.errors import DataError
 from training.data.folders import has_class_images, split_folder
 from training.data.records import Names, Records, records
@@ -39,21 +39,14 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
             raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
         return None
     columns = chosen_columns(table, wanted, tables.title(tables.train))
-    title = tables.title(tables.train)
-    train = records(tables.read(tables.train, columns.label), columns, title, names)
+    train = read(tables, tables.train, columns, names)
     if tables.train == WHOLE:
         notes = [described(train, str(columns)), "a fifth of every class tests"]
         return Found(train.part_of_file("train"), train.part_of_file("test"), notes)
-    table = tables.read(tables.test, columns.label)
-    test = records(table, columns, tables.title(tables.test), train.names)
+    test = read(tables, tables.test, columns, train.names)
     notes = [described(train, str(columns)), described(test)]
     if tables.validation is not None:
-        validation = records(
-            tables.read(tables.validation, columns.label),
-            columns,
-            tables.title(tables.validation),
-            train.names,
-        )
+        validation = read(tables, tables.validation, columns, train.names)
         train = train.followed_by(validation)
         notes.append(described(validation, "for selection and calibration only"))
     return Found(train, test, notes)
@@ -86,10 +79,13 @@ def is_for_images(table: Dataset, wanted: Wanted) -> bool:
 
 
 def test_records(tables: Tables, wanted: Wanted, names: Names | None) -> Records:
-    title = tables.title(tables.test)
-    columns = chosen_columns(tables.read(tables.test), wanted, title)
-    rows = records(tables.read(tables.test, columns.label), columns, title, names)
+    columns = chosen_columns(tables.read(tables.test), wanted, tables.title(tables.test))
+    rows = read(tables, tables.test, columns, names)
     return rows.part_of_file("test") if tables.test == WHOLE else rows
+
+
+def read(tables: Tables, split: str, columns: Columns, names: Names | None) -> Records:
+    return records(tables.read(split, columns.label), columns, tables.title(split), names)
 
 
 def described(rows: Records, note: str = "") -> str:
