@@ -22,8 +22,8 @@ TEST_SHARE = 0.2
 """Of a single file, which has no splits of its own."""
 
 
-class Rows(Protocol):
-    """One split. `title` says where it was found; labels index `names`."""
+class NamedRows(Protocol):
+    """One split's labels, which index `names`; `title` says where it was found."""
 
     @property
     def title(self) -> str: ...
@@ -31,6 +31,10 @@ class Rows(Protocol):
     def names(self) -> tuple[str, ...]: ...
     @property
     def labels(self) -> Labels: ...
+
+
+class Rows(NamedRows, Protocol):
+    """One split of images."""
 
     def open(self, row: int) -> Image.Image:
         """The image, opened but not decoded."""

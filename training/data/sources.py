@@ -12,7 +12,7 @@ from torch import Tensor
 from models.bundle.manifest import AnyInput
 from models.bundle.tensor_input import TensorInput
 from models.bundle.text_input import TextInput
-from training.data.rows import Index, Labels
+from training.data.rows import Index, NamedRows
 
 Inputs = list[Tensor]
 """What segment 1 of a bundle takes, as one tensor or several."""
@@ -52,17 +52,6 @@ class Taken:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-class NamedRows(Protocol):
-    """One split's labels, which index `names`; `title` says where it was found."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> Labels: ...
 
 
 R = TypeVar("R", bound=NamedRows)
