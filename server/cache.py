@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from models.bundle.policy import Policy, Spend, limit_reason, runs_head, stop_reason
+from models.bundle.policy import Policy, heads_without_budget, stop_reason
 from server.engine.job import Answer, Demand, Outcome
 from server.engine.model import ServedModel
 
 ROW_BYTES, ANSWER_BYTES = 480, 320
 """What a row and each of its answers take beside the probabilities, measured."""
-AMPLE, NOTHING = Spend(), Spend(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +91,7 @@ def replayed(policy: Policy, answers: Mapping[int, Answer], now: float) -> Outco
     It takes no energy and no time but that of finding it.
     """
     asked: list[Answer] = []
-    for exit in range(1, policy.max_exit + 1):
-        limit = limit_reason(policy, exit, AMPLE, NOTHING)
-        if not runs_head(policy, exit, limit):
-            continue
+    for exit, limit in heads_without_budget(policy):
         if exit not in answers:
             break
         asked.append(replace(answers[exit], at_s=now))

@@ -7,6 +7,7 @@ confidence, `stop_reason` whether the job answers here.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from math import inf
 
 from models.bundle.calibration import OperatingPoint
@@ -88,6 +89,17 @@ def consults(policy: Policy, exit: int) -> bool:
 def runs_head(policy: Policy, exit: int, limit: StopReason | None) -> bool:
     """Whether the exit head runs: it may be confident enough, or the job must answer here."""
     return limit is not None or consults(policy, exit)
+
+
+@lru_cache(maxsize=256)
+def heads_without_budget(policy: Policy) -> tuple[tuple[int, StopReason | None], ...]:
+    """The exits whose heads run for a job without a budget, until it stops.
+
+    Each with why the job must answer there, if it must.
+    """
+    free = Spend(0.0, 0.0)
+    limits = [(k, limit_reason(policy, k, Spend(), free)) for k in range(1, policy.num_exits + 1)]
+    return tuple((exit, limit) for exit, limit in limits if runs_head(policy, exit, limit))
 
 
 def stop_reason(

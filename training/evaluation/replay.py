@@ -1,19 +1,13 @@
 """Rows sent through the served stop rule."""
 
 from collections import Counter
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle.bundle import Bundle
-from models.bundle.policy import Policy, Spend, StopReason, limit_reason, runs_head, stop_reason
+from models.bundle.policy import Policy, StopReason, heads_without_budget, stop_reason
 from models.bundle.records import Record
-
-FREE = Spend(0.0, 0.0)
-
-Limits = tuple[tuple[int, StopReason | None], ...]
-"""Exits whose heads run, each with why every job must answer there, if it must."""
 
 
 class PolicyResult(Record):
@@ -60,18 +54,10 @@ def run_policy(
     )
 
 
-@lru_cache(maxsize=256)
-def limits(policy: Policy) -> Limits:
-    """What the stop rule says of every row alike, without a budget."""
-    exits = range(1, policy.num_exits + 1)
-    reasons = [(exit, limit_reason(policy, exit, Spend(), FREE)) for exit in exits]
-    return tuple((exit, limit) for exit, limit in reasons if runs_head(policy, exit, limit))
-
-
 def walk(policy: Policy, confidences: list[float]) -> tuple[list[int], StopReason]:
     """The heads that run for one row without a budget, and why it stopped at the last of them."""
     ran = []
-    for exit, limit in limits(policy):
+    for exit, limit in heads_without_budget(policy):
         ran.append(exit)
         reason = stop_reason(policy, exit, confidences[exit - 1], limit)
         if reason is not None:
