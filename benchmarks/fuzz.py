@@ -46,9 +46,10 @@ from server.errors import (
     ImageTooLarge,
     UnsupportedMedia,
 )
+from server.http.compression import inflate
 from server.http.decode import bound_decoders, decode_image
 from server.http.rows import Arrays
-from server.v2.infer import decode
+from server.v2.requests import read_inference
 from server.zoo.directory import find_bundles
 
 KEY = "a-long-random-key"
@@ -203,8 +204,10 @@ def fuzz_tensors(manifest: Manifest, num_cases: int) -> Counter[str]:
     @given(sent=damaged_requests(shape))
     @patient(min(num_cases, CHUNK))
     def read(sent: Sent) -> None:
+        body, encoding, length = sent
         try:
-            asked = decode(*sent, manifest, LIMITS)
+            content = inflate(body, encoding, LIMITS.limits.max_body_bytes)
+            asked = read_inference(content, length, manifest, LIMITS.limits.max_images)
         except (BadBody, BadParameter, BodyTooLarge, UnsupportedMedia) as error:
             ends[type(error).__name__] += 1
         else:

@@ -22,7 +22,7 @@ from server.http.rows import Arrays
 from server.http.texts import text_of
 from server.running import Encoded
 from server.v1.reading import contents_of
-from server.v2.infer import decode
+from server.v2.requests import read_inference
 from server.zoo.catalog import serve_bundle
 
 PROTOCOLS = ("text", "json", "v2", "v2 binary")
@@ -91,7 +91,7 @@ def rows_of(model: ServedModel, body: bytes, protocol: str) -> Sequence[Given]:
         contents, _ = contents_of(body, LIMITS.limits.max_images)
     else:
         length = None if protocol == "v2" else str(body.find(END) + len(END))
-        asked = decode(body, "", length, model.manifest, LIMITS)
+        asked = read_inference(body, length, model.manifest, LIMITS.limits.max_images)
         if isinstance(asked.rows, Arrays):
             return decoded(asked.rows)
         contents = asked.rows

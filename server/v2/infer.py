@@ -7,7 +7,7 @@ from math import inf
 
 from starlette.types import ASGIApp
 
-from models.bundle.manifest import Manifest, version_of
+from models.bundle.manifest import version_of
 from server.engine.job import Demand
 from server.engine.model import ServedModel
 from server.errors import UnknownModel
@@ -19,7 +19,6 @@ from server.http.rows import Arrays
 from server.http.wording import is_met, milli, server_timing
 from server.running import Encoded, Served
 from server.service import Service
-from server.settings import Settings
 from server.v2.outputs import output
 from server.v2.requests import Inference, read_inference
 from server.v2.response_schemas import InferResponse
@@ -76,25 +75,17 @@ def model_of(exchange: Exchange) -> ServedModel:
 async def read(exchange: Exchange, model: ServedModel) -> Inference:
     """Reads the body, and what it says; off the event loop where that takes long."""
     body, service = await exchange.body(), exchange.service
+    limits = service.settings.limits
     if encoding := exchange.header(b"content-encoding"):
-        max_bytes = service.settings.limits.max_body_bytes
-        content = await service.on_thread(partial(inflate, body, encoding, max_bytes))
+        content = await service.on_thread(partial(inflate, body, encoding, limits.max_body_bytes))
         exchange.hold(len(content) - len(body))
         body = content
     length = exchange.headers.get(HEADER_LENGTH.lower().encode())
     given = None if length is None else length.decode("latin-1")
-    step = partial(decode, body, "", given, model.manifest, service.settings)
+    step = partial(read_inference, body, given, model.manifest, limits.max_images)
     if given is not None and len(body) <= SMALL_BYTES:
         return step()
     return await service.on_thread(step)
-
-
-def decode(
-    body: bytes, encoding: str, header_length: str | None, manifest: Manifest, settings: Settings
-) -> Inference:
-    """The request that a body holds; raises BadBody, BadParameter and what inflating raises."""
-    content = inflate(body, encoding, settings.limits.max_body_bytes)
-    return read_inference(content, header_length, manifest, settings.limits.max_images)
 
 
 def reply_of(asked: Inference, served: Served) -> Reply:

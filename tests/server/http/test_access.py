@@ -281,7 +281,7 @@ def test_an_unexpected_failure_is_logged_with_its_request(
 
     caplog.handler.setFormatter(JsonLines())
     monkeypatch.setattr(Images, "decode", fail)
-    monkeypatch.setattr("server.v2.infer.decode", fail)
+    monkeypatch.setattr("server.v2.infer.read_inference", fail)
     with live(model, cors_origins=ORIGIN["origin"]) as url:
         headers = HEADERS | ORIGIN | {"x-request-id": "mine"}
         said = httpx.post(f"{url}{path}", content=PNG, headers=headers)

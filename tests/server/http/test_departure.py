@@ -14,7 +14,7 @@ import pytest
 from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
 from server.http.decode import Images
-from server.v2.infer import decode
+from server.v2.requests import read_inference
 from tests.e2e import v2
 from tests.server.conftest import made_profile, served
 from tests.server.live import PNG, Gated, connect, live, request, samples, until
@@ -131,7 +131,7 @@ def test_gone_while_decoding(
     monkeypatch.setattr(Images, "decode_one", gated_call(Images.decode_one))
     monkeypatch.setattr("server.http.decode.SMALL_BYTES", 0)
     monkeypatch.setattr("server.v2.infer.SMALL_BYTES", 0)
-    monkeypatch.setattr("server.v2.infer.decode", gated_call(decode))
+    monkeypatch.setattr("server.v2.infer.read_inference", gated_call(read_inference))
     with live(model) as url:
         with connect(url) as client:
             client.sendall(request(path, body))

@@ -93,5 +93,5 @@ def test_a_body_that_does_not_come(model: ServedModel) -> None:  # C9
 def test_a_failure(digits_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:  # C9
     with serving(failing(digits_bundle, (1, False))) as (client, _):
         assert refusal(client.post(INFER, json=ASKED), 500) == "segment 1 of digits failed"
-        monkeypatch.setattr("server.v2.infer.decode", None)
+        monkeypatch.setattr("server.v2.infer.read_inference", None)
         assert "log" in refusal(client.post(INFER, json=ASKED), 500)
