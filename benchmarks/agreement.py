@@ -10,6 +10,7 @@ batch that make up what the processes spend beyond their graphs. Latencies are t
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,9 @@ import typer
 from scipy.optimize import nnls
 
 from benchmarks.loading import Traffic, traffic
-from benchmarks.outcomes import exit_shares
 from benchmarks.process import ServerProcess, serving, totals
 from load.generator import Shot
+from load.target import ROUTE
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.engine.job import Budget
@@ -34,7 +35,6 @@ from server.planning.simulation import Python
 from server.settings import load_settings
 from server.zoo.catalog import serve_bundle
 
-ROUTE = "/v1/classify"
 SHARES = (0.3, 0.6, 0.9)
 NUM_SIMULATED = 20_000
 ROUNDS = 3
@@ -162,6 +162,13 @@ def figures(asked: Traffic, shots: Sequence[Shot], seconds: float, budget_ms: fl
     p50, p99 = np.quantile(latencies, (0.5, 0.99)).tolist()
     goodput = sum(latency <= budget_ms for latency in latencies) / seconds
     return Figures(goodput, p50, p99, asked.accuracy(shots))
+
+
+def exit_shares(answered: Sequence[Shot]) -> str:
+    """Per cent of the answers at each exit."""
+    exits = Counter(shot.answer["exit"] for shot in answered)
+    num_exits = answered[0].answer["num_exits"]
+    return " ".join(f"{100 * exits[k] / len(answered):.0f}" for k in range(1, num_exits + 1))
 
 
 def cells(found: Sequence[Figures]) -> str:

@@ -14,9 +14,9 @@ import typer
 
 from benchmarks.loading import traffic
 from benchmarks.process import serving, totals
+from load.target import ROUTE
 from models.bundle.profile import hardware
 
-ROUTE = "/v1/classify"
 DECODE, REQUEST = "offramp_decode_duration_seconds", "offramp_request_duration_seconds"
 
 

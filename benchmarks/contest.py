@@ -14,11 +14,11 @@ from benchmarks.loading import Traffic
 from benchmarks.process import ROOT, ServerProcess, serving
 from benchmarks.rivals.setup import Colour, Setup
 from benchmarks.rivals.start import Rival, running
+from load.target import ROUTE
 from models.bundle.bundle import load_bundle
 from models.bundle.profile import hardware
 
 OURS = "Offramp"
-ROUTE = "/v1/classify"
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE")]
 Original = Annotated[
     Path | None, typer.Option(help="the ONNX file that the bundle was attached from")

@@ -22,9 +22,10 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.bare import bare_rate
-from benchmarks.contest import ROUTE, SETTINGS, circumstances, offramp
+from benchmarks.contest import SETTINGS, circumstances, offramp
 from benchmarks.loading import Traffic, encode, written
 from benchmarks.untrained import random_images, write_bundle
+from load.target import ROUTE
 from models.nets.presets import build
 from training.data import LabelledImages
 

@@ -16,8 +16,9 @@ import httpx
 import typer
 from tqdm import tqdm
 
-from benchmarks.contest import ROUTE, BundlePath, circumstances, offramp
+from benchmarks.contest import BundlePath, circumstances, offramp
 from benchmarks.loading import traffic
+from load.target import ROUTE
 from models.bundle.bundle import load_bundle
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput

@@ -19,7 +19,6 @@ from benchmarks.contest import (
     NO_MEAN,
     NO_STD,
     OURS,
-    ROUTE,
     SETTINGS,
     BundlePath,
     Mean,
@@ -33,9 +32,9 @@ from benchmarks.contest import (
     plain_original,
 )
 from benchmarks.loading import Traffic, traffic
-from benchmarks.outcomes import outcomes
 from benchmarks.rivals.start import Rival, running
-from load.outcomes import HEADINGS, Outcomes, medians
+from load.outcomes import HEADINGS, Outcomes, medians, outcomes
+from load.target import ROUTE
 
 MULTIPLES = (0.2, 0.5, 0.8, 1.0, 2.0, 3.0, 5.0)
 LIMITS = (None, 4, 8, 16, 32, 64)
@@ -106,7 +105,7 @@ def run(
     """One load, after a second that warms the server up and takes what an earlier load left."""
     asked.load(url, connections=8, seconds=1)
     shots = asked.load(url, rate=rate, seconds=seconds, seed=seed)
-    return outcomes(asked, shots, seconds, budget_ms)
+    return outcomes(shots, seconds, budget_ms, asked.is_right)
 
 
 def show(table: Table) -> None:

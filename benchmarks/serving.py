@@ -23,7 +23,6 @@ from benchmarks.contest import (
     NO_MEAN,
     NO_STD,
     OURS,
-    ROUTE,
     SETTINGS,
     BundlePath,
     Mean,
@@ -38,6 +37,7 @@ from benchmarks.contest import (
 )
 from benchmarks.loading import Answers, Closed, Traffic, traffic
 from benchmarks.rivals.start import running
+from load.target import ROUTE
 from models.bundle.bundle import load_bundle
 from models.bundle.text_input import TextInput
 

@@ -13,8 +13,8 @@ from email.message import Message
 import pytest
 
 from benchmarks.loading import Traffic
-from benchmarks.outcomes import outcomes
 from load.generator import Body, Client
+from load.outcomes import outcomes
 
 pytestmark = pytest.mark.alone
 LATE_S = 0.05
@@ -84,7 +84,7 @@ def test_every_request_of_an_open_loop_is_accounted_for(asked: Traffic, scripted
     shots = list(client.shots())
     assert len(shots) == num_requests == scripted.num_requests
     assert all(before <= start <= time.time() for start in scripted.starts)
-    found = outcomes(asked, shots, SECONDS, budget_ms=1000 * LATE_S)
+    found = outcomes(shots, SECONDS, 1000 * LATE_S, asked.is_right)
     assert found.offered == num_requests
     assert found.refused == found.failed == 0.25
     assert found.late >= 0.25  # more where the host paused

@@ -13,12 +13,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.contest import ROUTE, mosec, naive_exits, plain
+from benchmarks.contest import mosec, naive_exits, plain
 from benchmarks.loading import Traffic, encode
-from benchmarks.outcomes import outcomes
 from benchmarks.rivals.exits import Exits
 from benchmarks.rivals.start import running
 from benchmarks.rivals.uncut import Original
+from load.outcomes import outcomes
+from load.target import ROUTE
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.confidence import Measure
 from models.bundle.runner import SegmentRunner
@@ -98,7 +99,7 @@ def test_plain_is_the_last_exit(limited: str, asked: Traffic, digits_bundle: Bun
 
 def test_a_limit_refuses(limited: str, asked: Traffic) -> None:
     shots = asked.load(limited, connections=8, seconds=0.5)
-    found = outcomes(asked, shots, 0.5, BUDGET_MS)
+    found = outcomes(shots, 0.5, BUDGET_MS, asked.is_right)
     assert found.refused > 0
     assert found.failed == 0
     assert {shot.status for shot in shots} <= {200, 503}
