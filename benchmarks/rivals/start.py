@@ -30,9 +30,6 @@ class Rival:
         setup = self.setup.model_copy(update={"budget_ms": budget_ms})
         return replace(self, name=f"{self.name}, dropping", setup=setup)
 
-    def with_batches(self, size: int) -> Self:
-        return replace(self, setup=self.setup.model_copy(update={"max_batch_size": size}))
-
     def command(self, port: int) -> list[str]:
         if self.is_mosec:
             return [*self._mosec(), "--port", str(port)]
