@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks.faults import BUNDLE, MODEL, Client, Fault, faults
-from benchmarks.loading import encode
+from benchmarks.loading import chosen_rows, encode
 from benchmarks.process import free_port, serving
 from benchmarks.prometheus import Prometheus, scraping
 from training.data import open_images
@@ -56,8 +56,8 @@ def until(is_so: Callable[[], bool], fault: Fault) -> None:
 
 def images(data: str) -> list[bytes]:
     test = open_images(data, "test")
-    rows = np.random.default_rng(0).permutation(len(test.labels))[:1000]
-    return [encode(image) for image in test.take(np.sort(rows)).images.numpy()]
+    rows = chosen_rows(len(test.labels), 1000)
+    return [encode(image) for image in test.take(rows).images.numpy()]
 
 
 def noise() -> list[bytes]:

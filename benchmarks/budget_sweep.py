@@ -11,11 +11,10 @@ from statistics import mean, quantiles
 from typing import Annotated, Any
 
 import httpx
-import numpy as np
 import typer
 from tqdm import tqdm
 
-from benchmarks.loading import encode
+from benchmarks.loading import chosen_rows, encode
 from benchmarks.process import serving
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.profile import hardware
@@ -36,8 +35,7 @@ def main(
     """Prints one row per query; every query is sent `rounds` times over all images."""
     bundle = load_bundle(path)
     test = open_images(data, "test")
-    rows = np.random.default_rng(0).permutation(len(test.labels))[:images]
-    chosen = test.take(np.sort(rows))
+    chosen = test.take(chosen_rows(len(test.labels), images))
     last_macs = bundle.manifest.exit_heads[-1].macs + sum(s.macs for s in bundle.manifest.segments)
     last = run_by_hand(bundle, chosen)
     queries = [f"min_exit={bundle.manifest.num_exits}"]

@@ -14,7 +14,6 @@ import typer
 from numpy.typing import NDArray
 
 from models.bundle.profile import hardware
-from models.nets.presets import build
 from training import checkpoint, loop
 from training.cli import values_of
 from training.config import RECIPES, TrainConfig
@@ -42,9 +41,7 @@ def accuracy_of(run: Path) -> list[float]:
     """Top-1 of every exit on the test split, in percent."""
     saved = checkpoint.load(run / BEST)
     data = open_data(saved.config, run, is_new=False)
-    net = build(saved.config.net, saved.shape, len(saved.labels))
-    net.load_state_dict(saved.weights)
-    net.eval()
+    net = saved.network()
     num_right = np.zeros(net.num_exits)
     with torch.no_grad():
         for rows, inputs in data.test.inputs_of(np.arange(len(data.test.labels))):

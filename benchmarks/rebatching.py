@@ -21,6 +21,7 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from load.generator import poisson
 from models.bundle.policy import policy_at
 from models.bundle.profile import hardware
 from server.engine.admission import Admission
@@ -137,22 +138,21 @@ class Arm:
     ) -> Latencies:
         """Seconds that images took that arrived at random, infinite where one was refused."""
         engine, latencies, exits = self.engine(lanes), list[float](), list[int]()
-        gaps = np.random.default_rng(0).exponential(1 / rate, round(rate * seconds))
-        start = time.monotonic()
+        start, arrivals = time.monotonic(), poisson(rate, seconds, seed=0)
 
         def answered(due: float, outcome: Outcome | Exception) -> None:
             assert isinstance(outcome, Outcome)
             latencies.append(time.monotonic() - due)
             exits.append(outcome.answer.exit)
 
-        for due in (start + gaps.cumsum()).tolist():
+        for due in (start + at_s for at_s in arrivals):
             if (wait_s := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             try:
                 self.submit(engine, partial(answered, due), budget_s)
             except Overloaded:
                 latencies.append(inf)
-        while len(latencies) < len(gaps):
+        while len(latencies) < len(arrivals):
             await asyncio.sleep(0.01)
         engine.stop()
         return np.array(latencies), fmean(exits)
