@@ -7,15 +7,14 @@ import numpy as np
 import torch
 
 from benchmarks.rivals.networks import Pixels
-from models.bundle.bundle import sha256
-from models.bundle.calibration import CALIBRATION, Calibration, ExitCalibration, OperatingPoint
-from models.bundle.cost_profile import COST
+from models.bundle.calibration import Calibration, ExitCalibration, OperatingPoint
 from models.bundle.image_input import ImageInput
-from models.bundle.manifest import MANIFEST, Manifest, Provenance
+from models.bundle.manifest import Provenance
 from models.bundle.profile import measure
-from models.bundle.records import SCHEMA_VERSION, File, Graph, Record
+from models.bundle.records import SCHEMA_VERSION, Graph
 from models.bundle.runner import SegmentRunner
 from models.nets.multi_exit import MultiExitNet
+from training.exporting import writing
 from training.exporting.graphs import export_graphs
 from training.fronts import ImageFront
 
@@ -26,27 +25,21 @@ def write_bundle(net: MultiExitNet, pixels: int, classes: int, place: Path) -> P
     """Every exit is consulted and none is ever confident enough, at the point `balanced`."""
     images = torch.from_numpy(random_images(pixels, 2))
     front = ImageFront(*(torch.full((3,), 0.5) for _ in range(2)))
-    segments, heads, content = export_graphs(net, [images], front)
+    graphs = export_graphs(net, [images], front)
     place.mkdir(parents=True)
-    for file, graph in content.items():
-        (place / file).write_bytes(graph)
-    runner = SegmentRunner(segments, heads, content)
-    profile = measure(runner, runs=3, max_s=5.0, batch_sizes=BATCH_SIZES)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
+    writing.write_bundle(
+        place,
+        graphs,
+        never_confident(*graphs[:2]),
+        measure(SegmentRunner(*graphs), runs=3, max_s=5.0, batch_sizes=BATCH_SIZES),
         name=place.parent.name,
         version=int(place.name),
-        input=ImageInput.model_validate({"height": pixels, "width": pixels, "channels": 3}),
-        labels=tuple(map(str, range(classes))),
-        segments=tuple(segments),
-        exit_heads=tuple(heads),
-        calibration=write(place, CALIBRATION, never_confident(segments, heads)),
-        cost=write(place, COST, profile),
+        input=ImageInput(height=pixels, width=pixels, channels=3),
+        labels=[str(label) for label in range(classes)],
         provenance=Provenance(
             git_commit="", data="none", split="none", seed=0, epochs=1, config={}, packages={}
         ),
     )
-    write(place, MANIFEST, manifest)
     return place
 
 
@@ -70,12 +63,6 @@ def never_confident(segments: Sequence[Graph], heads: Sequence[Graph]) -> Calibr
         exits=fitted,
         operating_points={"balanced": point},
     )
-
-
-def write(place: Path, file: str, record: Record) -> File:
-    content = record.model_dump_json().encode()
-    (place / file).write_bytes(content)
-    return File(file=file, sha256=sha256(content))
 
 
 def random_images(pixels: int, number: int) -> Pixels:
