@@ -9,37 +9,32 @@ graphs run by hand, one image at a time, on one core.
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.bundle.bundle import Bundle, sha256
+from benchmarks.rivals.networks import Pixels
+from benchmarks.untrained import random_images, write_bundle
 from models.bundle.confidence import softmax
-from models.bundle.costs import Costs
-from models.bundle.image_input import ImageInput
-from models.bundle.manifest import Manifest, Provenance
 from models.bundle.policy import policy_of_threshold
-from models.bundle.profile import hardware, measure
-from models.bundle.records import File
-from models.bundle.runner import Arrays, SegmentRunner
+from models.bundle.profile import hardware
+from models.bundle.runner import Arrays
 from models.nets.layers import Chain, ConvBNReLU, PoolHead
 from models.nets.multi_exit import MultiExitNet
 from server.engine.engine import Engine
 from server.engine.job import Budget, Demand, Given, Job
 from server.engine.model import ServedModel
+from server.settings import load_settings
 from server.telemetry.metrics import Metrics
-from training.evaluation.evaluate import all_logits
-from training.exporting.calibrate import calibrate
-from training.exporting.graphs import export_graphs
-from training.fronts import ImageFront
+from server.zoo.catalog import serve_bundle
 
 WIDTH = 16
 ROWS = 200
@@ -84,7 +79,7 @@ def main(seconds: float = 2.0, rounds: int = 5) -> None:
         print()
 
 
-def by_hand_us(model: ServedModel, images: NDArray[np.uint8], seconds: float) -> float:
+def by_hand_us(model: ServedModel, images: Pixels, seconds: float) -> float:
     """Every segment and every exit head, image by image."""
     num_done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds:
@@ -96,20 +91,18 @@ def by_hand_us(model: ServedModel, images: NDArray[np.uint8], seconds: float) ->
     return 1e6 * elapsed / num_done
 
 
-def in_engine_us(
-    model: ServedModel, images: NDArray[np.uint8], case: Case, seconds: float
-) -> float:
+def in_engine_us(model: ServedModel, images: Pixels, case: Case, seconds: float) -> float:
     """The same with `case.outstanding` images always under way, batched as the scheduler likes."""
     return 1e6 / asyncio.run(closed_loop(model, images, case.outstanding, seconds))
 
 
 async def closed_loop(
-    model: ServedModel, images: NDArray[np.uint8], outstanding: int, seconds: float
+    model: ServedModel, images: Pixels, outstanding: int, seconds: float
 ) -> float:
     """Images per second."""
     engine = Engine(1, outstanding, stall_s=60, shadow_share=0, counts=Metrics())
     policy = policy_of_threshold(1.0, model.manifest.num_exits)
-    source: Iterator[NDArray[np.uint8]] = itertools.cycle(images)
+    source: Iterator[Pixels] = itertools.cycle(images)
     ended, num_done = asyncio.Semaphore(0), 0
     start = time.monotonic()
 
@@ -136,42 +129,17 @@ async def closed_loop(
     return num_done / elapsed
 
 
-def made_model(case: Case) -> tuple[ServedModel, NDArray[np.uint8]]:
+def made_model(case: Case) -> tuple[ServedModel, Pixels]:
     """An untrained network as a served model, and images for it."""
     torch.manual_seed(0)
     heads = [PoolHead(WIDTH, case.classes) for _ in range(case.exits)]
     convs = [ConvBNReLU(3, WIDTH, 3, 2, bias=False)]
     convs += [ConvBNReLU(WIDTH, WIDTH, 3, bias=False) for _ in heads[1:]]
     net = MultiExitNet([Chain(layer) for layer in convs], heads)
-    size = (ROWS, case.pixels, case.pixels, 3)
-    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    mean = std = torch.full((3,), 0.5)
-    graphs = export_graphs(net, [torch.from_numpy(images[:2])], ImageFront(mean, std))
-    runner = SegmentRunner(*graphs)
-    segments, exit_heads, content = graphs
-    labels = np.random.default_rng(1).integers(case.classes, size=ROWS)
-    logits = all_logits(runner, images, lambda _: None)
-    nothing = File(file="none.json", sha256=sha256(b""))
-    manifest = Manifest(
-        schema_version=1,
-        name="made",
-        version=1,
-        input=ImageInput.model_validate(
-            {"height": case.pixels, "width": case.pixels, "channels": 3}
-        ),
-        labels=tuple(map(str, range(case.classes))),
-        segments=tuple(segments),
-        exit_heads=tuple(exit_heads),
-        calibration=nothing,
-        cost=nothing,
-        provenance=Provenance(
-            git_commit="", data="none", split="none", seed=0, epochs=1, config={}, packages={}
-        ),
-    )
-    profile = measure(runner)
-    calibration = calibrate(logits, labels, segments, exit_heads)
-    bundle = Bundle(Path("made"), manifest, calibration, profile, content)
-    return ServedModel(bundle, runner, profile, Costs(profile)), images
+    with TemporaryDirectory() as zoo:
+        place = write_bundle(net, case.pixels, case.classes, Path(zoo) / "made" / "1")
+        model = serve_bundle(place, load_settings(cache=os.devnull))
+    return model, random_images(case.pixels, ROWS)
 
 
 if __name__ == "__main__":
