@@ -1,6 +1,8 @@
 """Images as clients send them."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,11 @@ def encoded(
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Part of a PNG file, with a right checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def reopened(content: bytes) -> Image.Image:

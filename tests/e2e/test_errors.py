@@ -1,8 +1,6 @@
 """Bad input gets one clear problem document, and the next request is answered as before."""
 
 import base64
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Serve
-from tests.images import encoded
+from tests.images import encoded, png_chunk
 from tests.server.live import check_counts, series_of
 
 PNG = {"content-type": "image/png"}
@@ -129,13 +127,8 @@ def test_form_with_other_files(client: httpx.Client, files: dict[str, bytes], fi
     assert said.json()["errors"][0]["field"] == field
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """A PNG chunk with a right checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 GIF, BMP = (encoded(Image.new("L", (8, 8)), kind) for kind in ("GIF", "BMP"))
-LATE_PROFILE = png()[:-12] + chunk(b"iCCP", b"") + chunk(b"IEND", b"")
+LATE_PROFILE = png()[:-12] + png_chunk(b"iCCP", b"") + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

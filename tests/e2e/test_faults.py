@@ -29,7 +29,7 @@ from benchmarks.process import ROOT, ServerProcess, wait_until_ready
 from tests.conftest import Serve
 from tests.e2e import v2
 from tests.e2e.v2.conftest import IMAGE
-from tests.images import encoded
+from tests.images import encoded, png_chunk
 from tests.server.live import PNG, connect, request, samples, sums, until
 
 HEADERS = {"content-type": "image/png"}
@@ -83,14 +83,11 @@ def statuses(received: bytes) -> list[int]:
     return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def test_f2_a_bomb_is_refused_by_its_header(url: str) -> None:
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     data = zlib.compress(b"\0" * 1_000_000)
-    bomb = PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    bomb = PNG[:8] + b"".join(png_chunk(*chunk) for chunk in chunks)
     said = httpx.post(f"{url}{PATH}", content=bomb, headers=HEADERS)
     assert said.status_code == 413
 

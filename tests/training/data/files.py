@@ -3,10 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
+from training.data import DataError
+from training.data.layout import open_rows
+from training.data.rows import SplitName
+
 ANIMALS = ["ant", "bee", "cat"]
+
+
+def complaint(source: Path | str, split: SplitName = "train") -> str:
+    """What is wrong with a split, in one line."""
+    with pytest.raises(DataError) as refused:
+        open_rows(str(source), split)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
 
 
 def grey(value: int, size: int = 4) -> Pillow.Image:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.files import write_images
-from training.data import DataError
+from tests.training.data.files import complaint, write_images
 from training.data.folders import FolderRows
 from training.data.layout import open_rows
 from training.data.rows import SplitName
@@ -98,13 +97,6 @@ def test_file_names_of_other_encodings_are_opened(tmp_path: Path) -> None:
     (path,) = write_images(tmp_path / "train" / "ant", [7])
     os.rename(os.fsencode(path), os.path.join(os.fsencode(path.parent), b"caf\xe9.png"))
     assert rows_of(tmp_path).open(0).getpixel((0, 0)) == (7, 7, 7)
-
-
-def complaint(source: Path, split: SplitName = "train") -> str:
-    with pytest.raises(DataError) as refused:
-        open_rows(str(source), split)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 def test_what_is_no_split_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Value
 
 from tests.images import encoded
-from tests.training.data.files import ANIMALS, grey, write_parquet
+from tests.training.data.files import ANIMALS, complaint, grey, write_parquet
 from training.data import DataError, load_images
 from training.data.layout import open_rows
 from training.data.rows import SplitName
@@ -18,13 +18,6 @@ def rows_of(source: Path, split: SplitName = "train") -> TableRows:
     rows = open_rows(str(source), split)
     assert isinstance(rows, TableRows)
     return rows
-
-
-def complaint(source: Path | str, split: SplitName = "train") -> str:
-    with pytest.raises(DataError) as refused:
-        open_rows(str(source), split)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 def test_files_are_of_the_split_they_are_named_for(tmp_path: Path) -> None:
