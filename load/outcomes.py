@@ -1,7 +1,7 @@
 """What became of the requests of one open loop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import fmean, median
 
 import numpy as np
@@ -86,8 +86,4 @@ def latency_ms(shots: Sequence[Shot], quantile: float) -> float:
 
 def medians(rounds: Sequence[Outcomes]) -> Outcomes:
     """Each number's median."""
-    return Outcomes(*(median(values) for values in zip(*map(numbers, rounds), strict=True)))
-
-
-def numbers(found: Outcomes) -> list[float]:
-    return list(vars(found).values())
+    return Outcomes(*map(median, zip(*map(astuple, rounds), strict=True)))
