@@ -14,14 +14,14 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from models.bundle.bundle import sha256
-from models.bundle.calibration import CALIBRATION, Calibration, ExitCalibration, OperatingPoint
-from models.bundle.cost_profile import COST
-from models.bundle.manifest import MANIFEST, AnyInput, Manifest, Provenance
+from models.bundle.calibration import Calibration, ExitCalibration, OperatingPoint
+from models.bundle.manifest import AnyInput, Provenance
 from models.bundle.profile import measure
-from models.bundle.records import SCHEMA_VERSION, File, Graph, Record, Tensor
+from models.bundle.records import SCHEMA_VERSION, File, Graph, Tensor
 from models.bundle.runner import SegmentRunner
 from models.bundle.tensor_input import RowTensor, TensorInput
 from models.bundle.text_input import TextInput
+from training.exporting.writing import write_bundle
 
 LABELS = ("money", "music", "weather")
 WORDS = {
@@ -40,7 +40,7 @@ ELEMENTS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 Weights = dict[str, NDArray[np.generic]]
 
 
-def write_text_bundle(zoo: Path, name: str = "words", version: int = 1) -> Path:
+def write_text_bundle(zoo: Path) -> Path:
     """A model of texts with three exits, lengths of 4, 8 and 16, and one token of its own."""
     words = [*OTHER_WORDS, *chain.from_iterable(WORDS.values())]
     content = tokenizer_of(words).to_str().encode()
@@ -78,12 +78,13 @@ def write_text_bundle(zoo: Path, name: str = "words", version: int = 1) -> Path:
         axes: Weights = {"last": np.array([2]), "length": np.array([1])}
         heads.append((made, [logits()], count, axes, 2 * len(LABELS)))
         given = made
-    path = write(zoo, name, version, takes, segments, heads)
+    path = zoo / "words" / "1"
+    path.mkdir(parents=True)
     (path / takes.tokenizer.file).write_bytes(content)
-    return path
+    return write(path, takes, segments, heads)
 
 
-def write_tensor_bundle(zoo: Path, name: str = "numbers", version: int = 1) -> Path:
+def write_tensor_bundle(zoo: Path) -> Path:
     """A model of rows with three numbers and a colour; colour K adds a vote for label K."""
     takes = TensorInput(
         tensors=(
@@ -100,22 +101,20 @@ def write_tensor_bundle(zoo: Path, name: str = "numbers", version: int = 1) -> P
         node("Squeeze", ["looked_up", "place"], "vote"),
         node("Add", ["numbers", "vote"], "sum_1"),
     ]
-    return _of_sums(
-        zoo, name, version, takes, given, first, {"votes": votes, "place": np.array([1])}
-    )
+    weights: Weights = {"votes": votes, "place": np.array([1])}
+    return _of_sums(zoo / "numbers" / "1", takes, given, first, weights)
 
 
-def write_row_bundle(zoo: Path, name: str = "row", version: int = 1) -> Path:
+def write_row_bundle(zoo: Path) -> Path:
     """A model of rows with one tensor of three numbers."""
     takes = TensorInput(tensors=(RowTensor(name="x", dtype="float32", shape=(len(LABELS),)),))
     given = [Tensor(name="x", dtype="float32", shape=(-1, len(LABELS)))]
-    return _of_sums(zoo, name, version, takes, given, [node("Identity", ["x"], "sum_1")], {})
+    first = [node("Identity", ["x"], "sum_1")]
+    return _of_sums(zoo / "row" / "1", takes, given, first, {})
 
 
 def _of_sums(
-    zoo: Path,
-    name: str,
-    version: int,
+    path: Path,
     takes: TensorInput,
     given: list[Tensor],
     nodes: list[NodeProto],
@@ -132,24 +131,16 @@ def _of_sums(
         segments.append((given, made, nodes, weights, len(LABELS)))
         heads.append((made, [logits()], [node("Identity", [made[0].name], "logits")], {}, 0))
         given = made
-    return write(zoo, name, version, takes, segments, heads)
+    path.mkdir(parents=True)
+    return write(path, takes, segments, heads)
 
 
 Piece = tuple[Sequence[Tensor], Sequence[Tensor], list[NodeProto], Weights, int]
 """A graph's inputs, outputs, nodes and weights, and MACs for one row or one token."""
 
 
-def write(
-    zoo: Path,
-    name: str,
-    version: int,
-    takes: AnyInput,
-    segments: Sequence[Piece],
-    heads: Sequence[Piece],
-) -> Path:
-    """Writes graphs, calibration, costs and manifest; the tokenizer is the caller's."""
-    path = zoo / name / str(version)
-    path.mkdir(parents=True)
+def write(path: Path, takes: AnyInput, segments: Sequence[Piece], heads: Sequence[Piece]) -> Path:
+    """Fills the directory of a bundle, where a tokenizer lies already."""
     entries: dict[str, list[Graph]] = {}
     content: dict[str, bytes] = {}
     for kind, pieces in (("segment", segments), ("exit", heads)):
@@ -159,25 +150,21 @@ def write(
             entry = entry_of(f"{kind}_{exit}.onnx", exit, graph, piece, takes.length_buckets)
             content[entry.file] = graph
             entries[kind].append(entry)
-    for file, graph in content.items():
-        (path / file).write_bytes(graph)
-    runner = SegmentRunner(entries["segment"], entries["exit"], content)
-    cost = measure(runner, lengths=takes.length_buckets, least=takes.least, runs=3)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        version=version,
+    graphs = entries["segment"], entries["exit"], content
+    runner = SegmentRunner(*graphs)
+    write_bundle(
+        path,
+        graphs,
+        calibration(),
+        measure(runner, lengths=takes.length_buckets, least=takes.least, runs=3),
+        name=path.parent.name,
+        version=int(path.name),
         input=takes,
         labels=LABELS,
-        segments=tuple(entries["segment"]),
-        exit_heads=tuple(entries["exit"]),
-        calibration=write_record(path, CALIBRATION, calibration()),
-        cost=write_record(path, COST, cost),
         provenance=Provenance(
             git_commit="none", data="made", split="none", seed=0, epochs=1, config={}, packages={}
         ),
     )
-    write_record(path, MANIFEST, manifest)
     return path
 
 
@@ -261,9 +248,3 @@ def value_of(tensor: Tensor) -> ValueInfoProto:
         tensor.name, ELEMENTS[tensor.dtype], shape
     )
     return value
-
-
-def write_record(path: Path, file: str, record: Record) -> File:
-    content = record.model_dump_json().encode()
-    (path / file).write_bytes(content)
-    return File(file=file, sha256=sha256(content))
