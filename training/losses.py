@@ -22,6 +22,7 @@ from training.config import Teachers
 UNLABELLED = -100
 DISTILLATION_WEIGHT = 0.5
 LOSS_SCALE = 10.0
+RISE = 1.05
 
 
 def exit_wise_loss(
@@ -98,13 +99,11 @@ def reachable(target: float, num_classes: int) -> float:
     return max(target, 1.5 / num_classes)
 
 
-def annealed(
-    distillation_temperature: Tensor, confidence: Tensor, target: float, factor: float = 1.05
-) -> Tensor:
+def annealed(distillation_temperature: Tensor, confidence: Tensor, target: float) -> Tensor:
     """The temperature for the next batch: raised while the last exit is too confident.
 
     `confidence` is the last exit's `mean_confidence` on a training batch at this temperature.
-    Above `target`, which is `reachable`, the temperature is multiplied by `factor`; it never falls.
+    Above `target`, which is `reachable`, the temperature is multiplied by `RISE`; it never falls.
     """
-    raised = distillation_temperature * factor
+    raised = distillation_temperature * RISE
     return torch.where(confidence > target, raised, distillation_temperature)

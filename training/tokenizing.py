@@ -13,7 +13,7 @@ from training.data.errors import DataError
 
 FILE = "tokenizer.json"
 SPECIAL = ("[PAD]", "[UNK]")
-"""Tokens 0 and 1, as `models.nets.text` has them."""
+"""Tokens 0 and 1; the latter is `UNKNOWN` in `models.nets.text`."""
 WITHIN = "##"
 """Before a token that does not begin its word."""
 MIN_FREQUENCY = 2

@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-HEIGHT = 8
+WIDTH = HEIGHT = 8
 QUANTILES = (0.5, 0.95, 0.99)
 
 Panel = timeseries.Panel | bargauge.Panel | heatmap.Panel
@@ -35,7 +35,7 @@ class Curve:
 
 
 def curves(
-    title: str, description: str, unit: str, *lines: Curve, width: int = 8
+    title: str, description: str, unit: str, *lines: Curve, width: int = WIDTH
 ) -> timeseries.Panel:
     """Lines over time, from zero."""
     panel = (
@@ -59,14 +59,14 @@ def curves(
     return panel
 
 
-def shares(title: str, description: str, line: Curve, width: int = 8) -> timeseries.Panel:
+def shares(title: str, description: str, line: Curve) -> timeseries.Panel:
     """The parts of a whole over time, stacked to 100%."""
     stacking = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
-    panel = curves(title, description, "percentunit", line, width=width)
+    panel = curves(title, description, "percentunit", line)
     return panel.max(1).fill_opacity(60).stacking(stacking)
 
 
-def bars(title: str, description: str, unit: str, *lines: Curve, width: int = 8) -> bargauge.Panel:
+def bars(title: str, description: str, unit: str, *lines: Curve) -> bargauge.Panel:
     """One bar per series, of the whole time range."""
     panel = (
         bargauge.Panel()
@@ -81,7 +81,7 @@ def bars(title: str, description: str, unit: str, *lines: Curve, width: int = 8)
         .value_mode(BarGaugeValueMode.TEXT)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .legend(legend())
-        .span(width)
+        .span(WIDTH)
         .height(HEIGHT)
     )
     for ref_id, line in zip("ABCDEFGH", lines, strict=False):

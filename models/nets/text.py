@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from models.nets.multi_exit import Features, MultiExitNet
 
-PAD, UNKNOWN = 0, 1
-"""Numbers of the tokens that pad and that stand for what the tokenizer does not know."""
+UNKNOWN = 1
+"""Number of the token that stands for what the tokenizer does not know."""
 NEVER = -1e4
 """Added to the scores of padding; finite, so that a text without tokens has no NaN."""
 PRIMES = 7919, 104729

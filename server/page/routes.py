@@ -47,14 +47,14 @@ class File:
     etag: str
 
 
-def read_files(directory: Path = DIRECTORY) -> dict[str, File]:
+def read_files() -> dict[str, File]:
     """Every file of the page, by its path within the directory."""
     found: dict[str, File] = {}
-    for path in sorted(directory.rglob("*")):
+    for path in sorted(DIRECTORY.rglob("*")):
         if path.suffix in MEDIA_TYPES and path.is_file():
             content = path.read_bytes()
             etag = f'"{sha256(content).hexdigest()[:32]}"'
-            name = path.relative_to(directory).as_posix()
+            name = path.relative_to(DIRECTORY).as_posix()
             found[name] = File(content, MEDIA_TYPES[path.suffix], etag)
     return found
 

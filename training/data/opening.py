@@ -23,11 +23,8 @@ class Found:
     notes: list[str]
 
 
-def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Found | None:
-    """Texts or numbers of a source; None where it holds images.
-
-    Labels are numbered as in `names`; without them as the training split's are.
-    """
+def find_records(source: str, wanted: Wanted) -> Found | None:
+    """Texts or numbers of a source; None where it holds images."""
     tables = found_tables(source, wanted, "train")
     if tables is None:
         if wanted != Wanted():
@@ -39,7 +36,7 @@ def find_records(source: str, wanted: Wanted, names: Names | None = None) -> Fou
             raise DataError(f"{source!r} holds images: label_column is for texts and numbers")
         return None
     columns = chosen_columns(table, wanted, tables.title(tables.train))
-    train = read(tables, tables.train, columns, names)
+    train = read(tables, tables.train, columns, None)
     if tables.train == WHOLE:
         notes = [described(train, str(columns)), "a fifth of every class tests"]
         return Found(train.part_of_file("train"), train.part_of_file("test"), notes)

@@ -47,11 +47,11 @@ def size(given: Size) -> str:
     return f"{given[0]}x{given[1]}"
 
 
-def survey(rows: Rows, sample: int = SAMPLE) -> Survey:
+def survey(rows: Rows) -> Survey:
     """Opens a sample of the images without decoding them."""
     num_rows = len(rows.labels)
     seen = Survey(num_rows)
-    for row in np.unique(np.linspace(0, num_rows - 1, min(sample, num_rows)).astype(int)).tolist():
+    for row in np.unique(np.linspace(0, num_rows - 1, min(SAMPLE, num_rows)).astype(int)).tolist():
         seen.num_seen += 1
         try:
             with rows.open(row) as image:
