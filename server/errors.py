@@ -12,18 +12,25 @@ class FieldError(Exception):
 
     def __init__(self, detail: str, field: str | None = None) -> None:
         super().__init__(detail)
-        self.field = field
+        self.detail, self.field = detail, field
 
 
-class BadImage(FieldError):
+class RowError(FieldError):
+    """A refusal of a row: its sentence begins with the row's name, where there are several."""
+
+    def __str__(self) -> str:
+        return self.detail if self.field is None else f"{self.field}: {self.detail}"
+
+
+class BadImage(RowError):
     """The bytes are no image that can be decoded."""
 
 
-class ImageTooLarge(FieldError):
+class ImageTooLarge(RowError):
     """The image has more pixels than may be decoded."""
 
 
-class TextTooLong(FieldError):
+class TextTooLong(RowError):
     """The text has more characters than are read."""
 
 

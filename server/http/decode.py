@@ -114,8 +114,7 @@ class Images:
         except (BadImage, ImageTooLarge) as error:
             if self.num_rows == 1:
                 raise
-            field = f"{self.name}.{index}"
-            raise type(error)(f"{field}: {error}", field) from error
+            raise type(error)(error.detail, f"{self.name}.{index}") from error
 
     def _check_time(self) -> None:
         needed_s = sum(map(self._expected_s, self.contents))

@@ -129,8 +129,7 @@ def complaints(error: Exception) -> list[Complaint]:
     if isinstance(error, BadParameter):
         return error.errors
     if isinstance(error, FieldError) and error.field is not None:
-        detail = str(error).removeprefix(f"{error.field}: ")
-        return [{"field": error.field, "detail": detail}]
+        return [{"field": error.field, "detail": error.detail}]
     return []
 
 

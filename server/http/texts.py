@@ -64,7 +64,7 @@ class Texts:
 
     def _tokens(self, text: str, field: str) -> Tokens:
         if len(text) > self.max_characters:
-            detail = f"{field}: {len(text)} characters; at most {self.max_characters} are read"
+            detail = f"{len(text)} characters; at most {self.max_characters} are read"
             raise TextTooLong(detail, field)
         if not text.strip():
             raise BadParameter(field, "has no characters but white space")

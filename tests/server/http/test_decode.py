@@ -17,6 +17,7 @@ from models.bundle.image_input import ImageInput
 from server.engine.pace import Decoding
 from server.errors import BadImage, ImageTooLarge, Infeasible
 from server.http.decode import Images, bound_decoders, decode_image, work_of
+from server.http.problems import complaints
 from tests.images import encoded, reopened
 
 COLOUR = ImageInput(height=4, width=4, channels=3)
@@ -183,7 +184,9 @@ def test_a_refused_image_of_several_is_named_as_the_request_calls_it() -> None:
     images = partial(Images, target=GREY, max_pixels=16)
     with pytest.raises(BadImage, match=r"^images\.1: not a PNG") as refused:
         images([small, b""]).decode()
-    assert refused.value.field == "images.1"
+    (said,) = complaints(refused.value)
+    assert f"{said['field']}: {said['detail']}" == str(refused.value)
+    assert said["field"] == "images.1"
     with pytest.raises(ImageTooLarge, match=r"^inputs\.0\.data\.0: 5 x 5 pixels"):
         images([large, small], name="inputs.0.data").decode()
     with pytest.raises(BadImage, match=r"^not a PNG"):
