@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from server.service import Service
 from server.telemetry.logs import id_of
 from server.telemetry.requests import shed_reason
 
-Headers = tuple[tuple[bytes, bytes], ...]
+Header = tuple[bytes, bytes]
+Headers = tuple[Header, ...]
 UNMATCHED = "unmatched"
 CLIENT_GONE = 499
 """The status that is counted where the client went away; nginx counts the same."""
@@ -45,6 +47,14 @@ def own_path(scope: Scope) -> str:
     return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else path
 
 
+def by_name(lines: Iterable[Header]) -> dict[bytes, bytes]:
+    """Headers; several lines of one name are a list with commas: RFC 9110, section 5.3."""
+    found: dict[bytes, bytes] = {}
+    for name, value in lines:
+        found[name] = b"%b, %b" % (found[name], value) if name in found else value
+    return found
+
+
 class Held:
     """The bytes of all request bodies that are in memory."""
 
@@ -74,7 +84,7 @@ class Exchange:
         self._receive, self._send = receive, send
         self.arrival: float = scope.get("arrival", started)
         self.lag_s = started - self.arrival
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers = by_name(scope["headers"])
         self.id = id_of(self.header(b"x-request-id") or None)
         self.route, self.status = UNMATCHED, 500
         self.exits: list[int] = []

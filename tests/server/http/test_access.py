@@ -226,6 +226,27 @@ def test_pages_of_given_origins_may_call(model: ServedModel) -> None:
         assert said.headers["access-control-allow-origin"] == ORIGIN["origin"]
 
 
+def test_headers_of_one_name_are_a_list(model: ServedModel) -> None:
+    """Of two media types each is read; two keys are none, and two types of content too."""
+    key, other = (("authorization", f"Bearer {each}") for each in (KEY, OTHER))
+    image, text = (("content-type", each) for each in ("image/png", "text/plain"))
+    accepts = ("accept", "text/event-stream"), ("accept", "application/json")
+    asked = ("POST", "/v1/classify"), ("GET", "/v1/models"), ("POST", "/v2/repository/index")
+    with (
+        live(model, api_key_hashes=hashes(KEY), management_key_hashes=hashes(KEY)) as url,
+        httpx.Client(base_url=url) as http,
+    ):
+        for keys in ([key, other], [other, key], [key, key]):
+            said = [http.request(*each, headers=keys).status_code for each in asked]
+            assert said == [401, 401, 401]
+        for lines in (accepts, accepts[::-1]):
+            stream = http.post(asked[0][1], content=PNG, headers=[key, image, *lines])
+            assert stream.headers["content-type"].startswith("text/event-stream")
+        refused = http.post(asked[0][1], content=PNG, headers=[key, image, text])
+        assert refused.status_code == 415
+        assert refused.json()["detail"].startswith("content type 'image/png, text/plain'; served")
+
+
 @pytest.mark.parametrize("given", ["7", "a" * 128, "1f0e-4.b_C"])
 def test_a_sane_request_id_comes_back(model: ServedModel, given: str) -> None:
     with live(model) as url:
