@@ -94,6 +94,14 @@ class Overloaded(Exception):
         return type(self), (str(self),)
 
 
+class TooManyConnections(Overloaded):
+    """As many connections are open as may be."""
+
+
+class TooManyRequests(Overloaded):
+    """As many requests are in progress as may be."""
+
+
 class Unavailable(Exception):
     """A model keeps failing before any exit can answer."""
 

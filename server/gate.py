@@ -1,6 +1,6 @@
 """How many requests are in progress, and whether new work is still taken."""
 
-from server.errors import Draining, Overloaded
+from server.errors import Draining, TooManyRequests
 
 
 class Gate:
@@ -15,7 +15,7 @@ class Gate:
             raise Draining("the server is ending")
 
     def check(self) -> None:
-        """Raises Draining, or Overloaded where the request that asks is one too many."""
+        """Raises Draining, or TooManyRequests where the request that asks is one too many."""
         self.check_open()
         if self.num_requests > self.max_requests:
-            raise Overloaded(f"{self.max_requests} requests are in progress")
+            raise TooManyRequests(f"{self.max_requests} requests are in progress")

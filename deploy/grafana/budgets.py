@@ -49,8 +49,9 @@ ROWS: dict[str, list[Panel]] = {
             "Late and refused",
             "Answers per second that came after their deadline, and images refused before any "
             "work, over all models: overload, when the first answer would have come too late or no "
-            "slot was free; infeasible, when a strict request's budget was less than exit 1 costs; "
-            "background, requests that found no slot for work in idle time.",
+            "slot was free; bodies, connections or requests, when the server held as many as its "
+            "settings allow; infeasible, when a strict request's budget was less than exit 1 "
+            "costs; background, requests that found no slot for work in idle time.",
             "ops",
             Curve(MISSES, "late"),
             Curve(rate_of_servers("offramp_shed_total", "reason"), "refused: {{reason}}"),

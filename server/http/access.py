@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from server.errors import Draining, Forbidden, Overloaded, Unauthenticated
+from server.errors import Draining, Forbidden, TooManyRequests, Unauthenticated
 from server.service import Service, service_of
 from server.settings import Access
 from server.telemetry.requests import shed_reason
@@ -34,11 +34,11 @@ def check_key(authorization: str, hashes: tuple[bytes, ...]) -> None:
 
 
 def check_work(service: Service, authorization: str) -> None:
-    """For requests that do work: a key, then room. Raises Unauthenticated, Draining, Overloaded."""
+    """For work: a key, then room. Raises Unauthenticated, Draining or TooManyRequests."""
     check_key(authorization, service.settings.access.api_key_hashes)
     try:
         service.gate.check()
-    except (Draining, Overloaded) as error:
+    except (Draining, TooManyRequests) as error:
         service.metrics.shed(shed_reason(error), 1)
         raise
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import ClientGone, Overloaded
+from server.errors import ClientGone, Overloaded, TooManyConnections
 from server.http import probes
 from server.http.access import check_work
 from server.http.exchange import CLIENT_GONE, Exchange, Held, Reply, own_path
@@ -110,6 +110,6 @@ class Edge:
 
 def refusal_of(service: Service, path: str) -> Reply:
     """Counts a request on a connection that is one too many; gives its response."""
-    error = Overloaded(f"{service.settings.limits.max_connections} connections are open")
+    error = TooManyConnections(f"{service.settings.limits.max_connections} connections are open")
     service.metrics.shed(shed_reason(error), 1)
     return reply_of(error, path)

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from server.errors import BodiesTooLarge, Draining, Infeasible, Overloaded, Unavailable
+from server.errors import (
+    BodiesTooLarge,
+    Draining,
+    Infeasible,
+    Overloaded,
+    TooManyConnections,
+    TooManyRequests,
+    Unavailable,
+)
 from server.telemetry.families import Families
 from server.telemetry.ledger import later
 from server.telemetry.memory import Memory
@@ -10,7 +18,9 @@ from server.telemetry.memory import Memory
 FAILURES = (500, 503)
 SHED_REASONS: dict[type[Exception], str] = {
     Overloaded: "overload",
-    BodiesTooLarge: "overload",
+    BodiesTooLarge: "bodies",
+    TooManyConnections: "connections",
+    TooManyRequests: "requests",
     Infeasible: "infeasible",
     Unavailable: "unavailable",
     Draining: "draining",

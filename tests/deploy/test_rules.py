@@ -70,7 +70,7 @@ def load(in_flight: float, answered: float = 100, refused: float = 0) -> Series:
     return of_model("inferences_total", answered, outcome="answered") | {
         'offramp_in_flight{job="offramp"}': level(in_flight),
         'offramp_queue_capacity{job="offramp"}': level(256),
-        'offramp_shed_total{reason="overload"}': rising(refused),
+        'offramp_shed_total{reason="connections"}': rising(refused),
     }
 
 

@@ -220,7 +220,7 @@ def test_f26_probes_are_answered_while_every_slot_is_taken(serve: Serve, digits_
                 for path in PROBES:
                     assert client.get(path).status_code == 200
         assert {code.result() for code in codes} <= {200, 503}
-        assert sums(samples(server.url), 'offramp_shed_total{reason="overload"}') > 0
+        assert sums(samples(server.url), "offramp_shed_total") > 0
 
 
 def test_f28_a_port_in_use_is_said_so(digits_zoo: Path, server: ServerProcess) -> None:

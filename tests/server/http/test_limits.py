@@ -245,7 +245,7 @@ def test_bodies_that_are_too_many_together(model: ServedModel) -> None:
         with connect(url) as first, connect(url) as second:
             first.sendall(half)
             second.sendall(half)
-            until(lambda: samples(url)['offramp_shed_total{reason="overload"}'] == 1)
+            until(lambda: samples(url)['offramp_shed_total{reason="bodies"}'] == 1)
             assert check_refused(first, second) == 1
         until(lambda: samples(url)[gone("body")] == 1)
         check_answers(url)
@@ -297,7 +297,7 @@ def test_more_requests_than_may_be_in_progress(digits_bundle: Bundle) -> None:
             with connect(url) as fourth:
                 fourth.sendall(request(PATH, b"", num_bytes=1000))
                 assert status(fourth.recv(65_536)) == 503, "before it has sent its body"
-            assert samples(url)['offramp_shed_total{reason="overload"}'] >= 2
+            assert samples(url)['offramp_shed_total{reason="requests"}'] >= 2
             assert httpx.get(f"{url}/readyz").status_code == 200
         until(lambda: samples(url)[gone("body")] == 2)
         runner.gate.set()
@@ -319,7 +319,7 @@ def test_more_connections_than_may_be_open(model: ServedModel) -> None:
             assert said.headers["connection"] == "close"
             problem = said.json()
             assert problem["error" if "v2" in path else "detail"] == "3 connections are open"
-            assert samples(url)['offramp_shed_total{reason="overload"}'] == count
+            assert samples(url)['offramp_shed_total{reason="connections"}'] == count
         assert samples(url)['offramp_requests_total{code="503",route="/v1/classify"}'] == 1
         for probe in ("/healthz", "/readyz"):
             said = httpx.get(f"{url}{probe}")
