@@ -180,6 +180,25 @@ def test_a_deadline_that_passes_frees_the_slot(digits_bundle: Bundle) -> None:
         check_answers(url)
 
 
+def test_an_idle_stream_ends_as_idle_connections_do(model: ServedModel) -> None:
+    waiting = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield message()
+        waiting.wait(LIMIT_S)
+
+    with channel_to(model, keep_alive_s=1) as (url, channel):
+        stream = channel.stream_stream(STREAMED)(requests(), timeout=LIMIT_S)
+        said = [pb.ModelStreamInferResponse.FromString(next(stream)).error_message]
+        with pytest.raises(grpc.RpcError, match="no message came for 1 s"):
+            said += [pb.ModelStreamInferResponse.FromString(each).error_message for each in stream]
+        waiting.set()
+        assert stream.code() is grpc.StatusCode.UNAVAILABLE
+        assert set(said) == {""}
+        check_answers(url)
+        assert samples(url)[f'offramp_requests_total{{code="200",route="{STREAMED}"}}'] == 1
+
+
 def test_what_was_admitted_is_answered_at_the_end_and_idle_streams_end(
     digits_bundle: Bundle,
 ) -> None:
