@@ -161,12 +161,12 @@ class Service:
             return rows
         return [row for part in encoded.parts() for row in await self.on_thread(part)]
 
-    async def on_thread(self, step: Callable[[], T]) -> T:
-        """The result of a step before admission or the engine, taken by a decoder's thread."""
+    async def on_thread(self, step: Callable[[], T], stage: str = "decode") -> T:
+        """The result of a step before or after the engine, taken by a decoder's thread."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self.decoders, step)
         except asyncio.CancelledError:
-            self.metrics.client_gone("decode")
+            self.metrics.client_gone(stage)
             raise
 
     def _counted(self, demand: Demand, results: list[Result], total_s: float) -> list[Outcome]:

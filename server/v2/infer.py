@@ -1,6 +1,5 @@
 """`POST /v2/models/NAME/infer`: tensors to rows, outcomes to tensors."""
 
-import asyncio
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -137,8 +136,7 @@ async def compressed(exchange: Exchange, reply: Reply) -> Reply:
     encoding = accepted_encoding(exchange.header(b"accept-encoding"), len(reply.body))
     if encoding is None:
         return reply
-    loop = asyncio.get_running_loop()
-    body = await loop.run_in_executor(exchange.service.decoders, deflate, reply.body, encoding)
+    body = await exchange.service.on_thread(partial(deflate, reply.body, encoding), "response")
     added = (b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")
     return replace(reply, body=body, headers=(*reply.headers, *added))
 

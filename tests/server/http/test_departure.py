@@ -17,7 +17,7 @@ from server.http.decode import Images
 from server.v2.requests import read_inference
 from tests.e2e import v2
 from tests.server.conftest import made_profile, served
-from tests.server.live import PNG, Gated, connect, live, request, samples, until
+from tests.server.live import PATIENCE_S, PNG, Gated, connect, live, request, samples, until
 
 PATH = "/v1/classify?threshold=1"
 INFER = "/v2/models/digits/infer"
@@ -153,6 +153,28 @@ def test_gone_before_the_body_is_whole(
             until(lambda: samples(url)[gone("body")] == 0)
         until(lambda: samples(url)[gone("body")] == 1)
         assert samples(url)[left(route)] == 1
+        check_answers(url)
+
+
+def test_gone_while_the_response_is_compressed(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def deflate_slowly(body: bytes, _: str) -> bytes:
+        begun.set()
+        assert gate.wait(PATIENCE_S)
+        return body
+
+    monkeypatch.setattr("server.v2.infer.deflate", deflate_slowly)
+    with live(model) as url:
+        with connect(url) as client:
+            client.sendall(request(INFER, TENSOR.encode(), headers="Accept-Encoding: gzip\r\n"))
+            assert begun.wait(PATIENCE_S)
+        until(lambda: samples(url)[gone("response")] == 1)
+        gate.set()
+        said = samples(url)
+        assert (said[ended("answered")], said[left("/v2/models/{name}/infer")]) == (1, 1)
         check_answers(url)
 
 
