@@ -125,26 +125,29 @@ def stream(front: Front) -> Handler:
                 await context.abort(StatusCode.UNAVAILABLE, str(error))
             if message is None:
                 return
-            call = Call(front, context, route)
             try:
-                with call.counted():
-                    check_work(front.service, call.authorization)
-                    call.hold(message)
-                    await send_all(front, context, call, message)
+                await answer(front, context, Call(front, context, route), message)
             except ClientGone:
                 await context.abort(StatusCode.ABORTED, "the responses were left unread")
-            except Exception:
-                said = pb.ModelStreamInferResponse(error_message=call.detail)
-                await front.send(context, said.SerializeToString())
 
     return grpc.stream_stream_rpc_method_handler(behave)
 
 
-async def send_all(front: Front, context: Context, call: Call, message: bytes) -> None:
-    async with aclosing(infer_by_exits(call, message)) as responses:
-        async for response in responses:
-            said = pb.ModelStreamInferResponse(infer_response=response)
-            await front.send(context, said.SerializeToString())
+async def answer(front: Front, context: Context, call: Call, message: bytes) -> None:
+    """Sends the responses to a request of a stream, or its error; raises ClientGone."""
+    try:
+        with call.counted():
+            check_work(front.service, call.authorization)
+            call.hold(message)
+            async with aclosing(infer_by_exits(call, message)) as responses:
+                async for response in responses:
+                    said = pb.ModelStreamInferResponse(infer_response=response)
+                    await front.send(context, said.SerializeToString())
+    except ClientGone:
+        raise
+    except Exception:
+        said = pb.ModelStreamInferResponse(error_message=call.detail)
+        await front.send(context, said.SerializeToString())
 
 
 async def refuse(context: Context, call: Call) -> Never:

@@ -13,7 +13,9 @@ import pytest
 from benchmarks.process import free_port
 from models.bundle.bundle import Bundle
 from server.engine.model import ServedModel
+from server.errors import ClientGone
 from server.grpc import open_inference_pb2 as pb
+from server.grpc.calls import Front
 from server.grpc.methods import METHODS, STREAM, route_of
 from tests.server.http.test_departure import ENDINGS, check_answers, ended, gated, gone, left
 from tests.server.live import listening, live, samples, until
@@ -197,6 +199,21 @@ def test_an_idle_stream_ends_as_idle_connections_do(model: ServedModel) -> None:
         assert set(said) == {""}
         check_answers(url)
         assert samples(url)[f'offramp_requests_total{{code="200",route="{STREAMED}"}}'] == 1
+
+
+def test_a_client_that_leaves_an_error_unread_is_gone_as_any_other(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def give_up(*_: object) -> None:
+        raise ClientGone
+
+    monkeypatch.setattr(Front, "send", give_up)
+    with channel_to(model) as (url, channel):
+        stream = channel.stream_stream(STREAMED)(iter([b"no message"]), timeout=LIMIT_S)
+        with pytest.raises(grpc.RpcError, match="the responses were left unread"):
+            next(stream)
+        assert stream.code() is grpc.StatusCode.ABORTED
+        assert samples(url)[f'offramp_requests_total{{code="400",route="{STREAMED}"}}'] == 1
 
 
 def test_what_was_admitted_is_answered_at_the_end_and_idle_streams_end(
