@@ -177,7 +177,7 @@ def test_nothing_is_refused_unread_whose_answer_may_be_kept(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with client(model, max_cached_bytes=100_000) as http:
-        assert http.post(PATH, content=PNG, headers=HEADERS).status_code == 200
+        assert http.post("/v1/classify", content=PNG, headers=HEADERS).status_code == 200
         refuse = refusing(monkeypatch, 60.0)
         kept, other = PNG, PNG + b"\0"
         statuses = [
