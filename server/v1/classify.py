@@ -18,7 +18,6 @@ from server.http.wording import server_timing
 from server.v1.answers import Json, answers, exit_event
 from server.v1.openapi import ANSWERS, REQUEST
 from server.v1.reading import read
-from server.v1.schemas import Classification, Classifications
 from server.v1.streaming import EventStream, Said, wants_events
 
 PATH = "/v1/classify"
@@ -63,7 +62,6 @@ router.add_api_route(
     answered_by_the_edge(classify),
     methods=["POST"],
     response_class=Response,
-    response_model=Classification | Classifications,
     responses=ANSWERS | RESPONSES,
     openapi_extra=REQUEST,
 )

@@ -39,7 +39,7 @@ CLASSIFICATION: dict[str, Any] = {
     "exit": 3,
     "num_exits": 7,
     "stop_reason": "confident",
-    "budget": {"latency_ms": 20.0, "energy_mj": None, "met": True},
+    "budget": {"latency_ms": 20.0, "energy_mj": 50.0, "met": True},
     "cost": {
         "total_ms": 4.949,
         "queue_ms": 0.18,

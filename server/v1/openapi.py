@@ -7,7 +7,7 @@ import orjson
 from server.http.contents import TEXT
 from server.http.decode import MEDIA_TYPES
 from server.v1 import examples
-from server.v1.schemas import BODIES, Parameters
+from server.v1.schemas import BODIES, Classification, Classifications, Parameters
 from server.v1.streaming import MEDIA_TYPE as STREAM
 from server.v1.streaming import event
 
@@ -46,6 +46,7 @@ STREAMED = event("exit", orjson.dumps(examples.EXIT)) + event(
 )
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
+        "model": Classification | Classifications,
         "description": "The answer; as `text/event-stream`, where accepted, an `exit` event "
         "per exit as it is computed, then one `final` event, which is the plain answer, "
         "or an `error` event, which is a problem document",

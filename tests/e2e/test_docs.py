@@ -47,6 +47,20 @@ def test_every_example_runs(client: httpx.Client, document: Any) -> None:  # noq
     assert num_run >= len(examples.REQUESTS)
 
 
+def test_every_json_of_the_document_has_a_schema(document: Any) -> None:  # noqa: ANN401
+    for method, path, operation in operations(document):
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            if "application/json" in (content := part.get("content", {})):
+                assert content["application/json"].get("schema"), (method, path)
+
+
+def test_the_answer_of_classify_is_documented(document: Any) -> None:  # noqa: ANN401
+    answer = document["paths"]["/v1/classify"]["post"]["responses"]["200"]["content"]
+    kinds = [{"$ref": f"#/components/schemas/Classification{plural}"} for plural in ("", "s")]
+    assert answer["application/json"]["schema"]["anyOf"] == kinds
+    assert answer["application/json"]["example"] == examples.CLASSIFICATION
+
+
 def test_examples_of_answers_hold_what_answers_hold() -> None:
     answer = Classification.model_validate(examples.CLASSIFICATION, strict=False)
     assert answer.model_dump(mode="json") == examples.CLASSIFICATION
