@@ -109,10 +109,10 @@ def test_forms_are_utf_8(model: ServedModel) -> None:
             kinds = [(b"content-type", f"{FORM}; charset={charset}".encode("latin-1"))]
             said = httpx.post(path, content=named, headers=kinds)
             assert (said.status_code, "UTF-8" in said.json()["detail"]) == (415, True)
-        # of a header given twice the last one counts
+        # two types are none
         twice = [("content-type", f"{FORM}; charset=unicode_escape"), ("content-type", FORM)]
-        said = httpx.post(path, content=named, headers=twice)
-        assert (said.status_code, said.json()["errors"][0]["field"]) == (422, "\\ud800")
+        for types in (twice, twice[::-1]):
+            assert httpx.post(path, content=named, headers=types).status_code == 415
 
 
 def test_a_content_type_is_read_once() -> None:
