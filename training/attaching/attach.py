@@ -25,12 +25,14 @@ from training.attaching.photos import (
     matched,
     open_parts,
     open_texts,
+    unknown,
 )
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
-from training.attaching.read import Network, metadata_labels, parsed_labels, read
+from training.attaching.read import Network, metadata_labels, parsed_labels, read, text_of
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, runner_of, tried, typical_length, uncut
+from training.data.errors import listed
 from training.data.sources import vocabulary_of
 from training.exporting.calibrate import halves
 from training.exporting.writing import built_aside, free_place
@@ -110,7 +112,7 @@ def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) ->
     """From --labels, else the network's metadata, else the data's class names, else numbers."""
     names = parts.photos.names
     if order.labels is not None:
-        labels = parsed_labels(order.labels.read_text(), str(order.labels))
+        labels = parsed_labels(text_of(order.labels), str(order.labels))
     elif (given := metadata_labels(network.original, order.model)) is not None:
         labels = given
     elif names is not None and len(names) == num_classes:
@@ -129,6 +131,8 @@ def labels_of(order: Order, network: Network, parts: Parts, num_classes: int) ->
 
 def labelled(order: Order, parts: Parts, labels: tuple[str, ...]) -> Parts:
     """The parts with labels that the network knows; those of the test split are reported on."""
+    if order.uses_labels and (classes := unknown(parts.photos, labels)):
+        print(f"the data's labels are not used: the network has no {listed(classes)}")
     photos, test = matched(parts.photos, labels), matched(parts.test, labels)
     return replace(
         parts, photos=photos if order.uses_labels else photos.without_labels(), test=test

@@ -183,7 +183,15 @@ def matched(photos: Photos, labels: tuple[str, ...]) -> Photos:
     """
     if photos.labels is None or photos.names is None:
         return photos
-    if not set(photos.names) <= set(labels):
+    if unknown(photos, labels):
         return photos.without_labels()
-    numbers = np.array([labels.index(name) for name in photos.names], dtype=np.int64)
+    numbers = np.array([labels.index(n) if n in labels else -1 for n in photos.names], np.int64)
     return replace(photos, labels=numbers[photos.labels], names=labels)
+
+
+def unknown(photos: Photos, labels: tuple[str, ...]) -> list[str]:
+    """Classes that the network does not know; those without any photo do not count."""
+    if photos.labels is None or photos.names is None:
+        return []
+    present = (photos.names[number] for number in np.unique(photos.labels))
+    return [name for name in present if name not in labels]

@@ -210,6 +210,14 @@ def metadata_labels(model: ModelProto, path: Path) -> tuple[str, ...] | None:
     return None
 
 
+def text_of(path: Path) -> str:
+    """A file's text, without the mark that some editors put before it; raises AttachError."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AttachError(f"{path} is no text in UTF-8") from error
+
+
 def parsed_labels(text: str, title: str) -> tuple[str, ...]:
     """Labels in the order of the network's scores; raises AttachError where `text` has no order.
 

@@ -11,7 +11,7 @@ from tests.training.data.files import write_images
 from training.attaching.features import Features
 from training.attaching.heads import Recipe, trained_heads
 from training.attaching.passes import CHUNK, as_it_is, passes
-from training.attaching.photos import open_parts
+from training.attaching.photos import matched, open_parts, unknown
 from training.data import DataError
 
 TARGET = ImageInput(height=4, width=4, channels=3)
@@ -34,6 +34,18 @@ def test_only_a_missing_test_split_is_forgiven(tmp_path: Path) -> None:
     write_images(tmp_path / "test" / "bee", [1])
     with pytest.raises(DataError, match="classes that are not among the labels: bee"):
         open_parts(str(tmp_path), TARGET, seed=0)
+
+
+def test_classes_without_photos_make_no_photos_unlabelled(tmp_path: Path) -> None:
+    write_images(tmp_path / "train" / "ant", ENOUGH)
+    write_images(tmp_path / "train" / "cat", [1])
+    (tmp_path / "train" / "bee").mkdir()
+    photos = open_parts(str(tmp_path), TARGET, seed=0).photos
+    known = matched(photos, ("cat", "ant"))
+    assert known.labels is not None
+    assert np.bincount(known.labels).tolist() == [1, 200]
+    assert unknown(photos, ("cat", "dog")) == ["ant"]
+    assert matched(photos, ("cat", "dog")).labels is None
 
 
 def test_all_photos_that_cannot_be_decoded_are_named_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tests.training.attaching.networks import CLASSES, SIZE, Net, residual, residual_body
 from training.attaching.errors import AttachError
 from training.attaching.program import program
-from training.attaching.read import Options, metadata_labels, parsed_labels, read
+from training.attaching.read import Options, metadata_labels, parsed_labels, read, text_of
 
 
 def refused(path: Path) -> str:
@@ -88,6 +88,15 @@ def test_labels_in_metadata_or_a_file(tmp_path: Path) -> None:
     helper.set_model_props(model, {"task": "classify", "names": "{0: 'cat', 1: \"dog's\"}"})
     assert metadata_labels(model, path) == ("cat", "dog's")
     assert parsed("cat\ndog\n") == parsed("cat, dog") == parsed('["cat", "dog"]') == ("cat", "dog")
+
+
+def test_a_file_of_labels_may_come_from_any_editor(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_bytes("\ufeffcat\r\nant-ä\r\n".encode())
+    assert parsed(text_of(file)) == ("cat", "ant-ä")
+    file.write_bytes("cat\nant-ä\n".encode("latin-1"))
+    with pytest.raises(AttachError, match=r"labels.txt is no text in UTF-8$"):
+        text_of(file)
 
 
 def parsed(text: str) -> tuple[str, ...]:
