@@ -66,7 +66,7 @@ def class_of(file: Path) -> str | None:
 
 def of_lines(file: Path) -> list[tuple[Body, str | None]]:
     try:
-        lines = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is neither a directory nor a text in UTF-8") from error
     parts = [line.partition("\t") for line in lines]

@@ -70,6 +70,14 @@ def test_lines_are_texts_and_a_tab_brings_the_label(tmp_path: Path) -> None:
     assert read(file, 10).labels is None
 
 
+def test_lines_end_where_editors_end_them(tmp_path: Path) -> None:
+    """Some editors begin a file with a byte order mark; a text may have Unicode's own breaks."""
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\ufeffone\u2028two\x85\r\nthree\r\n".encode())
+    contents = {body.content for body in read(file, 10).bodies}
+    assert contents == {"one\u2028two\x85".encode(), b"three"}
+
+
 def test_nothing_to_send_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither images nor texts"):
         read(tmp_path, 10)

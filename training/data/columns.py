@@ -113,6 +113,8 @@ def text_column(table: Dataset, label: str | None) -> str | None:
 def label_of(features: Features, used: Sequence[str], title: str) -> str:
     """The column of labels, of those left: where its name says nothing, the only one of strings."""
     left = Features({name: kind for name, kind in features.items() if name not in used})
+    if not left:
+        raise DataError(f"{title} has no column of labels beside {listed(map(repr, used))}")
     named = [n for n, kind in left.items() if isinstance(kind, ClassLabel) or n in LABEL_COLUMNS]
     strings = [str(name) for name, kind in left.items() if is_string(kind)]
     return strings[0] if len(strings) == 1 and not named else label_column(left, title)

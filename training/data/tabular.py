@@ -49,7 +49,9 @@ class Tables:
     splits: Mapping[str, Callable[[str | None], Dataset]]
 
     def read(self, name: str, label: str | None = None) -> Dataset:
-        return self.splits[name](label)
+        if len(table := self.splits[name](label)) == 0:
+            raise DataError(f"{self.title(name)} has no rows")
+        return table
 
     def title(self, name: str) -> str:
         return f"{self.source!r}" if name == WHOLE else f"the {name} split of {self.source!r}"

@@ -165,6 +165,7 @@ def test_blanks_after_commas_and_around_labels_mean_nothing(tmp_path: Path) -> N
     [
         (TABLE, Wanted(text="word"), "has no column 'word' among id, utterance, intent"),
         (TABLE, Wanted(text="id"), "column 'id' of .* has no texts"),
+        ({"text;label": ["a b c;0", "d e;1"]}, Wanted(), "no column of labels beside 'text;label'"),
         (TABLE, Wanted(numbers=("utterance",)), "column 'utterance' of .* has no numbers"),
         (NUMBERS, Wanted(text="kind", numbers=("width",)), "exclude each other"),
         ({"kind": ["a", "b"]}, Wanted(), "neither images, texts nor numbers"),
@@ -188,6 +189,16 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(
         write(tmp_path / f"{split}.{suffix}", table)
     with pytest.raises(DataError, match=message):
         find_records(str(tmp_path), wanted)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_a_split_without_rows_is_named(suffix: str, empty: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        table = {name: [] for name in TABLE} if split == empty else TABLE
+        write(tmp_path / f"{split}.{suffix}", table)
+    with pytest.raises(DataError, match=f"^the {empty} split of .* has no rows$"):
+        find_records(str(tmp_path), Wanted())
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
