@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ def serve(options: Mapping[str, str]) -> None:
     """
     os.environ.update({variable(name): text for name, text in options.items()})
     settings = load_settings()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     allow_files()
     sockets = bound(settings.address.host, settings.address.port)
     configure_logs(access=settings.telemetry.access_log)

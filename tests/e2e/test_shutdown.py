@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +66,30 @@ def test_readiness_goes_first_and_work_is_refused(serve: Serve, digits_zoo: Path
             assert refused.headers["connection"] == "close"
             shed = 'offramp_shed_total{reason="draining"} 2.0'
             assert shed in client.get("/metrics").text.splitlines()
+        assert server.process.wait(20) == 0
+
+
+@pytest.fixture
+def _terminal() -> Iterator[None]:
+    """Where a signal that a terminal closed ends what runs in it; nohup ignores that signal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_terminal")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_terminal_that_is_closed_loses_no_request(
+    serve: Serve, digits_zoo: Path, processes: int
+) -> None:
+    whole = request(PATH)
+    with serve(digits_zoo, processes=processes) as server, connect(server.url) as client:
+        client.sendall(whole[:-10])
+        time.sleep(0.2)  # until it is being read: there is nothing to ask
+        server.process.send_signal(signal.SIGHUP)
+        assert refuses(server.url)
+        client.sendall(whole[-10:])
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200")
         assert server.process.wait(20) == 0
 
 
