@@ -142,9 +142,9 @@ def untidied(client: httpx.Client, method: str, path: str) -> httpx.Response:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", "/v2", "GET"),
-        ("PUT", "/v2/health/live", "GET"),
-        ("DELETE", "/v2/models/digits", "GET"),
+        ("POST", "/v2", "GET, HEAD"),
+        ("PUT", "/v2/health/live", "GET, HEAD"),
+        ("DELETE", "/v2/models/digits", "GET, HEAD"),
         ("GET", INFER, "POST"),
         ("GET", "/v2/repository/index", "POST"),
         ("GET", "/v2/repository/models/digits/load", "POST"),
