@@ -8,7 +8,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from models.bundle.records import Tensor as TensorSpec
 from training.attaching.cut import Place
-from training.attaching.fragments import described, exported, mask_of, spec
+from training.attaching.fragments import CONVOLUTIONS, described, exported, mask_of, spec
 from training.attaching.preprocessing import IMAGES
 from training.attaching.program import Program
 from training.attaching.rewriting import BATCH, LOGITS
@@ -20,6 +20,15 @@ POOLED = "head/pooled"
 SIDE = 3
 MAX_WIDTH = 2048
 """A map gives its mean in each of SIDE x SIDE cells, in fewer where that makes more numbers."""
+CHANNELS_SECOND = (
+    *CONVOLUTIONS,
+    "BatchNormalization",
+    "InstanceNormalization",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+)
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Sigmoid", "Tanh", "Erf", "LeakyRelu")
 
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weights, (in, out), and bias, (out,), of a linear layer."""
@@ -31,7 +40,8 @@ def pool_nodes(
     """Nodes from the tensors at a place to `POOLED`, their constants, and its width.
 
     Maps give the mean of each of a few cells, since where things are says much of what they are;
-    sequences their mean and their first token, which may be a class token; vectors themselves.
+    vectors themselves; sequences their mean and, where channels come last, their first token, which
+    may be a class token.
     """
     if program.is_of_texts:
         return text_pool_nodes(program, place, exit)
@@ -41,7 +51,7 @@ def pool_nodes(
     needs_zero = False
     for index, name in enumerate(place.tensors):
         shape = program.shapes[name]
-        channels = channel_axis(shape, program.shapes[IMAGES])
+        channels = channels_of(program, name)
         made = [f"head/mean_{index}"]
         axes = [axis for axis in range(1, len(shape)) if axis != channels]
         num_cells = 1
@@ -54,7 +64,7 @@ def pool_nodes(
             nodes.append(helper.make_node("Flatten", [f"head/map_{index}"], made))
         else:
             nodes.append(helper.make_node("ReduceMean", [name], made, axes=axes, keepdims=0))
-        if len(shape) == 3:
+        if len(shape) == 3 and channels == 2:
             made.append(f"head/first_{index}")
             nodes.append(helper.make_node("Gather", [name, "head/zero"], made[1:], axis=1))
             needs_zero = True
@@ -119,6 +129,28 @@ def text_pool_nodes(
             width += 2 * shape[-1]
     nodes.append(helper.make_node("Concat", parts, [POOLED], axis=1))
     return nodes, [numpy_helper.from_array(v, n) for n, v in constants.items()], width
+
+
+def channels_of(program: Program, name: str) -> int:
+    """The axis of channels: of three axes the second where what made the tensor says so."""
+    is_second = len(program.shapes[name]) == 3 and has_channels_second(program, name)
+    return 1 if is_second else channel_axis(program.shapes[name], program.shapes[IMAGES])
+
+
+def has_channels_second(program: Program, name: str) -> bool:
+    """Whether a tensor of three axes comes from a convolution, a pool or a flattened map."""
+    shapes = program.shapes
+    maker = next((node for node in program.nodes if name in node.output), None)
+    if maker is None or maker.op_type in CHANNELS_SECOND:
+        return maker is not None
+    source = maker.input[0]
+    if maker.op_type == "Reshape" and len(shapes.get(source, ())) == 4:
+        keeps = shapes[source][:2] == shapes[name][:2]
+        return keeps and channel_axis(shapes[source], shapes[IMAGES]) == 1
+    if maker.op_type not in ELEMENTWISE:
+        return False
+    same = [n for n in maker.input if n in shapes and shapes[n] == shapes[name]]
+    return any(has_channels_second(program, n) for n in same)
 
 
 def channel_axis(shape: tuple[int, ...], images: tuple[int, ...]) -> int:

@@ -6,7 +6,17 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from training.attaching.pooling import OPSETS, cells, channel_axis, side_of
+from training.attaching.cut import Place
+from training.attaching.pooling import (
+    OPSETS,
+    cells,
+    channel_axis,
+    channels_of,
+    pool_graph,
+    side_of,
+)
+from training.attaching.preprocessing import IMAGES
+from training.attaching.program import Program
 
 
 @pytest.mark.parametrize(
@@ -67,3 +77,23 @@ def test_channels_are_told_from_height_and_width(
 ) -> None:
     """As in maps of ConvNeXt and Swin, which have channels last in places."""
     assert channel_axis(shape, (1, *size, 3)) == axis
+
+
+def test_sequences_of_convolutions_and_flattened_maps_have_channels_second() -> None:
+    """Each tensor has 6 channels and 9 places, or the reverse behind the transposition."""
+    made = {
+        "flat": helper.make_node("Reshape", ["map", "shape"], ["flat"]),
+        "conv": helper.make_node("Conv", ["flat", "weight"], ["conv"]),
+        "sum": helper.make_node("Add", ["conv", "flat"], ["sum"]),
+        "tokens": helper.make_node("Transpose", ["sum"], ["tokens"], perm=[0, 2, 1]),
+        "hidden": helper.make_node("MatMul", ["tokens", "weight_2"], ["hidden"]),
+    }
+    shapes = {IMAGES: (1, 12, 12, 3), "map": (1, 6, 3, 3), "flat": (1, 6, 9), "conv": (1, 6, 9)}
+    shapes |= {"sum": (1, 6, 9), "tokens": (1, 9, 6), "hidden": (1, 9, 6)}
+    program = Program(tuple(made.values()), {}, shapes, frozenset(shapes), {}, (), 8)
+    axes = {name: channels_of(program, name) for name in made}
+    assert axes == {"flat": 1, "conv": 1, "sum": 1, "tokens": 2, "hidden": 2}
+    sequence = np.random.default_rng(0).normal(size=(1, 6, 9)).astype(np.float32)
+    graph = pool_graph(program, Place(3, ("sum",), 0.5), 1)
+    (pooled,) = ort.InferenceSession(graph.content).run(None, {"sum": sequence})
+    assert pooled == pytest.approx(sequence.mean(axis=2), abs=1e-6)
