@@ -1,7 +1,6 @@
 """`offramp serve`."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,9 +15,7 @@ from server.processes.choice import num_processes
 from server.processes.parent import Parent
 from server.settings import Settings, load_settings, variable
 from server.telemetry.logs import configure_logs
-from server.zoo.directory import skipped
-
-logger = logging.getLogger("offramp")
+from server.zoo.directory import skipped, tell_skipped
 
 
 def serve(options: Mapping[str, str]) -> None:
@@ -33,8 +30,7 @@ def serve(options: Mapping[str, str]) -> None:
     allow_files()
     sockets = bound(settings.address.host, settings.address.port)
     configure_logs(access=settings.telemetry.access_log)
-    for path in skipped(settings.models.zoo):
-        logger.warning("skipped, since its name is not that of a bundle, NAME/VERSION: %s", path)
+    tell_skipped(skipped(settings.models.zoo))
     with ExitStack() as kept:
         if settings.address.grpc_port is not None:
             for sock in reserved(settings.address.host, settings.address.grpc_port):

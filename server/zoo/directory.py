@@ -1,6 +1,8 @@
 """The zoo's directories: which bundles there are, before any is read."""
 
+import logging
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from models.bundle.bundle import BundleError
 from models.bundle.manifest import MANIFEST, MODEL_NAME, Key, version_of
 
 Signature = frozenset[tuple[str, int, int, int]]
+logger = logging.getLogger("offramp.zoo")
 
 
 def skipped(zoo: Path) -> list[Path]:
@@ -22,6 +25,11 @@ def skipped(zoo: Path) -> list[Path]:
         strange = [path for path in versions if version_of(path.name) is None]
         return sorted({*parents} - {*named}) + sorted(strange)
     return []
+
+
+def tell_skipped(paths: Iterable[Path]) -> None:
+    for path in sorted(paths):
+        logger.warning("skipped, since its name is not that of a bundle, NAME/VERSION: %s", path)
 
 
 def is_shown(path: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from models.bundle.bundle import BundleError
 from models.bundle.manifest import Key
 from server.errors import Draining, UnknownModel
-from server.zoo.directory import signatures
+from server.zoo.directory import signatures, skipped, tell_skipped
 from server.zoo.repository import Repository
 
 logger = logging.getLogger("offramp.watcher")
@@ -19,10 +19,14 @@ async def watch(repository: Repository, zoo: Path, interval_s: float) -> None:
     The first look compares with what was there before the catalog was loaded.
     A refused version is tried again only once one of its files changes. A zoo that cannot be read,
     or holds no bundle at all, changes nothing: more likely its disk is gone than everything in it.
+    Directories that come with names of no bundle are logged.
     """
     seen, complaint = repository.catalog.signatures, ""
+    strange = skipped(zoo)
     while True:
         try:
+            before, strange = strange, await asyncio.to_thread(skipped, zoo)
+            tell_skipped({*strange} - {*before})
             found = await asyncio.to_thread(signatures, zoo)
             for key in (*found, *sorted(seen.keys() - found.keys())):  # a successor comes first
                 if seen.get(key) != found.get(key):

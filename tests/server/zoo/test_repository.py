@@ -123,6 +123,22 @@ def test_the_watcher_loads_a_successor_before_it_unloads(
     assert [model.key for model in catalog] == [("digits", 2)]
 
 
+def test_a_directory_that_comes_with_another_name_is_logged_once(
+    repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = iter(("v2", "v3"))  # the first is there before the watcher looks
+
+    def is_told() -> bool:
+        if name := next(names, None):
+            (tmp_path / "digits" / name).mkdir()
+        return "digits/v3" in caplog.text
+
+    asyncio.run(watched(repository, tmp_path, is_told))
+    assert [r.getMessage() for r in caplog.records if "skipped" in r.msg] == [
+        f"skipped, since its name is not that of a bundle, NAME/VERSION: {tmp_path}/digits/v3"
+    ]
+
+
 async def watched(repository: Repository, zoo: Path, has_happened: Callable[[], bool]) -> None:
     """Watches a zoo until something has happened, or for PATIENCE_S."""
     watching = asyncio.create_task(watch(repository, zoo, 0.01))
