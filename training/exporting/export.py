@@ -33,7 +33,7 @@ from training.exporting.quantize import Graphs, check_accuracy, quantized, range
 from training.exporting.writing import built_aside, free_place, write_bundle
 from training.fronts import front_of
 from training.progress import Progress
-from training.run import BEST
+from training.run import BEST, LAST
 from training.run_data import RunData, open_data
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
@@ -63,6 +63,11 @@ def export(
     target = free_place(zoo, name, version)
     saved = checkpoint.load(run / BEST)
     config = saved.config
+    last = checkpoint.load(run / LAST).epoch if (run / LAST).is_file() else config.epochs
+    if last < config.epochs:
+        print(
+            f"{run} has trained for {last} of its {config.epochs} epochs; this is the best so far"
+        )
     if skip_undecodable:
         config = config.model_copy(update={"undecodable": "skip"})
     data = open_data(config, run, is_new=False)

@@ -1,6 +1,7 @@
 """A bundle is written whole, once, and only if it does what the network does."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from training.exporting import export as exporting
 from training.exporting.calibrate import ACCURACY_DROPS
 from training.exporting.export import export, provenance, without_directories
 from training.exporting.graphs import ExportError
-from training.run import BEST
+from training.run import BEST, LAST
 from training.run_data import SPLITS
 
 
@@ -50,6 +51,20 @@ def test_a_bundle_says_where_it_comes_from(digits_bundle: Bundle, digits_run: Pa
     assert (said.config["net"], said.config["epochs"]) == ("msdnet-tiny", 12)
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", said.git_commit)
     assert set(said.packages) == {"torch", "onnx", "onnxruntime", "numpy"}
+
+
+def test_an_export_says_that_a_run_is_not_finished(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    said = []
+    for version, epoch in ((1, 12), (2, 7)):
+        checkpoint.save(replace(checkpoint.load(run / LAST), epoch=epoch), run / LAST)
+        export(run, "digits", version, tmp_path / "zoo")
+        said.append(capsys.readouterr().out)
+    assert "epochs" not in said[0]
+    assert f"{run} has trained for 7 of its 12 epochs; this is the best so far" in said[1]
 
 
 def test_a_bundle_keeps_no_paths_of_the_host_that_trained_it(digits_run: Path) -> None:
