@@ -9,7 +9,6 @@ from models.bundle.confidence import Floats, calibrated_probabilities
 from models.bundle.defaults import CPU
 from models.bundle.runner import Arrays, SegmentRunner
 from training.attaching.errors import AttachError
-from training.attaching.passes import run_all
 from training.attaching.program import session_options
 from training.attaching.read import Network, inputs_of
 from training.attaching.reading import IDS, MASK, Reading
@@ -109,8 +108,8 @@ def check_last_exit(network: Network, logits: Floats, expected: Floats) -> float
 
 def check_independence(runner: SegmentRunner, rows: Arrays) -> None:
     """Raises AttachError where a row's scores depend on the batch that it is in."""
-    together = run_all(runner, rows)[-1][:NUM_ALONE]
-    alone = [run_all(runner, [x[row : row + 1] for x in rows])[-1] for row in range(len(together))]
+    together = runner.run(rows)[-1][:NUM_ALONE]
+    alone = [runner.run([x[row : row + 1] for x in rows])[-1] for row in range(len(together))]
     difference = np.abs(together - np.concatenate(alone)).max()
     if not difference <= TOLERANCE * max(1.0, float(np.abs(together).max())):
         raise AttachError(

@@ -17,7 +17,6 @@ from training.attaching.eight_bits import in_eight_bits
 from training.attaching.errors import AttachError
 from training.attaching.finish import Precision, chosen_graphs, write
 from training.attaching.order import Order
-from training.attaching.passes import run_all
 from training.attaching.photos import (
     MIN_CALIBRATION,
     Parts,
@@ -50,7 +49,7 @@ def attach(order: Order) -> Path:
     labels = labels_of(order, network, parts, expected.shape[1])
     parts = labelled(order, parts, labels)
     whole = runner_of(*uncut(cut_up, end))
-    check_last_exit(network, run_all(whole, rows)[-1], expected)
+    check_last_exit(network, whole.run(rows)[-1], expected)
     check_independence(whole, rows)
     trial = tried(order, cut_up, cuts, end, parts)
     choice = choice_of(order, trial)
@@ -60,7 +59,7 @@ def attach(order: Order) -> Path:
             "worth it; --exits K attaches K all the same"
         )
     graphs = chosen_graphs(cut_up, trial, choice, end)
-    check_last_exit(network, run_all(SegmentRunner(*graphs), rows)[-1], expected)
+    check_last_exit(network, SegmentRunner(*graphs).run(rows)[-1], expected)
     notes = in_words(network, trial, choice, parts.photos)
     precision: Precision = "float32"
     if order.int8:

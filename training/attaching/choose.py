@@ -21,7 +21,6 @@ WORTH_AN_EXIT = 0.01
 """Of the whole network's cost: what one exit more must save."""
 WORTH_IT = 0.05
 """What all of them together must save."""
-MEASURED_BATCHES = (1,)
 
 
 @dataclass(frozen=True)

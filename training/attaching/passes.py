@@ -19,16 +19,6 @@ Outputs = list[Floats]
 View = Callable[[Arrays], Arrays]
 
 
-def run_all(runner: SegmentRunner, inputs: Arrays) -> Outputs:
-    """What the head of every exit says of a batch."""
-    features = [np.ascontiguousarray(array) for array in inputs]
-    outputs = []
-    for exit in range(1, runner.num_exits + 1):
-        features = runner.run_segment(exit, features)
-        outputs.append(runner.run_head(exit, features))
-    return outputs
-
-
 def passes(
     runner: SegmentRunner, photos: Photos, rows: Index, view: View, title: str
 ) -> Iterator[tuple[Index, Outputs]]:
@@ -38,7 +28,7 @@ def passes(
     """
 
     def work(chunk: Index) -> tuple[Index, Outputs]:
-        return chunk, run_all(runner, view(photos.decode(chunk)))
+        return chunk, runner.run(view(photos.decode(chunk)))
 
     rows = rows[np.argsort(photos.order[rows], kind="stable")]
     num_threads = len(os.sched_getaffinity(0))

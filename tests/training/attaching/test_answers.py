@@ -13,7 +13,6 @@ from tests.training.attaching.networks import CLASSES, SIZE, WIDTH, Net, residua
 from training.attaching.answers import check_last_exit, own_scores
 from training.attaching.cut import classifier, places
 from training.attaching.errors import AttachError
-from training.attaching.passes import run_all
 from training.attaching.program import program
 from training.attaching.read import Network, Options, read
 from training.attaching.trial import runner_of, uncut
@@ -33,9 +32,7 @@ def whole(path: Path) -> tuple[Network, NDArray[np.float32]]:
     """The network as it is read, and what its pieces say of the rows."""
     network = read(path, Options())
     cut_up = program(network)
-    return network, run_all(runner_of(*uncut(cut_up, classifier(places(cut_up), cut_up))), [ROWS])[
-        -1
-    ]
+    return network, runner_of(*uncut(cut_up, classifier(places(cut_up), cut_up))).run([ROWS])[-1]
 
 
 @pytest.mark.parametrize("batch", [1, 10, 64])

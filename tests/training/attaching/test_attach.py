@@ -37,7 +37,7 @@ from training.attaching.errors import AttachError
 from training.attaching.features import Features, opened
 from training.attaching.heads import LOSSES, Recipe, new_heads, train_heads
 from training.attaching.order import Order
-from training.attaching.passes import CHUNK, Outputs, passes, run_all
+from training.attaching.passes import CHUNK, Outputs, passes
 from training.attaching.read import Options
 from training.data import load_images
 from training.data.rows import Index
@@ -94,9 +94,7 @@ def last_exit(path: Path) -> Floats:
     bundle = load_bundle(path)
     manifest = bundle.manifest
     assert manifest.num_exits == 3
-    return run_all(SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs), [IMAGES])[
-        -1
-    ]
+    return SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs).run([IMAGES])[-1]
 
 
 def asked(path: Path) -> NDArray[np.floating]:

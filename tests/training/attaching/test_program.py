@@ -24,7 +24,6 @@ from training.attaching.answers import check_independence, check_last_exit, own_
 from training.attaching.cut import classifier, places
 from training.attaching.errors import AttachError
 from training.attaching.fragments import macs
-from training.attaching.passes import run_all
 from training.attaching.program import Program, program
 from training.attaching.read import Options, read
 from training.attaching.trial import runner_of, uncut
@@ -41,7 +40,7 @@ def taken_apart(path: Path) -> tuple[Program, SegmentRunner]:
     network = read(path, Options())
     cut_up = program(network)
     runner = runner_of(*uncut(cut_up, classifier(places(cut_up), cut_up)))
-    check_last_exit(network, run_all(runner, [IMAGES])[-1], own_scores(network, [IMAGES]))
+    check_last_exit(network, runner.run([IMAGES])[-1], own_scores(network, [IMAGES]))
     return cut_up, runner
 
 

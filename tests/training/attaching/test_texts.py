@@ -22,7 +22,6 @@ from training.attaching.cut import places
 from training.attaching.errors import AttachError
 from training.attaching.heads import Recipe
 from training.attaching.order import Order
-from training.attaching.passes import run_all
 from training.attaching.pooling import pool_graph
 from training.attaching.read import Options, read
 from training.attaching.text_program import text_program
@@ -145,7 +144,7 @@ def test_the_last_exit_is_the_network_itself_at_any_length(bundle: Bundle, expor
     for length in takes.length_buckets[-2:]:
         arrays = reader.arrays(texts, length)
         (expected,) = whole.run(None, dict(zip(NAMES, arrays, strict=True)))
-        assert run_all(runner, arrays)[-1] == pytest.approx(expected, abs=1e-4)
+        assert runner.run(arrays)[-1] == pytest.approx(expected, abs=1e-4)
 
 
 def test_hidden_state_and_mask_cross_the_cut(bundle: Bundle) -> None:
@@ -171,7 +170,7 @@ def test_a_network_that_reads_the_last_token_finds_it_by_the_mask(decoder: Path)
         assert ids.min() == 0 or mask.all()
         given = {"input_ids": np.where(mask, ids, 99), "attention_mask": mask}
         (expected,) = whole.run(None, given)
-        assert run_all(runner, [ids, mask])[-1] == pytest.approx(expected, abs=1e-4)
+        assert runner.run([ids, mask])[-1] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(("network", "side", "chosen"), [
@@ -206,7 +205,7 @@ def test_padding_changes_no_exit(bundle: Bundle) -> None:
     reader = TextReader(bundle.tokenizer, takes)
     texts = reader.read(["play the song"])
     runner = SegmentRunner(manifest.segments, manifest.exit_heads, bundle.graphs)
-    short, long = (run_all(runner, reader.arrays(texts, takes.length_buckets[k])) for k in (0, -1))
+    short, long = (runner.run(reader.arrays(texts, takes.length_buckets[k])) for k in (0, -1))
     for ours, theirs in zip(short, long, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
         assert np.isfinite(ours).all()
