@@ -15,7 +15,7 @@ from training.paper.published import (
     PublishedTable,
     counterpart,
 )
-from training.paper.reproduce import RunResult
+from training.paper.reproduce import PAPERS_METHODS, RunResult
 
 Values = NDArray[np.float64]
 Measure = Callable[[RunResult], list[float]]
@@ -81,7 +81,8 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         f"tables made on {hardware}. Means over runs ± 1.96 standard errors.",
         "",
     ]
-    if not selection_top1(first):
+    changes_only = not any(r.method in PAPERS_METHODS for r in results)
+    if changes_only or not selection_top1(first):
         lines += ["The paper has no such experiment.", ""]
     elif recipe != "paper":
         lines += [
@@ -92,11 +93,15 @@ def markdown(name: str, recipe: str, hardware: str, results: Sequence[RunResult]
         ]
     if name in FINDINGS:
         lines += [f"The paper: {FINDINGS[name]}.", ""]
-    for title, measure, paper in measures_of(first):
-        lines += [f"## {title}", "", *table(results, measure, paper, first.images_per_class), ""]
+    if changes_only:
+        lines += ["## Top-1 %", "", *method_table(results, exit_top1), ""]
+    else:
+        for title, measure, paper in measures_of(first):
+            rows = table(results, measure, paper, first.images_per_class)
+            lines += [f"## {title}", "", *rows, ""]
     if selection_top1(first):
         title = "## Top-1 % on the held-out training images that choose the epoch"
-        lines += [title, "", *method_table(results), ""]
+        lines += [title, "", *method_table(results, selection_top1), ""]
     return "\n".join(lines)
 
 
@@ -137,9 +142,9 @@ def measures_of(result: RunResult) -> list[tuple[str, Measure, PublishedTable]]:
     ]
 
 
-def method_table(results: Sequence[RunResult]) -> list[str]:
+def method_table(results: Sequence[RunResult], measure: Measure) -> list[str]:
     """One row per method: each exit, their mean, and the mean's gain over the first method."""
-    values = by_method(results, selection_top1)
+    values = by_method(results, measure)
     baseline = next(iter(values))
     exits = [f"exit {exit}" for exit in range(1, len(results[0].exits) + 1)]
     head = ["method", "runs", *exits, "mean", f"over {baseline}"]
@@ -201,7 +206,7 @@ def with_interval(mean: str, interval: float, num_runs: int) -> str:
 
 def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> None:
     """Top-5 accuracy against MACs with intervals, as in the paper's figures."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     first = results[0]
     alone = ("Budget mode", budget_mode_top5) if selection_top1(first) else ("Each exit", exit_top5)
@@ -216,7 +221,7 @@ def plot(name: str, recipe: str, results: Sequence[RunResult], path: Path) -> No
             axes.errorbar(np.array(macs) / 1e6, mean, interval, marker="o", capsize=3, label=label)
         axes.set(title=title, xlabel="M MACs per image")
         axes.grid(alpha=0.3)
-        axes.legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     panels[0].set_ylabel("top-5 accuracy (%)")
     title = title_of(name, recipe, first)
     figure.suptitle(f"{title} ({first.net}, {first.epochs} epochs)")

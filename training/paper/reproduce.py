@@ -39,6 +39,8 @@ METHODS: dict[str, dict[str, object]] = {
     "temperature 3": {"distillation_temperature": 3.0},
     "temperature 4": {"distillation_temperature": 4.0},
     "all later teach": {"teachers": "all-later"},
+    "SGD for 20 epochs": {},
+    "Muon for 20 epochs": {"optimizer": "muon"},
 }
 """What each method changes in the configuration. All rows that are left are unlabelled; they are
 half of each batch. Fine-tuning has 32 labelled rows in a batch; `32+32` adds 32 unlabelled ones."""
@@ -109,6 +111,12 @@ def fine_tuning(
     return Experiment(images_per_class, methods, changes=changes, data_name="caltech101")
 
 
+SHIPPED_RECIPE: dict[str, object] = {
+    "schedule": "linear",
+    "warmup_epochs": 1,
+    "weight_decay": 5e-4,
+}
+
 EXPERIMENTS = {
     "cifar100-150": Experiment(150, PAPERS_METHODS),
     "cifar100-250": Experiment(250, PAPERS_METHODS, 20),
@@ -117,12 +125,8 @@ EXPERIMENTS = {
     "semi-supervised": Experiment(80, PAPERS_METHODS),
     "temperature": Experiment(150, ("distillation", *(m for m in METHODS if "temp" in m))),
     "teachers": Experiment(150, ("distillation", "all later teach")),
-    "recipe": Experiment(
-        250,
-        tuple(CHANGES),
-        4,
-        {"schedule": "linear", "warmup_epochs": 1, "weight_decay": 5e-4},
-    ),
+    "recipe": Experiment(250, tuple(CHANGES), 4, SHIPPED_RECIPE),
+    "muon": Experiment(250, ("SGD for 20 epochs", "Muon for 20 epochs"), 20, SHIPPED_RECIPE),
     "caltech101-5": fine_tuning(5, 12, (*FINE_TUNED, "temperature 1")),
     "caltech101-10": fine_tuning(10, 6),
     "caltech101-20": fine_tuning(20, 3),

@@ -13,6 +13,7 @@ from training.paper.comparison import (
     mean_and_interval,
     method_table,
     plot,
+    selection_top1,
     table,
 )
 from training.paper.published import ANYTIME_MODE, BUDGET_MODE, NUM_EXITS, counterpart
@@ -74,7 +75,7 @@ def test_intervals_are_of_the_mean() -> None:
 
 def test_methods_are_compared_by_their_mean_over_exits() -> None:
     changed = [result("Muon", seed, [0.5] * 3, [0.3 + 0.03 * seed, 0.4, 0.5]) for seed in (0, 1)]
-    head, _, first, second = method_table([*RESULTS[:2], *changed])
+    head, _, first, second = method_table([*RESULTS[:2], *changed], selection_top1)
     assert head == "| method | runs | exit 1 | exit 2 | exit 3 | mean | over exit-wise |"
     assert first == (
         "| exit-wise | 2 | 30.00 ± 0.00 | 40.00 ± 0.00 | 50.00 ± 0.00 | 40.00 ± 0.00 "
@@ -118,7 +119,19 @@ def test_what_the_papers_plots_say_stands_beside_the_tables() -> None:
     text = markdown("cifar100-150", "short", "2 cores", RESULTS)
     assert "The paper: " not in text
     title = "## Top-1 % on the held-out training images that choose the epoch"
-    assert text.split(title)[1].split() == " ".join(method_table(RESULTS)).split()
+    assert text.split(title)[1].split() == " ".join(method_table(RESULTS, selection_top1)).split()
+
+
+def test_single_changes_have_a_row_each_and_nothing_of_the_paper() -> None:
+    changes = [r.model_copy(update={"method": f"change {i % 2}"}) for i, r in enumerate(RESULTS)]
+    text = markdown("recipe", "short", "2 cores", changes)
+    assert "The paper has no such experiment." in text
+    assert "**A short recipe**" not in text
+    _, tested, selected = text.split("## Top-1 %")
+    assert tested.split() == " ".join(method_table(changes, exit_top1)).split()
+    assert selected.split("epoch\n")[1].split() == (
+        " ".join(method_table(changes, selection_top1)).split()
+    )
 
 
 def test_the_figure_is_drawn(tmp_path: Path) -> None:

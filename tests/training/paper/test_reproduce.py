@@ -45,7 +45,7 @@ TINY: dict[str, object] = {
     "crop_padding": 1,
 }
 EXPERIMENT = Experiment(50, ("exit-wise", "semi-supervised"))
-ALIKE = {"temperature 1", "temperature 2", "temperature 3", "shipped recipe"}
+ALIKE = {"temperature 1", "temperature 2", "temperature 3", "shipped recipe", "SGD for 20 epochs"}
 """They differ from others in a number, or not at all."""
 
 
@@ -69,7 +69,7 @@ def test_every_run_of_every_experiment_has_a_configuration(name: str, recipe: st
             assert config.batch_size == (64 if config.unlabelled_per_class else 32)
             continue
         assert (config.selection_per_class, config.batch_size) == (50, 64)
-        if name == "recipe":
+        if name in ("recipe", "muon"):
             assert (config.schedule, config.weight_decay) == ("linear", 5e-4)
         else:
             assert (config.schedule, config.weight_decay) == ("step", 1e-4)
