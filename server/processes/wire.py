@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -16,7 +17,7 @@ class WireClosed(Exception):
 
 
 class Wire:
-    """One end. `handle` answers the calls of the other end; it must not raise."""
+    """One end. `handle` answers the calls of the other end; it raises nothing but WireClosed."""
 
     def __init__(self, handle: Callable[[Any], Awaitable[Any]]) -> None:
         self._handle = handle
@@ -56,7 +57,8 @@ class Wire:
             self._close()
 
     async def _answer(self, number: int, request: object) -> None:
-        self._write({"answer": number, "body": await self._handle(request)})
+        with suppress(WireClosed):  # the caller has ended: it had to do something for its answer
+            self._write({"answer": number, "body": await self._handle(request)})
 
     def _write(self, message: dict[str, object]) -> None:
         if not self._is_closed:
