@@ -3,7 +3,9 @@
 import json
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
+from string import punctuation
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from load.generator import Body
 from models.bundle.errors import UserError
@@ -12,10 +14,15 @@ ROUTE = "/v1/classify"
 
 
 def route(url: str, budget_ms: float | None) -> str:
-    """The URL that requests are sent to: /v1/classify where none is given, with the budget."""
+    """The URL that requests are sent to: /v1/classify where none is given, with the budget.
+
+    Blanks and characters beyond ASCII are written as browsers do.
+    """
     if not is_http(url):
         raise UserError(f"{url!r} is not an http:// URL")
     parts = urlsplit(url)
+    path, query = (quote(part, safe=punctuation) for part in (parts.path, parts.query))
+    parts = parts._replace(path=path, query=query)
     if parts.path in ("", "/"):
         parts = parts._replace(path=ROUTE)
     if budget_ms is not None:
@@ -33,15 +40,15 @@ def is_http(url: str) -> bool:
 
 
 def header(text: str) -> tuple[str, str]:
-    """The name and value of NAME: VALUE."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise UserError(f"{text!r} is not a header, NAME: VALUE")
-    return name.strip(), value.strip()
+    """The name and value of NAME: VALUE; raises UserError for what no request can have."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not (name and colon and text.isascii() and text.isprintable()):
+        raise UserError(f"{text!r} is not a header, NAME: VALUE in ASCII")
+    return name, value
 
 
 def ask_once(url: str, body: Body, headers: Sequence[tuple[str, str]]) -> None:
-    """Raises UserError where the server does not answer."""
+    """Raises UserError where the server does not answer, or with anything but a JSON object."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.netloc, timeout=30)
     try:
@@ -57,12 +64,20 @@ def ask_once(url: str, body: Body, headers: Sequence[tuple[str, str]]) -> None:
         connection.close()
     if response.status != 200:
         raise UserError(f"{url} answers {response.status}: {detail(said)}")
+    if object_of(said) is None:
+        raise UserError(f"{url} answers with something else than a JSON object")
 
 
 def detail(said: str) -> str:
     """The reason that the body of an error gives, under `/v1` or `/v2`; else the body."""
+    document = object_of(said) or {}
+    return str(document.get("detail") or document.get("error") or said)
+
+
+def object_of(said: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, if it is one."""
     try:
-        document = json.loads(said)
-        return str(document.get("detail") or document["error"])
-    except (ValueError, AttributeError, KeyError):
-        return said
+        found = json.loads(said)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
