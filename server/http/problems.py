@@ -184,8 +184,9 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
-        if "GET" in headers.get("Allow", ""):
-            headers["Allow"] += ", HEAD"  # the edge makes it a GET
+        allow = headers.get("Allow", "")
+        if "GET" in allow and "HEAD" not in allow:  # Starlette's own routes name both
+            headers["Allow"] = f"{allow}, HEAD"  # the edge makes it a GET
         return respond(request, problem(HTTPStatus(error.status_code), error.detail), headers)
 
     async def unexpected(request: Request, _: Exception) -> Response:
