@@ -85,9 +85,10 @@ class Call:
         self.arrival = started - self.service.engine.waited_s(started)
         self.lag_s = started - self.arrival
         self.deadline = None if left_s is None else started + left_s
-        given = dict(context.invocation_metadata() or ())
-        self.authorization = str(given.get("authorization", ""))
-        self.id = id_of(str(given.get("x-request-id", "")) or None)
+        given = context.invocation_metadata() or ()
+        # as over HTTP: more than one is none of the keys
+        self.authorization = ", ".join(str(v) for name, v in given if name == "authorization")
+        self.id = id_of(str(dict(given).get("x-request-id", "")) or None)
         request_id.set(self.id)
         self.metadata: Metadata = (("x-request-id", self.id),)
         self.code, self.detail = HTTPStatus.OK.value, ""

@@ -91,6 +91,16 @@ def test_keys(model: ServedModel, key: str | None, asks: str, manages: str) -> N
         assert code.name == asks
 
 
+def test_two_keys_are_none(model: ServedModel) -> None:
+    """As over HTTP, whichever comes last."""
+    wrong, right = (("authorization", f"Bearer {key}") for key in (MANAGING, ASKING))
+    with channel_to(model, api_key_hashes=hashed(ASKING)) as (_, channel):
+        infer = channel.unary_unary(INFER)
+        for keys in ((wrong, right), (right, wrong)):
+            assert code_of(infer, message(), metadata=keys) is grpc.StatusCode.UNAUTHENTICATED
+        assert code_of(infer, message(), metadata=(right,)) is grpc.StatusCode.OK
+
+
 def test_a_stream_without_a_key_ends_before_its_first_message(model: ServedModel) -> None:
     with channel_to(model, api_key_hashes=hashed(ASKING)) as (url, channel):
         waiting = threading.Event()
