@@ -37,7 +37,8 @@ class Original:
         """Its output, (rows, classes), for what segment 1 takes.
 
         The last of several fixed batches is filled up with rows from the first on. Raises
-        AttachError for several scores of a class, such as one of every pixel.
+        AttachError for several scores of a class, such as one of every pixel, and for texts that
+        hold what the network takes for padding.
         """
         prepared, num_rows = self.prepared(inputs), len(inputs[0])
         step = self.network.fixed_batch or num_rows
@@ -59,8 +60,14 @@ class Original:
         if isinstance(preprocessing, Reading):
             given: dict[str, NDArray[np.generic]]
             given = dict(zip(preprocessing.inputs, inputs, strict=True))
-            if self.network.padding is not None:
-                given[IDS] = np.where(given[MASK], given[IDS], self.network.padding)
+            padding = self.network.padding
+            if padding is not None:
+                if np.any((given[IDS] == padding) & (given[MASK] != 0)):
+                    raise AttachError(
+                        f"the network takes token {padding} for padding, and texts hold it; export "
+                        "it with a pad_token_id that no text holds"
+                    )
+                given[IDS] = np.where(given[MASK], given[IDS], padding)
             return given
         (image,), (images,) = self.inputs, inputs
         pixels: NDArray[np.generic] = images

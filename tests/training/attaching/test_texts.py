@@ -20,6 +20,7 @@ from models.bundle.text_input import TextInput
 from tests.training.attaching.networks import Net
 from tests.training.test_texts import write_texts
 from training import tokenizing
+from training.attaching.answers import own_scores
 from training.attaching.attach import attach
 from training.attaching.cut import places
 from training.attaching.errors import AttachError
@@ -230,6 +231,15 @@ def test_a_network_whose_scores_change_with_padding_is_refused(tmp_path: Path) -
     tokenizer.enable_padding(direction="left", pad_token="[PAD]")
     tokenizer.save(str(path.parent / "tokenizer.json"))
     assert load_bundle(attach(order_of(path))).manifest.name == "bert"
+
+
+def test_texts_that_hold_what_a_network_takes_for_padding_are_refused(decoder: Path) -> None:
+    network = read(decoder, Options())
+    mask = np.array([[1, 1, 1], [1, 1, 0]])
+    scores = own_scores(network, [np.array([[5, 6, 7], [5, 6, 99]]), mask])
+    assert scores.shape == (2, 2)
+    with pytest.raises(AttachError, match="takes token 99 for padding, and texts hold it; export"):
+        own_scores(network, [np.array([[5, 6, 7], [5, 99, 0]]), mask])
 
 
 def first_length(bundle: Bundle) -> int:
