@@ -37,7 +37,8 @@ class Original:
         """Its output, (rows, classes), for what segment 1 takes.
 
         The last of several fixed batches is filled up with rows from the first on. Raises
-        AttachError for several scores of a class, such as one of every pixel.
+        AttachError for several scores of a class, such as one of every pixel, and for texts that
+        hold what the network takes for padding.
         """
         prepared, num_rows = self.prepared(inputs), len(inputs[0])
         step = self.network.fixed_batch or num_rows
@@ -59,8 +60,14 @@ class Original:
         if isinstance(preprocessing, Reading):
             given: dict[str, NDArray[np.generic]]
             given = dict(zip(preprocessing.inputs, inputs, strict=True))
-            if self.network.padding is not None:
-                given[IDS] = np.where(given[MASK], given[IDS], self.network.padding)
+            padding = self.network.padding
+            if padding is not None:
+                if np.any((given[IDS] == padding) & (given[MASK] != 0)):
+                    raise AttachError(
+                        f"the network takes token {padding} for padding, and texts hold it; export "
+                        "it with a pad_token_id that no text holds"
+                    )
+                given[IDS] = np.where(given[MASK], given[IDS], padding)
             return given
         (image,), (images,) = self.inputs, inputs
         pixels: NDArray[np.generic] = images
@@ -110,10 +117,31 @@ def check_independence(runner: SegmentRunner, rows: Arrays) -> None:
     """Raises AttachError where a row's scores depend on the batch that it is in."""
     together = runner.run(rows)[-1][:NUM_ALONE]
     alone = [runner.run([x[row : row + 1] for x in rows])[-1] for row in range(len(together))]
-    difference = np.abs(together - np.concatenate(alone)).max()
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(together).max())):
+    if differ(together, np.concatenate(alone)):
         raise AttachError(
             "the network scores a row otherwise in another batch, as one does that was quantized "
             "dynamically or exported in training mode; attach exits to the float32 network, "
             "exported after eval()"
         )
+
+
+def check_padding(runner: SegmentRunner, rows: Arrays, mask: NDArray[np.int64]) -> None:
+    """Raises AttachError where the shortest texts of more than one token have other scores alone.
+
+    Alone they have no padding.
+    """
+    num_tokens = mask.sum(axis=1)
+    shortest = [row for row in np.argsort(num_tokens) if num_tokens[row] > 1][:NUM_ALONE]
+    together = runner.run(rows)[-1][shortest]
+    alone = [runner.run([x[row : row + 1, mask[row] == 1] for x in rows])[-1] for row in shortest]
+    if alone and differ(together, np.concatenate(alone)):
+        raise AttachError(
+            "the network scores a text otherwise with more padding; export it with a pad_token_id "
+            "and with attention_mask in use, and let tokenizer.json pad on the right"
+        )
+
+
+def differ(logits: Floats, others: Floats) -> bool:
+    """Whether the same rows have other scores, NaN among them."""
+    allowed = TOLERANCE * max(1.0, float(np.abs(logits).max()))
+    return not np.abs(logits - others).max() <= allowed

@@ -10,7 +10,12 @@ from models.bundle.image_input import ImageInput
 from models.bundle.runner import SegmentRunner
 from models.bundle.text_input import TextInput
 from training import tokenizing
-from training.attaching.answers import check_independence, check_last_exit, own_scores
+from training.attaching.answers import (
+    check_independence,
+    check_last_exit,
+    check_padding,
+    own_scores,
+)
 from training.attaching.choose import WORTH_IT, Choice, choose
 from training.attaching.cut import Place, candidates, classifier, named, places
 from training.attaching.eight_bits import in_eight_bits
@@ -29,6 +34,7 @@ from training.attaching.photos import (
 from training.attaching.preprocessing import Preprocessing
 from training.attaching.program import Program, program
 from training.attaching.read import Network, metadata_labels, parsed_labels, read, text_of
+from training.attaching.reading import MASK
 from training.attaching.text_program import text_program
 from training.attaching.trial import Trial, runner_of, tried, typical_length, uncut
 from training.data.errors import listed
@@ -51,6 +57,8 @@ def attach(order: Order) -> Path:
     whole = runner_of(*uncut(cut_up, end))
     check_last_exit(network, whole.run(rows)[-1], expected)
     check_independence(whole, rows)
+    if cut_up.is_of_texts:
+        check_padding(whole, rows, rows[cut_up.inputs.index(MASK)])
     trial = tried(order, cut_up, cuts, end, parts)
     choice = choice_of(order, trial)
     if choice.saving < WORTH_IT and not order.is_forced:

@@ -9,14 +9,18 @@ import onnxruntime as ort
 import pytest
 import torch
 import transformers
+from onnx import TensorProto, helper
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from models.bundle.bundle import Bundle, load_bundle
 from models.bundle.runner import SegmentRunner
 from models.bundle.text import TextReader
 from models.bundle.text_input import TextInput
+from tests.training.attaching.networks import Net
 from tests.training.test_texts import write_texts
 from training import tokenizing
+from training.attaching.answers import own_scores
 from training.attaching.attach import attach
 from training.attaching.cut import places
 from training.attaching.errors import AttachError
@@ -193,6 +197,49 @@ def test_a_head_sees_the_mean_and_the_token_that_sees_most(
     for row in range(2):
         mean = states[row, mask[row] == 1].mean(0)
         assert pooled[row] == pytest.approx([*mean, *states[row, chosen[row]]], abs=1e-6)
+
+
+def reader_of_the_last_place(directory: Path) -> Path:
+    """As transformers writes a causal classifier without a padding token."""
+    write_texts(directory)
+    found = find_records(str(directory), Wanted())
+    assert found is not None
+    (directory / "tokenizer.json").write_text(tokenizing.learned(found.train.texts, 100))
+    net = Net()
+    x = net.add("Gather", [net.weight(100, 16), "input_ids"])
+    for _ in range(3):
+        x = net.add("Add", [x, net.add("Relu", [net.add("MatMul", [x, net.weight(16, 16)])])])
+    last = net.add("Gather", [x, net.constant(np.array(-1))], axis=1)
+    output = net.add("Gemm", [last, net.weight(16, 2)])
+    graph = helper.make_graph(
+        net.nodes,
+        "net",
+        [helper.make_tensor_value_info(n, TensorProto.INT64, ["b", "l"]) for n in NAMES[:2]],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["b", 2])],
+        net.weights,
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), directory / "net.onnx")
+    return directory / "net.onnx"
+
+
+def test_a_network_whose_scores_change_with_padding_is_refused(tmp_path: Path) -> None:
+    path = reader_of_the_last_place(tmp_path)
+    with pytest.raises(AttachError, match="scores a text otherwise with more padding; export it"):
+        attach(order_of(path))
+    tokenizer = Tokenizer.from_file(str(path.parent / "tokenizer.json"))
+    tokenizer.enable_padding(direction="left", pad_token="[PAD]")
+    tokenizer.save(str(path.parent / "tokenizer.json"))
+    assert load_bundle(attach(order_of(path))).manifest.name == "bert"
+
+
+def test_texts_that_hold_what_a_network_takes_for_padding_are_refused(decoder: Path) -> None:
+    network = read(decoder, Options())
+    mask = np.array([[1, 1, 1], [1, 1, 0]])
+    scores = own_scores(network, [np.array([[5, 6, 7], [5, 6, 99]]), mask])
+    assert scores.shape == (2, 2)
+    with pytest.raises(AttachError, match="takes token 99 for padding, and texts hold it; export"):
+        own_scores(network, [np.array([[5, 6, 7], [5, 99, 0]]), mask])
 
 
 def first_length(bundle: Bundle) -> int:
