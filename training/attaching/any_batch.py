@@ -20,8 +20,7 @@ def without_images(model: ModelProto) -> ModelProto:
     del part.graph.input[:], part.graph.node[:]
     from_images = {IMAGES}
     for node in model.graph.node:
-        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
-        if has_graph or from_images.intersection(node.input):
+        if from_images.intersection(node.input):
             from_images.update(node.output)
         else:
             part.graph.node.append(node)
