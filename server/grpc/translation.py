@@ -60,6 +60,8 @@ def understood(request: ModelInferRequest, manifest: Manifest, max_rows: int) ->
     raw, inputs = few(request.raw_input_contents), few(request.inputs)
     if raw and len(raw) != len(inputs):
         raise BadParameter("raw_input_contents", "must hold every input, or none")
+    if raw and any(tensor.HasField("contents") for tensor in inputs):
+        raise BadParameter("raw_input_contents", "cannot be given beside an input's contents")
     if not raw and all(tensor.datatype == "BYTES" for tensor in inputs):
         raw = [as_raw(tensor.contents.bytes_contents, max_rows) for tensor in inputs]
     most = num_values(manifest, max_rows)

@@ -202,6 +202,9 @@ def test_typed_contents_are_understood(both: Address, by_hand: ByHand) -> None:
         del tensor.contents.uint_contents[0]
         with pytest.raises(grpc.RpcError, match="127 elements"):
             infer(request)
+        request.raw_input_contents.append(by_hand.images[:2].tobytes())
+        with pytest.raises(grpc.RpcError, match="cannot be given beside an input's contents"):
+            infer(request)
     assert [output.name for output in said.outputs] == [*OUTPUTS]
     assert trailing["x-request-id"] == "mine"
     assert "segment_1;dur=" in trailing["server-timing"]
