@@ -57,11 +57,9 @@ class Changes:
             return {"error": said["error"]}
 
     async def _index(self) -> list[object]:
-        calls = [asyncio.create_task(child.wire.call(["index"])) for child in self._ready()]
-        done, late = await asyncio.wait(calls, timeout=INDEX_S)
-        for call in late:
-            call.cancel()
-        return [call.result() for call in done if call.exception() is None]
+        calls = [asyncio.wait_for(child.wire.call(["index"]), INDEX_S) for child in self._ready()]
+        said = await asyncio.gather(*calls, return_exceptions=True)
+        return [index for index in said if not isinstance(index, BaseException)]
 
 
 async def told(child: Child, change: list[Any]) -> object:

@@ -35,3 +35,8 @@ def test_a_member_that_ends_while_it_loads_leaves_no_traceback() -> None:
     asked, complaints = asyncio.run(asyncio.wait_for(run(), 10))
     assert json.loads(asked) == {"call": 0, "body": ["do", "load", "digits", 1]}
     assert complaints == []
+
+
+def test_the_index_of_no_ready_member_is_empty() -> None:
+    child: Any = SimpleNamespace(number=0)
+    assert asyncio.run(Changes(list).answer(child, ["index"])) == []
