@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from models.bundle.defaults import CPU
-from models.bundle.runner import ORT_ERRORS
 from training.attaching.any_batch import free_batch, without_images
 from training.attaching.errors import AttachError
 from training.attaching.preprocessing import IMAGES, Preprocessing
@@ -23,6 +22,7 @@ from training.attaching.rewriting import LOGITS
 
 BATCHES = (1, 2, 3)
 """Batches at which every tensor is looked at; the third checks what the first two say."""
+ORT_FATAL = 4  # onnxruntime's log level that leaves out errors: here they are raised, and said
 
 Shape = tuple[int, ...]
 
@@ -139,7 +139,7 @@ def folded(model: ModelProto) -> ModelProto:
 def session_options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.graph_optimization_level = level
-    options.log_severity_level = ORT_ERRORS
+    options.log_severity_level = ORT_FATAL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return options
 

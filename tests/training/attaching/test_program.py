@@ -60,12 +60,15 @@ def test_a_class_token_that_was_exported_for_a_batch(batch: int, tmp_path: Path)
     assert [place for place in places(cut_up) if 0.3 < place.share < 0.7]
 
 
-def test_a_token_that_differs_from_row_to_row_is_refused(tmp_path: Path) -> None:
+def test_a_token_that_differs_from_row_to_row_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     net = Net()
     x = net.add("Concat", [net.conv("x", 1, WIDTH), net.weight(2, 1, SIZE, SIZE)], axis=1)
     path = net.save(tmp_path / "net.onnx", net.classifier(x, WIDTH + 1), [2, 1, SIZE, SIZE])
     with pytest.raises(AttachError, match="cannot run a batch of 1; export it with a dynamic"):
         program(read(path, Options()))
+    assert capfd.readouterr().err == "", "onnxruntime logs nothing beside the sentence"
 
 
 def test_an_old_file_whose_weights_are_inputs(tmp_path: Path) -> None:
